@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 
 use kiln_frontend::suggest::{Case, nearest};
+use kiln_sandbox::network::NetworkError;
 use kiln_worker::Error;
 
 /// Returns the hint for an error or for one of its causes.
@@ -13,6 +14,9 @@ pub(crate) fn of(error: &(dyn StdError + 'static)) -> Option<String> {
 fn of_one(error: &(dyn StdError + 'static)) -> Option<String> {
     if let Some(error) = error.downcast_ref() {
         return of_worker(error);
+    }
+    if let Some(error) = error.downcast_ref::<NetworkError>() {
+        return error.hint().map(str::to_owned);
     }
     // An error that only wraps a registry's doesn't have it as its source.
     if let Some(kiln_exporter::Error::Registry(error)) = error.downcast_ref() {

@@ -144,15 +144,20 @@ fn config(store: &Store, digest: &Digest) -> Result<ImageConfig> {
 /// Returns every image of the store, newest first. Skips images with damaged documents and passes a
 /// message to `report` for each.
 pub(crate) fn list(store: &Store, report: &mut dyn FnMut(String)) -> Result<Vec<StoredImage>> {
+    Ok(load(store, store.images().list()?, report))
+}
+
+/// Loads the images of `rows`.
+fn load(store: &Store, rows: Vec<ImageRow>, report: &mut dyn FnMut(String)) -> Vec<StoredImage> {
     let mut images = Vec::new();
-    for row in store.images().list()? {
+    for row in rows {
         let name = row.name.clone().unwrap_or_else(|| row.digest.to_string());
         match StoredImage::load(store, row, Wanted::Any) {
             Ok(image) => images.push(image),
             Err(error) => report(format!("image {name}: {error:#}")),
         }
     }
-    Ok(images)
+    images
 }
 
 /// Finds an image by name, by a prefix of its ID, or by its digest. Returns several rows if an
@@ -168,31 +173,55 @@ pub(crate) fn find(store: &Store, text: &str, wanted: Wanted<'_>) -> Result<Vec<
 
 /// Returns the rows of an image, one per name; empty if no image matches.
 pub(crate) fn find_rows(store: &Store, text: &str) -> Result<Vec<ImageRow>> {
-    if let Ok(reference) = text.parse::<Reference>()
-        && let Some(row) = store.images().get(&reference.to_string())?
-    {
+    if let Some(row) = row_of_name(store, text)? {
         return Ok(vec![row]);
     }
-    if let Ok(reference) = text.parse::<Reference>()
-        && let Some(digest) = reference.digest()
-    {
-        let is_it = |row: &ImageRow| {
-            let name = row.name.as_deref().and_then(|name| name.parse::<Reference>().ok());
-            row.digest == digest && name.is_some_and(|name| name.name() == reference.name())
-        };
-        return Ok(store.images().list()?.into_iter().filter(is_it).collect());
+    if let Some(reference) = with_digest(text) {
+        return Ok(rows_of_digest(&store.images().list()?, &reference));
     }
+    let Some(digits) = digits(text) else { return Ok(Vec::new()) };
+    let images = list(store, &mut |_| ())?;
+    let ids: Vec<_> = images.into_iter().map(|image| (image.id, image.row)).collect();
+    rows_of_id(&ids, digits)
+}
+
+/// Looks up an image by its whole name.
+fn row_of_name(store: &Store, text: &str) -> Result<Option<ImageRow>> {
+    let Ok(reference) = text.parse::<Reference>() else { return Ok(None) };
+    Ok(store.images().get(&reference.to_string())?)
+}
+
+/// Returns the name that `text` is, if it has a digest.
+fn with_digest(text: &str) -> Option<Reference> {
+    text.parse().ok().filter(|reference: &Reference| reference.digest().is_some())
+}
+
+/// Returns the rows of the image with a digest that are names of its repository.
+fn rows_of_digest(rows: &[ImageRow], reference: &Reference) -> Vec<ImageRow> {
+    let is_it = |row: &&ImageRow| {
+        let name = row.name.as_deref().and_then(|name| name.parse::<Reference>().ok());
+        Some(row.digest) == reference.digest()
+            && name.is_some_and(|name| name.name() == reference.name())
+    };
+    rows.iter().filter(is_it).cloned().collect()
+}
+
+/// Returns the first digits of an ID, if `text` is that.
+fn digits(text: &str) -> Option<&str> {
     let digits = text.strip_prefix("sha256:").unwrap_or(text);
-    if digits.len() < 2 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return Ok(Vec::new());
-    }
+    (digits.len() >= 2 && digits.bytes().all(|b| b.is_ascii_hexdigit())).then_some(digits)
+}
+
+/// Returns the rows of the image whose ID or digest begins with `digits`.
+///
+/// # Errors
+/// Fails where those of several images do.
+fn rows_of_id(ids: &[(Digest, ImageRow)], digits: &str) -> Result<Vec<ImageRow>> {
     let matches = |digest: &Digest| digest.hex().starts_with(digits);
-    let mut found = list(store, &mut |_| ())?;
-    found.retain(|image| matches(&image.id) || matches(&image.row.digest));
-    if let Some(first) = found.first()
-        && found.iter().any(|image| image.id != first.id)
-    {
-        bail!("the ID {text} is ambiguous: give more of it");
+    let is_it = |entry: &&(Digest, ImageRow)| matches(&entry.0) || matches(&entry.1.digest);
+    let found: Vec<&(Digest, ImageRow)> = ids.iter().filter(is_it).collect();
+    if found.iter().any(|entry| entry.0 != found[0].0) {
+        bail!("the ID {digits} is ambiguous: give more of it");
     }
-    Ok(found.into_iter().map(|image| image.row).collect())
+    Ok(found.into_iter().map(|entry| entry.1.clone()).collect())
 }

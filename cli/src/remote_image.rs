@@ -5,7 +5,7 @@ pub(crate) mod combine;
 pub(crate) mod copy;
 
 use anyhow::{Context, Result, bail};
-use kiln_oci::{Digest, Reference, media_type};
+use kiln_oci::{Digest, Reference, json, media_type};
 use kiln_registry::{Client, Repository};
 use serde::Deserialize;
 use serde_json::Value;
@@ -14,6 +14,9 @@ use crate::format::Json;
 
 /// The most bytes of a config.
 const CONFIG: u64 = 16 << 20;
+/// Most images that an index names, layers that a manifest names, and documents that are copied with
+/// one. A registry is asked for each.
+const MOST_PARTS: usize = 1000;
 
 /// A manifest or an index in a registry.
 #[derive(Clone, Debug)]
@@ -106,9 +109,18 @@ impl RemoteImage {
     }
 
     /// Parses the document's fields.
+    ///
+    /// # Errors
+    /// Fails if the document is malformed, or names more documents than kiln requests of a registry.
     pub(crate) fn parse(&self) -> Result<Parsed> {
-        serde_json::from_slice(&self.bytes)
-            .with_context(|| format!("parse {}@{}", self.repository, self.digest))
+        let parsed: Parsed = json::from_go(&self.bytes)
+            .with_context(|| format!("parse {}@{}", self.repository, self.digest))?;
+        let count = parsed.manifests.len().max(parsed.layers.len());
+        if count > MOST_PARTS {
+            let name = format!("{}@{}", self.repository, self.digest);
+            bail!("{name} names {count} images or layers, more than {MOST_PARTS}");
+        }
+        Ok(parsed)
     }
 
     /// Returns the document as JSON, with its members in order.
@@ -148,4 +160,27 @@ impl RemoteImage {
 /// Parses a reference in docker's notation.
 pub(crate) fn parse_reference(text: &str) -> Result<Reference> {
     text.parse().with_context(|| format!("invalid image {text:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(document: &Value) -> Result<Parsed> {
+        let reference = parse_reference("registry.example/a").unwrap();
+        let bytes = document.to_string().into_bytes();
+        let (digest, media_type) = (Digest::of(&bytes), media_type::OCI_INDEX.to_owned());
+        RemoteImage { repository: Repository::from(&reference), digest, media_type, bytes }.parse()
+    }
+
+    #[test]
+    fn documents_name_as_much_as_a_registry_is_asked_for() {
+        let entry = serde_json::json!({"digest": Digest::of(b""), "size": 1, "mediaType": null});
+        for list in ["manifests", "layers"] {
+            let many = |count| serde_json::json!({ list: vec![&entry; count], "config": null });
+            assert!(parsed(&many(MOST_PARTS)).is_ok(), "{list}");
+            let error = parsed(&many(MOST_PARTS + 1)).unwrap_err().to_string();
+            assert!(error.contains("names 1001 images or layers, more than 1000"), "{error}");
+        }
+    }
 }

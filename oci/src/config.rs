@@ -40,13 +40,13 @@ pub struct ImageConfig {
     #[serde(rename = "os.features", default, skip_serializing_if = "Vec::is_empty")]
     pub os_features: Vec<String>,
     /// The defaults for containers.
-    #[serde(default, deserialize_with = "null_as_default")]
+    #[serde(default)]
     pub config: ContainerConfig,
     /// The diff IDs of the layers.
-    #[serde(default, deserialize_with = "null_as_default")]
+    #[serde(default)]
     pub rootfs: RootFs,
     /// The history of the image, oldest step first.
-    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<History>,
     /// The properties that kiln doesn't know.
     #[serde(flatten)]
@@ -54,14 +54,14 @@ pub struct ImageConfig {
 }
 
 impl ImageConfig {
-    /// Parses the config of a foreign image.
+    /// Parses the config of a foreign image. Reads `null` as [`json::from_go`] does.
     ///
     /// # Errors
     /// Fails if the bytes aren't an image config, or if they have more values than
     /// [`json::check_amount`] allows.
     pub fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         json::check_amount(bytes)?;
-        serde_json::from_slice(bytes)
+        json::from_go(bytes)
     }
 
     /// Returns the initial config of an image that is built on this one. As in BuildKit, it has
@@ -135,14 +135,10 @@ pub struct ContainerConfig {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub user: String,
     /// The ports that the image listens on, such as `80/tcp`.
-    #[serde(
-        default,
-        deserialize_with = "null_as_default",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub exposed_ports: BTreeMap<String, Empty>,
     /// The environment as `NAME=value`.
-    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
     /// The program that always runs, with its first arguments.
     #[serde(default, skip_serializing_if = "is_none_or_empty")]
@@ -151,21 +147,13 @@ pub struct ContainerConfig {
     #[serde(default, skip_serializing_if = "is_none_or_empty")]
     pub cmd: Option<Vec<String>>,
     /// The paths of volumes.
-    #[serde(
-        default,
-        deserialize_with = "null_as_default",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub volumes: BTreeMap<String, Empty>,
     /// The absolute path of the working directory.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub working_dir: String,
     /// The labels by name.
-    #[serde(
-        default,
-        deserialize_with = "null_as_default",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// The signal that asks the program to stop.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -177,10 +165,10 @@ pub struct ContainerConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<HealthcheckConfig>,
     /// The instructions for images that are built from this one.
-    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub on_build: Vec<String>,
     /// The shell for the shell form of instructions. Empty for the default.
-    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shell: Vec<String>,
     /// The properties that kiln doesn't know.
     #[serde(flatten)]
@@ -192,7 +180,7 @@ pub struct ContainerConfig {
 #[serde(rename_all = "PascalCase")]
 pub struct HealthcheckConfig {
     /// `["NONE"]`, `["CMD", args…]` or `["CMD-SHELL", command]`.
-    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub test: Vec<String>,
     /// The time between two checks.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -265,14 +253,6 @@ fn is_zero(number: &i64) -> bool {
     *number == 0
 }
 
-pub(crate) fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: Default + Deserialize<'de>,
-{
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,7 +260,7 @@ mod tests {
     #[test]
     fn unknown_members_and_nulls_survive() {
         let text = r#"{"architecture":"amd64","os":"linux","config":{"Env":null,"Cmd":["sh"],"X":1},"rootfs":{"type":"layers","diff_ids":null},"history":null,"moby.x":[2]}"#;
-        let config: ImageConfig = serde_json::from_str(text).unwrap();
+        let config = ImageConfig::parse(text.as_bytes()).unwrap();
         assert_eq!(config.config.cmd.as_deref(), Some(&["sh".to_owned()][..]));
         assert_eq!(
             serde_json::to_string(&config).unwrap(),
@@ -289,9 +269,64 @@ mod tests {
     }
 
     #[test]
+    fn every_member_can_be_null() {
+        let null = |names: &[&str]| {
+            let members: Vec<String> =
+                names.iter().map(|name| format!("\"{name}\":null")).collect();
+            format!("{{{}}}", members.join(","))
+        };
+        let top =
+            ["created", "author", "architecture", "variant", "os", "os.version", "os.features"];
+        let text = null(&[&top[..], &["config", "rootfs", "history"]].concat());
+        let config = ImageConfig::parse(text.as_bytes()).unwrap();
+        let rootfs = RootFs { kind: String::new(), diff_ids: None };
+        assert_eq!(config, ImageConfig { rootfs, ..ImageConfig::default() });
+        let container = [
+            "User",
+            "ExposedPorts",
+            "Env",
+            "Entrypoint",
+            "Cmd",
+            "Volumes",
+            "WorkingDir",
+            "Labels",
+            "StopSignal",
+            "ArgsEscaped",
+            "Healthcheck",
+            "OnBuild",
+            "Shell",
+        ];
+        let test = ["Test", "Interval", "Timeout", "StartPeriod", "StartInterval", "Retries"];
+        let history = null(&["created", "created_by", "author", "comment", "empty_layer"]);
+        for (config, expected) in [
+            (null(&container), ContainerConfig::default()),
+            (
+                format!(r#"{{"Healthcheck":{}}}"#, null(&test)),
+                ContainerConfig {
+                    healthcheck: Some(HealthcheckConfig::default()),
+                    ..ContainerConfig::default()
+                },
+            ),
+            (
+                r#"{"Env":[null,"A=1"],"Labels":{"a":null}}"#.to_owned(),
+                ContainerConfig {
+                    env: vec![String::new(), "A=1".to_owned()],
+                    labels: BTreeMap::from([("a".to_owned(), String::new())]),
+                    ..ContainerConfig::default()
+                },
+            ),
+        ] {
+            let text = format!(r#"{{"config":{config},"history":[null,{history}]}}"#);
+            let parsed = ImageConfig::parse(text.as_bytes()).unwrap();
+            assert_eq!(parsed.config, expected, "{text}");
+            assert_eq!(parsed.history, vec![History::default(); 2], "{text}");
+        }
+    }
+
+    #[test]
     fn exported_configs_are_those_of_buildkit() {
         let text = r#"{"os":"linux","architecture":"arm64","variant":"v8","author":"a & b","config":{"Env":["A=<1>"],"Cmd":["sh"]},"rootfs":{"type":"layers","diff_ids":null},"b":{"z":1}}"#;
-        let config: ImageConfig = serde_json::from_str(text).unwrap();
+        let config = ImageConfig::parse(text.as_bytes()).unwrap();
         assert_eq!(
             String::from_utf8(config.to_json().unwrap()).unwrap(),
             r#"{"architecture":"arm64","author":"a \u0026 b","b":{"z":1},"config":{"Env":["A=\u003c1\u003e"],"Cmd":["sh"]},"created":null,"history":null,"os":"linux","rootfs":{"type":"layers","diff_ids":null},"variant":"v8"}"#

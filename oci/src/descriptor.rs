@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::null_as_default;
-use crate::{Digest, ParseDigestError, Platform};
+use crate::{Digest, ParseDigestError, Platform, json};
 
 /// A reference to content by its digest. (OCI image specification, "Content Descriptors".)
 ///
@@ -20,14 +19,10 @@ pub struct Descriptor {
     /// The size of the content, in bytes.
     pub size: u64,
     /// Addresses that the content can be downloaded from.
-    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub urls: Vec<String>,
     /// The annotations of the descriptor.
-    #[serde(
-        default,
-        deserialize_with = "null_as_default",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     /// The platform of an image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -63,17 +58,12 @@ pub struct ImageIndex {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
     /// The descriptors of the manifests.
-    #[serde(deserialize_with = "null_as_default")]
     pub manifests: Vec<Descriptor>,
     /// The descriptor of the manifest that an artifact belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Descriptor>,
     /// The annotations of the index.
-    #[serde(
-        default,
-        deserialize_with = "null_as_default",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -83,7 +73,7 @@ impl ImageIndex {
     /// # Errors
     /// Fails if the bytes are no index.
     pub fn parse(bytes: &[u8]) -> serde_json::Result<Self> {
-        serde_json::from_slice(bytes)
+        json::from_go(bytes)
     }
 }
 
@@ -102,17 +92,12 @@ pub struct ImageManifest {
     /// The descriptor of the image config.
     pub config: Descriptor,
     /// The descriptors of the layers, base first. BuildKit writes `null` if there are none.
-    #[serde(deserialize_with = "null_as_default")]
     pub layers: Vec<Descriptor>,
     /// The descriptor of the manifest that an artifact belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Descriptor>,
     /// The annotations of the manifest.
-    #[serde(
-        default,
-        deserialize_with = "null_as_default",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -122,7 +107,7 @@ impl ImageManifest {
     /// # Errors
     /// Fails if the bytes are no manifest of an image.
     pub fn parse(bytes: &[u8]) -> serde_json::Result<Self> {
-        serde_json::from_slice(bytes)
+        json::from_go(bytes)
     }
 }
 

@@ -1,7 +1,9 @@
 //! JSON with a canonical form, and the limit on foreign documents.
 
+mod nulls;
+
 use serde::Serialize;
-use serde::de::Error as _;
+use serde::de::{DeserializeOwned, Error as _};
 
 /// The maximum number of values in a foreign document. Each takes up to a hundred bytes in memory
 /// but may take only two in the document.
@@ -26,6 +28,18 @@ pub fn check_amount(document: &[u8]) -> Result<(), serde_json::Error> {
         return Ok(());
     }
     Err(serde_json::Error::custom(format!("it has more than {MOST_VALUES} values")))
+}
+
+/// Parses a document of an image as Go's decoder does: reads `null` as the zero value of the type, such
+/// as an empty string, list or map, or the number 0.
+///
+/// # Errors
+/// Fails if the bytes aren't JSON, or have another structure than `T`.
+pub fn from_go<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let value = T::deserialize(nulls::Nullable(&mut deserializer))?;
+    deserializer.end()?;
+    Ok(value)
 }
 
 /// Encodes `value` as compact JSON with the keys of every object sorted.

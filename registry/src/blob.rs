@@ -13,7 +13,7 @@ use crate::body::Body;
 use crate::client::Client;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Problem};
-use crate::limits::{PacedBody, Permit};
+use crate::limits::{PacedBody, Permit, in_time};
 use crate::repository::Repository;
 use crate::transport::{Call, Target};
 
@@ -82,9 +82,22 @@ impl Client {
         length: Length,
         beginning: PartialBlob,
     ) -> Result<BlobStream, Error> {
+        let mut blob = self.unopened_blob(repository, digest, length, beginning).await?;
+        blob.open().await.map_err(|problem| blob.error(problem))?;
+        Ok(blob)
+    }
+
+    /// Waits for the right to transfer a blob. The registry isn't asked yet.
+    async fn unopened_blob(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        length: Length,
+        beginning: PartialBlob,
+    ) -> Result<BlobStream, Error> {
         let sources = self.transport.sources(repository.registry(), false);
         let sources = sources.map_err(|problem| problem.of(repository, repository))?;
-        let mut blob = BlobStream {
+        Ok(BlobStream {
             client: self.clone(),
             repository: repository.clone(),
             endpoints: sources.into(),
@@ -100,22 +113,27 @@ impl Client {
             failed_at: 0,
             finished: false,
             _permit: self.transport.downloads.enter(repository.registry()).await,
-        };
-        blob.open().await.map_err(|problem| blob.error(problem))?;
-        Ok(blob)
+        })
     }
 
-    /// Returns a blob of at most `limit` bytes, such as an image config.
+    /// Returns a blob that is a document of at most `limit` bytes, such as an image config.
     pub async fn small_blob(
         &self,
         repository: &Repository,
         digest: &Digest,
         limit: u64,
     ) -> Result<Vec<u8>, Error> {
-        let mut bytes = Vec::new();
-        let blob = self.blob(repository, digest, Length::AtMost(limit)).await?;
-        blob.copy_to(&mut bytes, |_| ()).await?;
-        Ok(bytes)
+        let (length, beginning) = (Length::AtMost(limit), PartialBlob::default());
+        let mut blob = self.unopened_blob(repository, digest, length, beginning).await?;
+        let read = async {
+            let mut bytes = Vec::new();
+            while let Some(chunk) = blob.advance().await? {
+                bytes.extend_from_slice(&chunk);
+            }
+            Ok(bytes)
+        };
+        let bytes = in_time(self.transport.options.pace, read).await;
+        bytes.map_err(|problem| blob.error(problem))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiln_oci::{Digest, Reference, media_type};
+use kiln_oci::{Digest, Reference, json, media_type};
 use reqwest::Method;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, LINK};
 
@@ -15,7 +15,7 @@ use crate::endpoint::{Endpoint, authority_of, same_origin};
 use crate::error::{Error, Problem};
 use crate::hosts::HostSources;
 use crate::http::Proxies;
-use crate::limits::{Listing, MinimumSpeed};
+use crate::limits::{Listing, MinimumSpeed, in_time};
 use crate::repository::Repository;
 use crate::transport::{Call, Target, Transport};
 use crate::warnings::Warnings;
@@ -167,7 +167,8 @@ impl Client {
     /// # Errors
     /// Fails if the registry can't be reached or lists too many tags.
     pub async fn tags(&self, repository: &Repository) -> Result<Vec<String>, Error> {
-        self.list_tags(repository).await.map_err(|problem| problem.of(repository, repository))
+        let tags = in_time(self.transport.options.pace, self.list_tags(repository)).await;
+        tags.map_err(|problem| problem.of(repository, repository))
     }
 
     async fn list_tags(&self, repository: &Repository) -> Result<Vec<String>, Problem> {
@@ -192,7 +193,7 @@ impl Client {
             let response = self.transport.send(&call).await?;
             let (url, next) = (response.url().clone(), next_page(&response)?);
             let bytes = self.transport.read(response, DOCUMENT_LIMIT).await?;
-            let page: Page = serde_json::from_slice(&bytes)
+            let page: Page = json::from_go(&bytes)
                 .map_err(|_| Problem::Document("the registry's answer lists no tags".to_owned()))?;
             tags.add(url, bytes.len(), page.tags.unwrap_or_default(), next.is_some())?;
             match next {

@@ -19,7 +19,8 @@ pub fn check_document(bytes: &[u8], declared: Option<&str>) -> Result<String, St
     let fields = json::check_amount(bytes).and_then(|()| serde_json::from_slice(bytes));
     let fields: BTreeMap<String, Value> =
         fields.map_err(|error| format!("neither a manifest nor an index: {error}"))?;
-    let inner = fields.get("mediaType").map(|value| value.as_str().unwrap_or_default());
+    let inner = fields.get("mediaType").filter(|value| !value.is_null());
+    let inner = inner.map(|value| value.as_str().unwrap_or_default());
     let declared = declared.map(|text| text.split(';').next().unwrap_or(text).trim());
     let outer = declared.filter(|text| media_type::is_index(text) || media_type::is_manifest(text));
     if fields.contains_key("fsLayers") || declared.is_some_and(is_schema_1) {
@@ -63,6 +64,8 @@ mod tests {
         let docker =
             check_document(manifest, Some(&format!("{}; x=y", media_type::DOCKER_MANIFEST)));
         assert_eq!(docker.unwrap(), media_type::DOCKER_MANIFEST);
+        let untyped = br#"{"mediaType":null,"manifests":[]}"#;
+        assert_eq!(check_document(untyped, None).unwrap(), media_type::OCI_INDEX);
     }
 
     #[test]

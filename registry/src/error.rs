@@ -68,6 +68,9 @@ pub enum Problem {
     /// The server sends more slowly than the required pace.
     #[error("the server sends less than {} bytes in {} seconds", .0.bytes, .0.window.as_secs_f32())]
     TooSlow(MinimumSpeed),
+    /// The server takes too long to send a document.
+    #[error("the server hasn't sent all of the document in {} seconds", .0.as_secs_f32())]
+    Late(Duration),
     /// The server neither accepted nor sent any bytes for this time.
     #[error("nothing was taken or sent by the server for {} seconds", .0.as_secs_f32())]
     Stalled(Duration),
@@ -184,7 +187,9 @@ impl Error {
             Problem::Status { status, .. } if status.as_u16() == 407 => {
                 "put a name and a password into the proxy's address, as http://NAME:PASSWORD@PROXY"
             }
-            Problem::TooSlow(_) => "--min-download-speed sets how slow a server may be",
+            Problem::TooSlow(_) | Problem::Late(_) => {
+                "--min-download-speed sets how slow a server may be; 0 lifts the limit"
+            }
             Problem::Tls(_) => "install the package ca-certificates",
             _ => return None,
         };

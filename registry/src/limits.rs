@@ -1,8 +1,9 @@
 //! Limits on the answers of servers.
 //!
 //! [`Gate`] limits the number of concurrent transfers, [`MinimumSpeed`] the duration of an answer,
-//! [`UploadActivity`] the time that a server may stall an upload, and [`Listing`] the length of paged lists.
-//! `read_limited` in `transport` limits the size of one document and reads it at a [`MinimumSpeed`].
+//! [`in_time`] the time for a whole document, [`UploadActivity`] the time that a server may stall an
+//! upload, and [`Listing`] the length of paged lists. `read_limited` in `transport` limits the size of
+//! one document and reads it at a [`MinimumSpeed`].
 
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;
@@ -20,6 +21,8 @@ use crate::error::Problem;
 const WINDOW: Duration = Duration::from_secs(30);
 /// The default minimum speed of a download in bytes per second.
 const SLOWEST: u64 = 1 << 10;
+/// The time limit for a whole document. At the minimum speed, the largest ones would take hours.
+const DOCUMENT: Duration = Duration::from_mins(10);
 /// The maximum pause within an answer's body if there is no [`MinimumSpeed`].
 const SILENCE: Duration = Duration::from_mins(1);
 /// The factor on the time limit for answers to uploads. Sent bytes wait in buffers, and registries
@@ -39,19 +42,39 @@ pub struct MinimumSpeed {
     pub bytes: u64,
     /// The length of a window. The time that the client spends on writing doesn't count.
     pub window: Duration,
+    /// The time that a client waits for a document, which is a manifest, a config, a statement or a
+    /// list with all its pages. Layers and files have no such limit.
+    pub document: Duration,
 }
 
 impl MinimumSpeed {
     /// Returns a pace in bytes per second. Returns `None`, which means no limit, for zero.
     pub fn of_speed(bytes_per_second: u64) -> Option<Self> {
         let bytes = bytes_per_second.saturating_mul(WINDOW.as_secs());
-        (bytes > 0).then_some(Self { bytes, window: WINDOW })
+        (bytes > 0).then_some(Self { bytes, window: WINDOW, document: DOCUMENT })
     }
 }
 
 impl Default for MinimumSpeed {
     fn default() -> Self {
-        Self { bytes: SLOWEST * WINDOW.as_secs(), window: WINDOW }
+        Self { bytes: SLOWEST * WINDOW.as_secs(), window: WINDOW, document: DOCUMENT }
+    }
+}
+
+/// Waits for a document.
+///
+/// # Errors
+/// Fails where it isn't there in the time that the pace gives it, and where `document` fails.
+pub(crate) fn in_time<T>(
+    pace: Option<MinimumSpeed>,
+    document: impl Future<Output = Result<T, Problem>>,
+) -> impl Future<Output = Result<T, Problem>> {
+    // Callers hold it in their own futures, which are large enough.
+    let document = Box::pin(document);
+    async move {
+        let Some(pace) = pace else { return document.await };
+        let answer = tokio::time::timeout(pace.document, document).await;
+        answer.unwrap_or(Err(Problem::Late(pace.document)))
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use kiln_oci::json;
 use reqwest::header::{AUTHORIZATION, HeaderMap, LOCATION};
 use reqwest::{Method, Response, StatusCode, Url};
 use serde::Deserialize;
@@ -17,7 +18,7 @@ use crate::endpoint::{Endpoint, authority_of, forbidden, is_loopback, same_origi
 use crate::error::{Problem, sanitize};
 use crate::hosts::{Hosts, Scheme};
 use crate::http::{HttpClients, Timeouts, Trust};
-use crate::limits::{Gate, MinimumSpeed, PacedBody, UploadActivity};
+use crate::limits::{Gate, MinimumSpeed, PacedBody, UploadActivity, in_time};
 use crate::retry::{Failure, backoff, retry_after};
 
 /// The maximum number of redirects.
@@ -396,14 +397,17 @@ async fn read_limited(
     if response.content_length().is_some_and(|length| length > limit) {
         return Err(Problem::TooLarge(limit));
     }
-    let (mut bytes, mut body) = (Vec::new(), PacedBody::new(pace));
-    while let Some(chunk) = body.chunk(&mut response).await? {
-        if (bytes.len() + chunk.len()) as u64 > limit {
-            return Err(Problem::TooLarge(limit));
+    let read = async {
+        let (mut bytes, mut body) = (Vec::new(), PacedBody::new(pace));
+        while let Some(chunk) = body.chunk(&mut response).await? {
+            if (bytes.len() + chunk.len()) as u64 > limit {
+                return Err(Problem::TooLarge(limit));
+            }
+            bytes.extend_from_slice(&chunk);
         }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
+        Ok(bytes)
+    };
+    in_time(pace, read).await
 }
 
 /// The body of a registry's error (distribution specification, "Error Codes").
@@ -446,7 +450,7 @@ async fn complaint(response: Response, endpoint: &Endpoint, pace: Option<Minimum
     if wants_https(status, &url, &body) {
         return ConnectionError::https_only(place(endpoint, &url)).into();
     }
-    let complaint: ErrorResponse = serde_json::from_slice(&body).unwrap_or_default();
+    let complaint: ErrorResponse = json::from_go(&body).unwrap_or_default();
     let first = complaint.errors.into_iter().next();
     let said = |error: ErrorEntry| {
         if error.message.is_empty() { error.code } else { error.message }

@@ -46,24 +46,40 @@ impl From<CacheError> for Stop {
     }
 }
 
-/// The time to wait for a lock before the display shows it.
-const PATIENCE: Duration = Duration::from_millis(200);
-/// The status that the display shows during a long wait for a lock.
-const WAITING: &str = "waiting for another build that runs this step";
+/// A wait that the display shows if it is long.
+struct Wait {
+    /// The time before the display shows the wait.
+    patience: Duration,
+    /// The status that the display shows.
+    name: &'static str,
+}
 
-/// Waits for a lock. Shows the wait as a status of the vertex `told` if it is long.
-async fn telling<T>(lock: impl Future<Output = T>, told: Option<&(VertexId, EventSender)>) -> T {
-    let mut lock = std::pin::pin!(lock);
-    let Some((id, events)) = told else { return lock.await };
-    if let Ok(value) = tokio::time::timeout(PATIENCE, &mut lock).await {
+/// The wait for the lock on a key.
+const LOCK: Wait = Wait {
+    patience: Duration::from_millis(200),
+    name: "waiting for another build that runs this step",
+};
+/// The wait for the digests of contents.
+const CONTENTS: Wait =
+    Wait { patience: Duration::from_secs(1), name: "reading the files that this step takes" };
+
+/// Waits for `work`. Shows the wait as a status of the vertex `told` if it is long.
+async fn telling<T>(
+    wait: &Wait,
+    work: impl Future<Output = T>,
+    told: Option<&(VertexId, EventSender)>,
+) -> T {
+    let mut work = std::pin::pin!(work);
+    let Some((id, events)) = told else { return work.await };
+    if let Ok(value) = tokio::time::timeout(wait.patience, &mut work).await {
         return value;
     }
     let tell = |done| {
-        let name = WAITING.to_owned();
+        let name = wait.name.to_owned();
         events.send(Event::Status { id: *id, name, current: 0, total: None, done });
     };
     tell(false);
-    let value = lock.await;
+    let value = work.await;
     tell(true);
     value
 }
@@ -117,17 +133,20 @@ where
         Ok(Report::Loaded(found.filter(|found| found.len() >= outputs)))
     }
 
-    /// Digests the given content inputs of a vertex.
+    /// Digests the given content inputs of a vertex. Sends a status event for the vertex `told` if that
+    /// takes more than a second.
     pub(crate) async fn digest(
         self,
         number: usize,
         inputs: Vec<(usize, E::Output)>,
+        told: Option<(VertexId, EventSender)>,
     ) -> Result<Report<E::Output, C::Guard>, Stop> {
         let vertex = &self.graph.vertices()[number];
         let digests = inputs
             .iter()
             .map(|(input, output)| self.executor.content_digest(vertex, *input, output));
-        let digests = self.unless_cancelled(futures_util::future::try_join_all(digests)).await?;
+        let digests = futures_util::future::try_join_all(digests);
+        let digests = self.unless_cancelled(telling(&CONTENTS, digests, told.as_ref())).await?;
         digests.map(Report::Digested).map_err(|error| Stop::Step(error, None))
     }
 
@@ -139,7 +158,7 @@ where
         fresh: bool,
         told: Option<(VertexId, EventSender)>,
     ) -> Result<Report<E::Output, C::Guard>, Stop> {
-        let locking = telling(self.cache.lock(&key), told.as_ref());
+        let locking = telling(&LOCK, self.cache.lock(&key), told.as_ref());
         let guard = self.unless_cancelled(locking).await??;
         let found =
             if fresh { None } else { self.unless_cancelled(self.cache.load(&key)).await?? };

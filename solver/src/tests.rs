@@ -31,6 +31,8 @@ struct FakeExecutor {
     endless: Option<&'static str>,
     waiting: AtomicUsize,
     delay: Duration,
+    /// The time that digesting a content takes.
+    reading: Duration,
 }
 
 fn exec(vertex: &Vertex) -> &ExecOp {
@@ -63,6 +65,7 @@ impl Executor for FakeExecutor {
         _input: usize,
         output: &Content,
     ) -> Result<Digest, StepError> {
+        tokio::time::sleep(self.reading).await;
         Ok(Digest::of(output.as_bytes()))
     }
 
@@ -296,6 +299,19 @@ async fn five_thousand_steps_are_no_deeper_than_one() {
     let chain = chain(5000);
     assert_eq!(build(&cache, &chain).await.ran.len(), 5000);
     assert_eq!(build(&cache, &chain).await.cached_events(), 5000);
+}
+
+#[tokio::test]
+async fn contents_that_take_long_to_read_are_shown() {
+    let copy = vertex("copy", &[&vertex("source", &[], &[])], &["content=0"]);
+    for (reading, expected) in [(0, 0), (1200, 2)] {
+        let reading = Duration::from_millis(reading);
+        let executor = FakeExecutor { reading, ..FakeExecutor::default() };
+        let outcome = build_with(executor, &Arc::default(), &copy).await;
+        let is_reading = |event: &Event| matches!(event, Event::Status { name, .. } if name.starts_with("reading the files"));
+        assert_eq!(outcome.count(is_reading), expected);
+        assert_eq!(outcome.ran, ["copy", "source"]);
+    }
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kiln_oci::{Digest, media_type};
+use kiln_oci::{Digest, json, media_type};
 use rusqlite::{Connection, OpenFlags};
 use serde::Deserialize;
 
@@ -220,7 +220,7 @@ impl Store {
     }
 
     fn document(&self, digest: &Digest) -> Option<Document> {
-        serde_json::from_slice(&self.content().read(digest, DOCUMENT).ok()?).ok()
+        json::from_go(&self.content().read(digest, DOCUMENT).ok()?).ok()
     }
 
     fn missing_part(&self, manifest: &Document) -> Result<Option<String>> {
@@ -373,7 +373,10 @@ mod tests {
         };
         let store = Store::open(dir.path()).unwrap();
         let layers = store.layers();
-        store.seal_trees().unwrap();
+        let sealer = store.sealer().unwrap().unwrap();
+        assert!(store.sealer().unwrap().is_none(), "one process seals trees");
+        sealer.seal_trees().unwrap();
+        drop(sealer);
         let known = layers.get(&layer).unwrap().unwrap();
         assert!(known.tree.as_ref().is_some_and(|tree| tree.seal.is_some()));
         fs::write(layers.tree_path(&layer).join("f"), "contents").unwrap();

@@ -16,6 +16,7 @@ use kiln_tree::{Dir, Selection, View};
 
 use crate::error::{Error, Result};
 use crate::layers::{Layer, LayerId, Layers};
+use crate::lock::KeyGuard;
 use crate::name;
 use crate::store::Store;
 
@@ -116,18 +117,50 @@ impl Layers {
 }
 
 impl Store {
-    /// Takes the seals of trees that have none, so that [`Store::check`] can detect changes later.
-    /// Reads all of their contents. Skips trees that were touched, or are removed meanwhile.
+    /// Returns the right to seal trees, or `None` if another process has it: both would read the same
+    /// files.
+    ///
+    /// # Errors
+    /// Fails if the file of keys can't be opened.
+    pub fn sealer(&self) -> Result<Option<Sealer>> {
+        let key = KeyGuard::try_acquire(&self.inner().keys(), SEALS)?;
+        Ok(key.map(|key| Sealer { store: self.clone(), _key: key }))
+    }
+}
+
+/// The key of the process that seals trees.
+const SEALS: &str = "seals";
+
+/// The right to seal trees. One process has it at a time.
+#[derive(Debug)]
+pub struct Sealer {
+    store: Store,
+    _key: KeyGuard,
+}
+
+impl Sealer {
+    /// Takes the seals of trees that have none, so that [`Store::check`] can detect changes later,
+    /// including trees that other processes store meanwhile. Reads all of their contents. Skips trees
+    /// that were touched, or are removed meanwhile.
+    ///
+    /// # Errors
+    /// Fails if the index fails.
     pub fn seal_trees(&self) -> Result<()> {
-        let layers = self.layers();
-        for id in layers.with_trees()? {
-            let Ok(Some(layer)) = layers.get(&id) else { continue };
-            let Some(TreeRecord { stamp, seal: None, .. }) = layer.tree else { continue };
-            let Ok(seal) = layers.seal_of(&id) else { continue };
-            if layers.stamp_of(&id).ok() == Some(stamp) {
-                layers.record(&id, &stamp, &seal)?;
+        let layers = self.store.layers();
+        loop {
+            let mut sealed = 0;
+            for id in layers.with_trees()? {
+                let Ok(Some(layer)) = layers.get(&id) else { continue };
+                let Some(TreeRecord { stamp, seal: None, .. }) = layer.tree else { continue };
+                let Ok(seal) = layers.seal_of(&id) else { continue };
+                if layers.stamp_of(&id).ok() == Some(stamp) {
+                    layers.record(&id, &stamp, &seal)?;
+                    sealed += 1;
+                }
+            }
+            if sealed == 0 {
+                return Ok(());
             }
         }
-        Ok(())
     }
 }

@@ -11,7 +11,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use kiln_oci::{Digest, RootFs, media_type};
+use kiln_oci::{Digest, RootFs, json, media_type};
 use rusqlite::Connection;
 use serde::Deserialize;
 
@@ -343,7 +343,7 @@ fn parse<T: serde::de::DeserializeOwned>(content: &Content, digest: &Digest) -> 
         .read(digest, DOCUMENT)
         .inspect_err(|error| tracing::warn!(%digest, %error, "can't read a part of an image"))
         .ok()?;
-    serde_json::from_slice(&bytes)
+    json::from_go(&bytes)
         .inspect_err(|error| tracing::warn!(%digest, %error, "can't read a part of an image"))
         .ok()
 }

@@ -98,7 +98,7 @@ impl Room {
     /// Claims bytes if there is room. Otherwise returns the number of missing bytes.
     fn take(&self, inner: &Inner, cap: u64, bytes: u64) -> Result<std::result::Result<(), u64>> {
         let mut held = self.held();
-        let needed = held.claimed + bytes;
+        let needed = held.claimed.saturating_add(bytes);
         if needed > held.granted {
             let (before, more, chunk) = (held.granted, needed - held.granted, self.chunk());
             let own = store_bytes(inner)?;
@@ -123,6 +123,10 @@ impl Room {
     /// Claims bytes, and makes room for them if necessary.
     fn claim(&self, inner: &Arc<Inner>, bytes: u64) -> Result<()> {
         let Some(cap) = self.cap else { return Ok(()) };
+        // The header of an archive may say anything. Neither the cache nor time makes room for that.
+        if bytes > cap {
+            return Err(Error::Full { cap, needed: bytes });
+        }
         if self.take(inner, cap, bytes)?.is_ok() {
             return Ok(());
         }
@@ -131,7 +135,7 @@ impl Room {
             // Pending removals are completed first.
             inner.trash.settle();
             let Err(missing) = self.take(inner, cap, bytes)? else { return Ok(()) };
-            if evict(inner, missing, missing + self.headroom() / 2)? > 0 {
+            if evict(inner, missing, missing.saturating_add(self.headroom() / 2))? > 0 {
                 continue;
             }
             if !wait_for_others(inner, self.held().granted)? {
@@ -219,7 +223,7 @@ impl Claim {
     /// Fails if there is no room for them and none can be made.
     pub(crate) fn add(&self, inner: &Arc<Inner>, bytes: u64) -> Result<()> {
         if self.room.cap.is_some() {
-            let bytes = bytes.div_ceil(BLOCK) * BLOCK;
+            let bytes = bytes.div_ceil(BLOCK).saturating_mul(BLOCK);
             self.room.claim(inner, bytes)?;
             self.bytes.fetch_add(bytes, Ordering::Relaxed);
         }
@@ -400,6 +404,9 @@ mod tests {
         assert!(matches!(error, Error::Full { cap: CAP, .. }), "{error}");
         assert!(error.to_string().contains("--max-storage"), "{error}");
         assert!(store.layers().exists(&first).unwrap());
+        let tree = store.layers().begin().unwrap();
+        assert!(matches!(tree.claim_for(u64::MAX).unwrap_err(), Error::Full { .. }));
+        drop(tree);
         let mut writer = store.content().writer().unwrap();
         let mut written = 0;
         let error = loop {

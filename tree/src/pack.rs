@@ -126,10 +126,10 @@ impl<'a> Plan<'a> {
     /// Plans the tar of the tree below `dir`.
     ///
     /// # Errors
-    /// Fails if the tree can't be walked, or if it is incomplete: overlayfs may keep a file's
-    /// content or a directory's entries in a layer below.
+    /// Fails if the tree can't be walked, has a path that is too long for an archive, or is incomplete:
+    /// overlayfs may keep a file's content or a directory's entries in a layer below.
     pub fn new(dir: &'a Dir, options: PackOptions) -> Result<Self> {
-        let view = View::of(dir);
+        let view = View::of_layer(dir);
         let mut entries = walk::entries(view, "/".as_ref())?;
         if options.whiteouts == Whiteouts::Overlay {
             entries = overlay::with_marks_of_overlayfs(entries);

@@ -4,8 +4,8 @@
 //! repeatedly. Other programs can't open these paths, and archive readers refuse such names,
 //! including kiln's. So a path that is too long for an archive is refused when a layer is created:
 //! in the walk over its tree, in the comparisons that find the changes of a step, in the walk over
-//! a build context, and in the plan for the tar of a copy without a tree. Other trees may be
-//! deeper.
+//! a build context, and when a tar is planned. Trees that are no layers, such as cache mounts, may be
+//! deeper as long as no tar is made of them.
 //!
 //! The error contains only the beginning of the path, which may have megabytes.
 
@@ -55,6 +55,7 @@ mod tests {
     use crate::changes::Changes;
     use crate::digest::{Selection, content_digest};
     use crate::dir::Dir;
+    use crate::pack::{PackOptions, Plan, Whiteouts};
     use crate::stamp::stamp;
     use crate::state::TreeState;
     use crate::view::View;
@@ -76,11 +77,13 @@ mod tests {
         let root = Dir::open(temp.path()).unwrap();
         let below = tempfile::tempdir().unwrap();
         let whole = [Selection { path: "/".to_owned(), ..Selection::default() }];
-        let looks: [(&str, &dyn Fn() -> Result<()>); 4] = [
+        let options = PackOptions { whiteouts: Whiteouts::None, clamp_mtime: None };
+        let looks: [(&str, &dyn Fn() -> Result<()>); 5] = [
             ("stamp", &|| stamp(&root).map(drop)),
             ("comparison", &|| Changes::find(&root, &[below.path().to_owned()]).map(drop)),
             ("state", &|| TreeState::of(&root).map(drop)),
             ("digest", &|| content_digest(View::of_layer(&root), &whole, None).map(drop)),
+            ("archive", &|| Plan::new(&root, options).map(drop)),
         ];
         deep(&root, 20);
         for (name, look) in &looks {

@@ -129,7 +129,7 @@ impl Unpacker<'_> {
         self.nodes += 1;
         self.done.bytes = self.done.bytes.saturating_add(entry.size);
         self.check_limits(&entry.name)?;
-        self.dest.take_room(entry.size)?;
+        self.dest.take_room(stored(entry))?;
         if entry.name.contains(&0) || entry.link.contains(&0) {
             return Err(Error::invalid(names::path(&entry.name), "name with a NUL byte"));
         }
@@ -415,6 +415,12 @@ impl Unpacker<'_> {
         }
         Ok(self.done)
     }
+}
+
+/// Returns the number of bytes of a file that the archive has. Holes take no room.
+fn stored(entry: &TarEntry) -> u64 {
+    let segments = entry.segments.as_ref();
+    segments.map_or(entry.size, |all| all.iter().map(|segment| segment.length).sum())
 }
 
 fn hash(path: &Path) -> [u8; 16] {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 
-use crate::image::removal::{Removed, is_missing, remove};
+use crate::image::removal::{Removal, Removed};
 use crate::printer::Printer;
 use crate::settings::Settings;
 
@@ -34,10 +34,14 @@ pub(crate) fn run(
     let mut code = ExitCode::SUCCESS;
     let mut done = Vec::new();
     let together = store.images().together();
+    let mut removal = Removal::begin(&store, &mut |_| ())?;
     for name in &arguments.images {
-        match remove(&store, name, arguments.force) {
-            Ok(removed) => done.push(removed),
-            Err(_) if arguments.force && is_missing(&store, name) => {}
+        let removed = match removal.remove(name, arguments.force) {
+            Ok(None) if !arguments.force => Err(removal.no_such_image(name)),
+            removed => removed,
+        };
+        match removed {
+            Ok(removed) => done.extend(removed),
             Err(error) => {
                 printer.error(&error);
                 code = ExitCode::FAILURE;

@@ -32,13 +32,17 @@ static STARTED: Mutex<Vec<ChildStdout>> = Mutex::new(Vec::new());
 pub(crate) fn run(settings: &Settings) -> Result<ExitCode> {
     if settings.root.join("kiln.db").exists() {
         let store = settings.store()?;
+        let sealer = store.sealer()?;
         // The command that started this process may have ended.
         let _ = std::io::stdout().write_all(b"\n");
         store.sync()?;
         let is_patient = rustix::process::nice(19).is_ok();
         store.clear_dead()?;
-        if rustix::process::geteuid().is_root() && is_patient {
-            store.seal_trees()?;
+        if let Some(sealer) = sealer
+            && rustix::process::geteuid().is_root()
+            && is_patient
+        {
+            sealer.seal_trees()?;
         }
     }
     Ok(ExitCode::SUCCESS)

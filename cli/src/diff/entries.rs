@@ -1,8 +1,8 @@
 //! The entries of layers and their comparison.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use anyhow::{Context, Result, bail};
 use kiln_oci::{Digest, DigestHasher, HashingReader};
@@ -25,8 +25,30 @@ pub(super) struct Entry {
     mtime: Timestamp,
     device: (u32, u32),
     xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-    content: Option<Digest>,
+    content: Option<Content>,
 }
+
+/// The digest of a file's content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    /// The digest of its bytes.
+    Whole(Digest),
+    /// The digest of the places of its holes and of the bytes between them. It stands for more zeros
+    /// than kiln reads.
+    Sparse(Digest),
+}
+
+impl fmt::Display for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(digest) => digest.fmt(f),
+            Self::Sparse(digest) => write!(f, "{digest} (holes and what is between them)"),
+        }
+    }
+}
+
+/// The maximal size in bytes of the holes that are digested as zeros. More would take hours.
+const MOST_ZEROS: u64 = 1 << 30;
 
 /// The properties of an entry's encoding, which don't affect the extracted file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +63,12 @@ pub(super) struct LayerEntries {
     pub(super) entries: Vec<(Vec<u8>, Entry, Form)>,
 }
 
+/// The memory in bytes for each name that the limit of entries allows, on average. Without it, names
+/// of maximal length would evade the limit.
+const NAME: u64 = 128;
+/// The memory in bytes that names may always use.
+const LEAST_NAMES: u64 = 4 << 20;
+
 /// A reader of layers that reads each layer once.
 pub(super) struct LayerReader<'a> {
     store: &'a Store,
@@ -48,11 +76,13 @@ pub(super) struct LayerReader<'a> {
     known: HashMap<Digest, Arc<LayerEntries>>,
     /// The number of entries of all layers so far.
     count: u64,
+    /// Bytes of their names.
+    names: u64,
 }
 
 impl<'a> LayerReader<'a> {
     pub(super) fn new(store: &'a Store, limits: ArchiveLimits) -> Self {
-        Self { store, limits, known: HashMap::new(), count: 0 }
+        Self { store, limits, known: HashMap::new(), count: 0, names: 0 }
     }
 
     /// Returns the entries of a layer. Fails if the layer doesn't match its diff ID.
@@ -75,8 +105,12 @@ impl<'a> LayerReader<'a> {
         let mut buffer = vec![0; 128 << 10];
         while let Some(entry) = reader.next_entry()? {
             self.count += 1;
-            if self.limits.max_entries.is_some_and(|most| self.count > most) {
-                bail!("the layers exceed the limit of entries");
+            self.names += (entry.name.len() + entry.link.len()) as u64;
+            let exceeds = |most: u64| {
+                self.count > most || self.names > most.saturating_mul(NAME).max(LEAST_NAMES)
+            };
+            if self.limits.max_entries.is_some_and(exceeds) {
+                bail!("the layers exceed the limit of entries, or names as long as theirs are");
             }
             layer.entries.push(summarise(entry, &mut reader, &mut buffer)?);
         }
@@ -118,19 +152,26 @@ fn summarise(
 }
 
 /// Returns the digest of a file's content. Holes count as zeros.
-fn digest(entry: &TarEntry, reader: &mut TarReader<'_>, buffer: &mut [u8]) -> io::Result<Digest> {
+fn digest(entry: &TarEntry, reader: &mut TarReader<'_>, buffer: &mut [u8]) -> io::Result<Content> {
     let mut hasher = DigestHasher::new();
     let Some(segments) = &entry.segments else {
         loop {
             match reader.read(buffer)? {
-                0 => return Ok(hasher.finish()),
+                0 => return Ok(Content::Whole(hasher.finish())),
                 length => hasher.update(&buffer[..length]),
             }
         }
     };
+    let stored: u64 = segments.iter().map(|segment| segment.length).sum();
+    let is_whole = entry.size - stored.min(entry.size) <= MOST_ZEROS;
+    let hole = |hasher: &mut DigestHasher, length: u64| match (is_whole, length) {
+        (true, length) => zeros(hasher, length),
+        (false, 0) => {}
+        (false, length) => hasher.update(format!("hole of {length} bytes").as_bytes()),
+    };
     let mut at = 0;
     for segment in segments {
-        zeros(&mut hasher, segment.offset.saturating_sub(at));
+        hole(&mut hasher, segment.offset.saturating_sub(at));
         let mut left = segment.length;
         while left > 0 {
             let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -144,8 +185,9 @@ fn digest(entry: &TarEntry, reader: &mut TarReader<'_>, buffer: &mut [u8]) -> io
         }
         at = segment.offset + segment.length;
     }
-    zeros(&mut hasher, entry.size.saturating_sub(at));
-    Ok(hasher.finish())
+    hole(&mut hasher, entry.size.saturating_sub(at));
+    let digest = hasher.finish();
+    Ok(if is_whole { Content::Whole(digest) } else { Content::Sparse(digest) })
 }
 
 fn zeros(hasher: &mut DigestHasher, mut count: u64) {
@@ -263,4 +305,45 @@ pub(super) fn shown(name: &[u8]) -> String {
 /// Returns a copy of a hard link's target for the path of the link.
 pub(super) fn follow(entry: &Entry, target: &Entry) -> Entry {
     Entry { mtime: target.mtime, xattrs: entry.xattrs.clone(), ..target.clone() }
+}
+
+#[cfg(test)]
+impl LayerEntries {
+    /// Reads the entries of a tar.
+    pub(super) fn of_tar(mut tar: &[u8]) -> Self {
+        let (mut reader, mut layer) = (TarReader::new(&mut tar), Self::default());
+        while let Some(entry) = reader.next_entry().unwrap() {
+            layer.entries.push(summarise(entry, &mut reader, &mut [0; 1000]).unwrap());
+        }
+        layer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt as _;
+
+    use super::*;
+
+    #[test]
+    fn holes_of_200_gib_are_not_read() {
+        let temp = tempfile::tempdir().unwrap();
+        let content = |size: u64, data: u64, sparse: bool| {
+            let file = std::fs::File::create(temp.path().join("f")).unwrap();
+            file.set_len(size).unwrap();
+            file.write_all_at(b"data", data).unwrap();
+            let mut tar = std::process::Command::new("tar");
+            tar.arg("-C").arg(temp.path()).args(sparse.then_some("-S"));
+            let tar = tar.args(["-c", "f"]).output().unwrap().stdout;
+            LayerEntries::of_tar(&tar).entries[0].1.content.unwrap()
+        };
+        let small = content(1 << 20, 100_000, true);
+        assert_eq!(small, content(1 << 20, 100_000, false), "holes are zeros");
+        assert!(matches!(small, Content::Whole(_)));
+        let large = content(200 << 30, 100 << 30, true);
+        assert_eq!(large, content(200 << 30, 100 << 30, true));
+        assert_ne!(large, content(200 << 30, 101 << 30, true));
+        assert_ne!(large, content(201 << 30, 100 << 30, true));
+        assert!(large.to_string().ends_with("(holes and what is between them)"));
+    }
 }

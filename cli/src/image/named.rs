@@ -61,8 +61,13 @@ pub(crate) fn nanoseconds(time: &str) -> i128 {
 /// Returns every image of the store, newest first. Skips images with damaged documents and passes a
 /// message to `report` for each.
 pub(crate) fn named(store: &Store, report: &mut dyn FnMut(String)) -> Result<Vec<NamedImage>> {
+    Ok(group(list(store, report)?))
+}
+
+/// Puts the names of each image together, the newest image first.
+pub(super) fn group(images: Vec<StoredImage>) -> Vec<NamedImage> {
     let mut groups: BTreeMap<_, NamedImage> = BTreeMap::new();
-    for image in list(store, report)? {
+    for image in images {
         let name = image.row.name.as_deref().and_then(|name| name.parse().ok());
         let group = groups.entry(image.id);
         let group = group.or_insert_with(|| NamedImage { image, names: Vec::new() });
@@ -73,7 +78,7 @@ pub(crate) fn named(store: &Store, report: &mut dyn FnMut(String)) -> Result<Vec
         image.names.sort_by_key(ToString::to_string);
     }
     images.sort_by(|a, b| b.created().cmp(&a.created()).then_with(|| a.names.cmp(&b.names)));
-    Ok(images)
+    images
 }
 
 /// Finds an image by a name, by a prefix of its ID, or by its digest, with all its names.

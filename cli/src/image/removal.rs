@@ -1,13 +1,14 @@
 //! Removal of images with docker's rules: a name at a time, and the image with its last name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, bail};
 use kiln_oci::{Digest, Reference};
-use kiln_store::{Store, chain_id};
+use kiln_store::{ImageRow, Store, chain_id};
 
-use super::named::{NamedImage, is_tagged, named};
-use super::{Wanted, find_rows, no_such_image};
+use super::named::{NamedImage, group, is_tagged};
+use super::similar::no_such_image_among;
+use super::{digits, load, row_of_name, rows_of_digest, rows_of_id, with_digest};
 
 /// The result of a removal.
 #[derive(Clone, Debug, Default)]
@@ -34,62 +35,170 @@ impl Removed {
     }
 }
 
-/// Removes the name `text`, and the image with its last name. If `text` is an ID, removes the image
-/// with all its names; several names require `force`.
-///
-/// # Errors
-/// Fails if the image doesn't exist, or if it has several names and `force` isn't set.
-pub(crate) fn remove(store: &Store, text: &str, force: bool) -> Result<Removed> {
-    let Some(row) = find_rows(store, text)?.into_iter().next() else {
-        return Err(no_such_image(store, text));
-    };
-    let by_name = row.name.as_deref().filter(|name| {
-        text.parse::<Reference>().is_ok_and(|reference| reference.to_string() == **name)
-    });
-    let images = named(store, &mut |_| ())?;
-    let is_it = |image: &NamedImage| {
-        image.image.row.digest == row.digest
-            || row
-                .name
-                .as_ref()
-                .is_some_and(|name| image.names.iter().any(|known| known.to_string() == *name))
-    };
-    let Some(image) = images.iter().find(|image| is_it(image)) else {
-        // The image's documents are damaged, so remove only its rows.
-        let names = store.images().remove(&row.digest)?;
+/// The images of a store while some of them are removed. They are listed once, however many are
+/// removed.
+#[derive(Debug)]
+pub(crate) struct Removal<'a> {
+    store: &'a Store,
+    /// All that has a name or is an image, damaged images too.
+    rows: Vec<ImageRow>,
+    /// The images of the rows whose documents can be read, with their IDs.
+    ids: Vec<(Digest, ImageRow)>,
+    images: Vec<NamedImage>,
+    /// The number of images that are left of those that have each chain of layers. Chains that were
+    /// said to be gone are left out.
+    chains: HashMap<Digest, usize>,
+}
+
+impl<'a> Removal<'a> {
+    /// Lists the images of a store; those whose documents are damaged are told to `report`.
+    pub(crate) fn begin(store: &'a Store, report: &mut dyn FnMut(String)) -> Result<Self> {
+        let rows = store.images().list()?;
+        let found = load(store, rows.clone(), report);
+        let ids = found.iter().map(|image| (image.id, image.row.clone())).collect();
+        let images = group(found);
+        let mut counts = HashMap::new();
+        for chain in images.iter().flat_map(chains) {
+            *counts.entry(chain).or_default() += 1;
+        }
+        Ok(Self { store, rows, ids, images, chains: counts })
+    }
+
+    /// Takes the name away that `text` is, and the image with its last name; where it is an ID, the
+    /// image with all its names, several of which take `force`. Returns `None` where there is no such
+    /// image.
+    ///
+    /// # Errors
+    /// Fails where an image has several names and nobody insists, and where an ID is that of several.
+    pub(crate) fn remove(&mut self, text: &str, force: bool) -> Result<Option<Removed>> {
+        let Some(row) = self.find(text)? else { return Ok(None) };
+        let by_name = row.name.as_deref().filter(|name| {
+            text.parse::<Reference>().is_ok_and(|reference| reference.to_string() == **name)
+        });
+        let Some(place) = self.images.iter().position(|image| is_of(image, &row)) else {
+            // Its documents are damaged: the rows can go all the same.
+            let names = self.remove_rows(&row.digest)?;
+            let untagged = names.iter().map(|name| familiar(name)).collect();
+            return Ok(Some(Removed { untagged, deleted: Some(row.digest), chains: Vec::new() }));
+        };
+        let image = &self.images[place];
+        let repository = by_digest(text).filter(|_| by_name.is_none());
+        if let Some(repository) = &repository
+            && image.names.iter().any(|name| name.name() != *repository)
+        {
+            let names = image.names.iter().filter(|name| name.name() == *repository);
+            let names: Vec<String> = names.map(ToString::to_string).collect();
+            return self.untag(place, &names).map(Some);
+        }
+        if let Some(name) = by_name {
+            let mut left = image.names.iter().filter(|known| known.to_string() != *name);
+            // Names by digest of a repository go with its last tag.
+            let repository = name.parse::<Reference>().map(|name| name.name()).unwrap_or_default();
+            if left.any(|left| is_tagged(left) || left.name() != repository) {
+                return self.untag(place, &[name.to_owned()]).map(Some);
+            }
+        } else if !force && repository.is_none() && !is_single(&image.names) {
+            let (id, names) = (image.image.id.short(), image.tags().join(", "));
+            bail!(
+                "conflict: unable to delete {id} (must be forced) - image is referenced in multiple \
+                 repositories: remove its names ({names}) one by one, or use --force"
+            );
+        }
+        self.delete(place).map(Some)
+    }
+
+    /// Says that there is no image of a name, and which ones are called much the same.
+    pub(crate) fn no_such_image(&self, text: &str) -> Error {
+        no_such_image_among(&self.rows, text)
+    }
+
+    /// Removes the images that are doomed, with all their names. Layers that several of them share
+    /// are told with the first.
+    pub(crate) fn delete_all(
+        &mut self,
+        is_doomed: impl FnMut(&mut NamedImage) -> bool,
+    ) -> Result<Vec<Removed>> {
+        let doomed: Vec<NamedImage> = self.images.extract_if(.., is_doomed).collect();
+        for image in &doomed {
+            self.release(image);
+        }
+        doomed.iter().map(|image| self.remove_image(image)).collect()
+    }
+
+    /// Removes an image with all its names.
+    fn delete(&mut self, place: usize) -> Result<Removed> {
+        let image = self.images.remove(place);
+        self.release(&image);
+        self.remove_image(&image)
+    }
+
+    /// Counts the chains of an image that goes.
+    fn release(&mut self, image: &NamedImage) {
+        for chain in chains(image) {
+            self.chains.entry(chain).and_modify(|count| *count -= 1);
+        }
+    }
+
+    fn remove_image(&mut self, image: &NamedImage) -> Result<Removed> {
+        let mut chains = chains(image);
+        chains.retain(|chain| self.chains.get(chain) == Some(&0));
+        for chain in &chains {
+            self.chains.remove(chain);
+        }
+        chains.reverse();
+        let mut untagged: Vec<String> = Vec::new();
+        for name in &image.names {
+            if let Some(row) = self.store.images().get(&name.to_string())? {
+                untagged.extend(self.remove_rows(&row.digest)?.iter().map(|name| familiar(name)));
+            }
+        }
+        self.remove_rows(&image.image.row.digest)?;
+        untagged.sort();
+        untagged.dedup();
+        Ok(Removed { untagged, deleted: Some(image.image.id), chains })
+    }
+
+    /// Takes names away from an image that has others.
+    fn untag(&mut self, place: usize, names: &[String]) -> Result<Removed> {
+        for name in names {
+            self.store.images().remove_name(name)?;
+        }
+        self.forget(|row| row.name.as_ref().is_some_and(|name| names.contains(name)));
+        self.images[place].names.retain(|name| !names.contains(&name.to_string()));
         let untagged = names.iter().map(|name| familiar(name)).collect();
-        let deleted = Some(row.digest);
-        return Ok(Removed { untagged, deleted, chains: Vec::new() });
-    };
-    let repository = by_digest(text).filter(|_| by_name.is_none());
-    if let Some(repository) = &repository
-        && image.names.iter().any(|name| name.name() != *repository)
-    {
-        let names = image.names.iter().filter(|name| name.name() == *repository);
-        let mut untagged = Vec::new();
-        for name in names.map(ToString::to_string) {
-            store.images().remove_name(&name)?;
-            untagged.push(familiar(&name));
-        }
-        return Ok(Removed { untagged, ..Removed::default() });
+        Ok(Removed { untagged, ..Removed::default() })
     }
-    if let Some(name) = by_name {
-        let mut left = image.names.iter().filter(|known| known.to_string() != *name);
-        // The last tag of a repository takes the names by digest of that repository with it.
-        let repository = name.parse::<Reference>().map(|name| name.name()).unwrap_or_default();
-        if left.any(|left| is_tagged(left) || left.name() != repository) {
-            store.images().remove_name(name)?;
-            let untagged = vec![familiar(name)];
-            return Ok(Removed { untagged, ..Removed::default() });
-        }
-    } else if !force && repository.is_none() && !is_single(&image.names) {
-        let (id, names) = (image.image.id.short(), image.tags().join(", "));
-        bail!(
-            "conflict: unable to delete {id} (must be forced) - image is referenced in multiple \
-             repositories: remove its names ({names}) one by one, or use --force"
-        );
+
+    fn remove_rows(&mut self, digest: &Digest) -> Result<Vec<String>> {
+        let names = self.store.images().remove(digest)?;
+        self.forget(|row| row.digest == *digest);
+        Ok(names)
     }
-    delete(store, image, &images)
+
+    fn forget(&mut self, is_gone: impl Fn(&ImageRow) -> bool) {
+        self.rows.retain(|row| !is_gone(row));
+        self.ids.retain(|(_, row)| !is_gone(row));
+    }
+
+    /// Finds what a name or an ID means, as [`super::find_rows`] does.
+    fn find(&self, text: &str) -> Result<Option<ImageRow>> {
+        if let Some(row) = row_of_name(self.store, text)? {
+            return Ok(Some(row));
+        }
+        let found = match (with_digest(text), digits(text)) {
+            (Some(reference), _) => rows_of_digest(&self.rows, &reference),
+            (None, Some(digits)) => rows_of_id(&self.ids, digits)?,
+            (None, None) => Vec::new(),
+        };
+        Ok(found.into_iter().next())
+    }
+}
+
+/// Returns `true` if a row of the index belongs to an image.
+fn is_of(image: &NamedImage, row: &ImageRow) -> bool {
+    let name = row.name.as_ref();
+    image.image.row.digest == row.digest
+        || name.is_some_and(|name| image.names.iter().any(|known| known.to_string() == *name))
 }
 
 /// Returns the repository of `NAME@DIGEST`, which stands for all the image's names in that
@@ -97,27 +206,6 @@ pub(crate) fn remove(store: &Store, text: &str, force: bool) -> Result<Removed> 
 fn by_digest(text: &str) -> Option<String> {
     let reference = text.parse::<Reference>().ok()?;
     reference.digest().map(|_| reference.name())
-}
-
-/// Removes an image with all its names. `images` holds all images whose layers are kept.
-pub(crate) fn delete(store: &Store, image: &NamedImage, images: &[NamedImage]) -> Result<Removed> {
-    let mut kept = BTreeSet::new();
-    for other in images.iter().filter(|other| other.image.id != image.image.id) {
-        kept.extend(chains(other));
-    }
-    let mut chains = chains(image);
-    chains.retain(|chain| !kept.contains(chain));
-    chains.reverse();
-    let mut untagged: Vec<String> = Vec::new();
-    for name in &image.names {
-        if let Some(row) = store.images().get(&name.to_string())? {
-            untagged.extend(store.images().remove(&row.digest)?.iter().map(|name| familiar(name)));
-        }
-    }
-    store.images().remove(&image.image.row.digest)?;
-    untagged.sort();
-    untagged.dedup();
-    Ok(Removed { untagged, deleted: Some(image.image.id), chains })
 }
 
 /// Returns the chain IDs of an image's layers, base first.
@@ -138,9 +226,4 @@ fn is_single(names: &[Reference]) -> bool {
 
 fn familiar(name: &str) -> String {
     name.parse::<Reference>().map_or_else(|_| name.to_owned(), |reference| reference.familiar())
-}
-
-/// Returns `true` if no image matches a name.
-pub(crate) fn is_missing(store: &Store, text: &str) -> bool {
-    super::find(store, text, Wanted::Any).is_err()
 }

@@ -3,7 +3,7 @@
 use anyhow::{Error, anyhow};
 use kiln_frontend::suggest::{Case, nearest};
 use kiln_oci::Reference;
-use kiln_store::Store;
+use kiln_store::{ImageRow, Store};
 
 use super::named::{is_tagged, repository};
 
@@ -12,12 +12,20 @@ const SUGGESTED: usize = 3;
 
 /// Returns the error for a missing image, with suggestions.
 pub(crate) fn no_such_image(store: &Store, text: &str) -> Error {
-    anyhow!("no such image: {text}{}", did_you_mean(store, text))
+    no_such_image_among(&rows(store), text)
+}
+
+/// Says that there is no image of a name among those of `rows`.
+pub(super) fn no_such_image_among(rows: &[ImageRow], text: &str) -> Error {
+    anyhow!("no such image: {text}{}", suggestion(&similar_among(rows, text)))
 }
 
 /// Returns the suggestions in parentheses after a space; empty if there are none.
 pub(crate) fn did_you_mean(store: &Store, text: &str) -> String {
-    let names = similar(store, text);
+    suggestion(&similar(store, text))
+}
+
+fn suggestion(names: &[String]) -> String {
     if names.is_empty() {
         String::new()
     } else {
@@ -29,9 +37,16 @@ pub(crate) fn did_you_mean(store: &Store, text: &str) -> String {
 /// same last component. If there are none, returns names of the repository with the most similar
 /// spelling.
 pub(crate) fn similar(store: &Store, text: &str) -> Vec<String> {
+    similar_among(&rows(store), text)
+}
+
+/// Returns the images of a store. They are for suggestions: where they can't be read, there are none.
+fn rows(store: &Store) -> Vec<ImageRow> {
+    store.images().list().unwrap_or_default()
+}
+
+fn similar_among(rows: &[ImageRow], text: &str) -> Vec<String> {
     let Ok(wanted) = text.parse::<Reference>() else { return Vec::new() };
-    // A suggestion isn't essential, so ignore an unreadable index.
-    let rows = store.images().list().unwrap_or_default();
     let names = rows.iter().filter_map(|row| row.name.as_deref()?.parse::<Reference>().ok());
     let mut names: Vec<Reference> =
         names.filter(|name| is_tagged(name) && *name != wanted).collect();

@@ -1,6 +1,7 @@
 //! Attestations: statements about images in the same index.
 
 use anyhow::Result;
+use kiln_oci::Digest;
 use kiln_registry::Client;
 
 use super::RemoteImage;
@@ -50,8 +51,8 @@ pub(crate) async fn statements(client: &Client, index: &RemoteImage, kind: Kind)
         if entry.annotation(REFERENCE_TYPE) != Some(ATTESTATION) {
             continue;
         }
-        let subject = entry.annotation(REFERENCE_DIGEST).unwrap_or_default();
-        let subject = parsed.manifests.iter().find(|image| image.digest.to_string() == subject);
+        let subject = entry.annotation(REFERENCE_DIGEST).and_then(|it| it.parse::<Digest>().ok());
+        let subject = parsed.manifests.iter().find(|image| Some(image.digest) == subject);
         let Some(platform) = subject.and_then(super::Entry::platform_text) else { continue };
         let manifest = RemoteImage::by_digest(client, &index.repository, &entry.digest).await?;
         let layers = manifest.parse()?.layers;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
+use kiln_oci::json::from_go;
 use kiln_oci::{Digest, media_type};
 use kiln_registry::{Client, Repository};
 use serde_json::{Map, Value, json};
@@ -121,9 +122,8 @@ pub(crate) async fn combine(
     if !annotations.index.is_empty() {
         index["annotations"] = json!(annotations.index);
     }
-    let parts = entries
-        .into_iter()
-        .map(|(repository, entry)| Ok((repository, serde_json::from_value(Value::Object(entry))?)));
+    let parse = |entry: &Map<String, Value>| from_go(&serde_json::to_vec(entry)?);
+    let parts = entries.iter().map(|(repository, entry)| Ok((repository.clone(), parse(entry)?)));
     Ok(Combined {
         bytes: serde_json::to_vec_pretty(&index)?,
         media_type: media_type.to_owned(),
@@ -146,6 +146,7 @@ fn untouched(image: &RemoteImage) -> Result<Combined> {
 async fn of_source(client: &Client, source: &Source) -> Result<Vec<Map<String, Value>>> {
     let image = &source.image;
     if image.is_index() {
+        image.parse()?;
         let index: Value = serde_json::from_slice(&image.bytes)?;
         let entries = index["manifests"].as_array().cloned().unwrap_or_default();
         return Ok(entries.into_iter().filter_map(|entry| entry.as_object().cloned()).collect());

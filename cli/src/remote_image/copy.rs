@@ -1,29 +1,37 @@
 //! Copies of images between repositories. Existing blobs are skipped, and blobs of the same
 //! registry are mounted. Only the others are transferred, through an unnamed temporary file.
 
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use futures_util::future::try_join_all;
-use kiln_oci::Reference;
+use kiln_oci::{Digest, Reference};
 use kiln_registry::{BlobSource, BlobUpload, Client, Length, Repository};
 use kiln_store::Store;
 
-use super::{Entry, RemoteImage};
+use super::{Entry, MOST_PARTS, RemoteImage};
 
 /// The most levels of nested indexes.
 const DEPTH: u32 = 4;
 
 /// A copier of documents and their contents.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Copier {
     /// The client for both registries.
     pub(crate) client: Client,
     /// The store whose temporary area holds blobs in transit.
     pub(crate) store: Store,
+    /// The documents that were asked for, by where they go, each with how deep it may be nested.
+    known: Mutex<HashMap<Repository, HashSet<(Digest, u32)>>>,
 }
 
 impl Copier {
+    /// Returns a copier that has copied nothing yet.
+    pub(crate) fn new(client: Client, store: Store) -> Self {
+        Self { client, store, known: Mutex::default() }
+    }
+
     /// Copies a document and its contents from one repository to another.
     pub(crate) async fn document(
         &self,
@@ -41,7 +49,10 @@ impl Copier {
         to: &Repository,
         depth: u32,
     ) -> Result<()> {
-        if from == to || self.client.has_manifest(to, &entry.digest).await? {
+        if from == to || !self.is_first(to, (entry.digest, depth))? {
+            return Ok(());
+        }
+        if self.client.has_manifest(to, &entry.digest).await? {
             return Ok(());
         }
         let image = RemoteImage::by_digest(&self.client, from, &entry.digest).await?;
@@ -52,6 +63,20 @@ impl Copier {
         let name: Reference = format!("{to}@{}", image.digest).parse()?;
         self.client.push_manifest(&name, &image.media_type, image.bytes.into()).await?;
         Ok(())
+    }
+
+    /// Returns `true` if a document is copied to a repository for the first time.
+    ///
+    /// # Errors
+    /// Fails after too many documents.
+    fn is_first(&self, to: &Repository, document: (Digest, u32)) -> Result<bool> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = known.entry(to.clone()).or_default();
+        let is_first = known.insert(document);
+        if known.len() > MOST_PARTS {
+            bail!("{to}: more than {MOST_PARTS} images would be copied");
+        }
+        Ok(is_first)
     }
 
     /// Copies the contents of a document to a repository.

@@ -96,6 +96,39 @@ fn names_by_digest_stand_for_a_repository() {
 }
 
 #[test]
+fn many_images_are_removed_by_one_command() {
+    if skip("many_images_are_removed_by_one_command", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    for number in ["1", "2", "3"] {
+        let tag = format!("app:{number}");
+        let dockerfile = format!("FROM scratch\nCOPY Dockerfile /f\nLABEL a={number}\n");
+        kiln.build_text(&dockerfile, &["-t", &tag, "-t", &format!("{tag}-too")]).success();
+    }
+    let id = |name: &str| {
+        let id = kiln.run(&["images", "-q", "--no-trunc", name]).success();
+        id.trim().to_owned()
+    };
+    let ids = ["app:1", "app:2", "app:3"].map(id);
+    // What an argument does counts for those after it.
+    let arguments = ["rmi", "app:1", "missing", &ids[0], &ids[0], "app:1-too", &ids[1]];
+    let output = kiln.run(&arguments);
+    assert_eq!(output.code, 1, "{}", output.stderr);
+    let expected = format!("Untagged: app:1\nUntagged: app:1-too\nDeleted: {}\n", ids[0]);
+    assert!(output.stdout.starts_with(&expected), "{}", output.stdout);
+    let missing = |name: &str| format!("no such image: {name}");
+    for name in ["missing", &ids[0], "app:1-too"] {
+        assert!(output.stderr.contains(&missing(name)), "{name}: {}", output.stderr);
+    }
+    assert!(output.stderr.contains("is referenced in multiple"), "{}", output.stderr);
+    let output = kiln.run(&["rmi", "--force", "missing", &ids[1], &ids[0], &ids[2]]);
+    let removed = output.success();
+    assert!(ids[1..].iter().all(|id| removed.contains(&format!("Deleted: {id}\n"))), "{removed}");
+    assert_eq!(kiln.run(&["images", "-q"]).success(), "");
+}
+
+#[test]
 fn help_is_there_for_every_command() {
     let kiln = kiln();
     let help = kiln.run(&["--help"]).success();

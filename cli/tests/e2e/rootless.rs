@@ -169,6 +169,41 @@ fn a_container_is_root_of_what_belongs_to_the_user() {
 }
 
 #[test]
+fn what_takes_other_rights_says_what_helps() {
+    if skipped("what_takes_other_rights_says_what_helps") {
+        return;
+    }
+    for kiln in [Kiln::rootless(BINARY), Kiln::rootless_with_single_id(BINARY)] {
+        kiln.build_text("FROM base\n", &["-t", "img"]).success();
+        // Ports below 1024 are no special case: none can be published.
+        for port in ["80:80", "8080:80"] {
+            let refused = kiln.run(&["run", "--rm", "-p", port, "img", "true"]).failure();
+            assert!(refused.contains("ERROR: no bridge network: "), "{refused}");
+            assert!(refused.contains("hint: with --network=host"), "{refused}");
+        }
+        // A directory of the test's own would be handed to the user.
+        let closed = tempfile::tempdir().unwrap();
+        let set_mode = |path: &std::path::Path, mode| {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+            std::fs::set_permissions(path, mode).unwrap();
+        };
+        set_mode(closed.path(), 0o755);
+        std::fs::create_dir(closed.path().join("sub")).unwrap();
+        std::fs::write(closed.path().join("Dockerfile"), "FROM scratch\nCOPY . /\n").unwrap();
+        std::fs::write(closed.path().join("sub/secret"), "secret").unwrap();
+        let context = closed.path().display().to_string();
+        for name in ["sub/secret", "sub"] {
+            set_mode(&closed.path().join(name), 0o700);
+            let refused = kiln.run(&["build", &context]).failure();
+            let expected = format!("open \"{name}\": Permission denied");
+            assert!(refused.contains(&expected), "{refused}");
+        }
+        std::fs::write(closed.path().join(".dockerignore"), "sub\n").unwrap();
+        kiln.run(&["build", &context]).success();
+    }
+}
+
+#[test]
 fn a_container_shares_what_it_may_without_root() {
     if skipped("a_container_shares_what_it_may_without_root") {
         return;

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use kiln_testkit::environment::run;
 use kiln_testkit::{Kiln, Need, skip};
 
 use crate::kiln;
@@ -258,4 +259,35 @@ fn what_a_running_container_uses_stays() {
         asked.contains("cache mounts, and what leads builds to the layers of images"),
         "{asked}"
     );
+}
+
+#[test]
+fn files_of_200_gib_of_holes_take_no_room() {
+    if skip("files_of_200_gib_of_holes_take_no_room", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    let sparse = kiln.write("ctx/sparse", "");
+    let file = std::fs::File::options().write(true).open(&sparse).unwrap();
+    file.set_len(200 << 30).unwrap();
+    for format in ["gnu", "pax"] {
+        let mut tar = Command::new("tar");
+        tar.args(["-S", "--format", format, "-C"]).arg(kiln.path("ctx"));
+        run(tar.arg("-cf").arg(kiln.path(&format!("ctx/{format}.tar"))).arg("sparse")).success();
+    }
+    std::fs::remove_file(sparse).unwrap();
+    let stages = ["gnu", "pax"].map(|format| {
+        format!(
+            "FROM base AS {format}\nADD {format}.tar /\n\
+             RUN test $(stat -c %s /sparse) = 214748364800\nRUN truncate -s 300G /sparse\n"
+        )
+    });
+    let copies = ["gnu", "pax"].map(|it| format!("COPY --from={it} /etc/passwd /{it}\n"));
+    kiln.write("ctx/Dockerfile", format!("{}FROM scratch\n{}", stages.concat(), copies.concat()));
+    for snapshotter in [None, Some("copy")] {
+        let mut arguments = vec!["--output", "type=cacheonly", "--max-storage", "100m"];
+        arguments.extend(snapshotter.map(|_| "--snapshotter=copy"));
+        kiln.build("ctx", &arguments).success();
+        kiln.run(&["prune", "--all", "--force"]).success();
+    }
 }

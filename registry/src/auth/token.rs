@@ -7,6 +7,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use kiln_oci::json;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use reqwest::{Method, Request, Url};
 use serde::Deserialize;
@@ -211,7 +212,7 @@ fn said(body: &[u8]) -> String {
         message: String,
     }
     let TokenError { details, error_description, message } =
-        serde_json::from_slice(body).unwrap_or_default();
+        json::from_go(body).unwrap_or_default();
     let texts = [details, error_description, message];
     let text = texts.into_iter().find(|text| !text.is_empty());
     text.map_or_else(String::new, |text| format!(": {}", sanitize(&text)))
@@ -219,7 +220,7 @@ fn said(body: &[u8]) -> String {
 
 fn read(bytes: &[u8]) -> Result<Grant, Problem> {
     let wrong = || Problem::Challenge("the token server's answer holds no token".to_owned());
-    let answer: Answer = serde_json::from_slice(bytes).map_err(|_| wrong())?;
+    let answer: Answer = json::from_go(bytes).map_err(|_| wrong())?;
     let usable = |token: &String| is_token(token);
     let token = [answer.token, answer.access_token].into_iter().flatten().find(usable);
     let token = token.ok_or_else(wrong)?;

@@ -57,7 +57,8 @@ async fn lists_of_tags_end() {
 
 #[tokio::test]
 async fn blobs_that_hardly_come_are_given_up() {
-    let pace = |bytes| Some(MinimumSpeed { bytes, window: Duration::from_millis(200) });
+    let document = Duration::from_mins(1);
+    let pace = |bytes| Some(MinimumSpeed { bytes, window: Duration::from_millis(200), document });
     let content = vec![7; 10_000];
     for (bytes, is_slow) in [(100, false), (9_000, true)] {
         let scene = scene_with(|options| options.pace = pace(bytes));
@@ -71,6 +72,27 @@ async fn blobs_that_hardly_come_are_given_up() {
             Ok(bytes) => assert!(!is_slow && bytes == content),
             Err(error) => {
                 assert!(is_slow && matches!(*error.problem, Problem::TooSlow(_)), "{error}");
+                assert!(error.hint().unwrap().contains("--min-download-speed"));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn documents_that_come_steadily_for_ever_are_given_up() {
+    for (document, is_late) in [(60_000, false), (300, true)] {
+        let (window, document) = (Duration::from_millis(200), Duration::from_millis(document));
+        let pace = Some(MinimumSpeed { bytes: 1, window, document });
+        let scene = scene_with(|options| options.pace = pace);
+        let content = vec![7; 10_000];
+        let digest = scene.registry.put_blob(&content);
+        scene.registry.switch(|switches| switches.trickle = Some(Duration::from_millis(60)));
+        let blob = scene.pull(&digest, Length::Exactly(10_000)).await;
+        assert_eq!(blob.unwrap(), content, "the time of a layer isn't limited");
+        match scene.client.small_blob(&scene.repository, &digest, 10_000).await {
+            Ok(bytes) => assert!(!is_late && bytes == content),
+            Err(error) => {
+                assert!(is_late && matches!(*error.problem, Problem::Late(_)), "{error}");
                 assert!(error.hint().unwrap().contains("--min-download-speed"));
             }
         }

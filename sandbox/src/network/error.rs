@@ -20,6 +20,24 @@ pub enum NetworkError {
 }
 
 impl NetworkError {
+    /// Returns a way out for the user, if there is one.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Unavailable(_) => Some(
+                "with --network=host, programs of the container listen on ports of the host \
+                 themselves; without root from 1024 on, or from what \
+                 net.ipv4.ip_unprivileged_port_start says",
+            ),
+            Self::Failed { reason, .. } if reason.kind() == io::ErrorKind::PermissionDenied => {
+                Some(
+                    "ports below 1024 take root; \"sysctl net.ipv4.ip_unprivileged_port_start=PORT\" \
+                 opens those from PORT on to all users",
+                )
+            }
+            Self::Failed { .. } => None,
+        }
+    }
+
     /// Returns a function that wraps an error of `action`.
     pub(super) fn doing<E: IntoIo>(action: impl Into<String>) -> impl FnOnce(E) -> Self {
         move |error| Self::Failed { action: action.into(), reason: Arc::new(error.into_io()) }

@@ -1,13 +1,21 @@
 //! A proxy that forwards connections and datagrams from a socket of the host to a namespace.
+//!
+//! A connection has two directions, and each ends by itself: a client that has sent everything still
+//! receives the rest of the answer. A connection is counted until both directions have ended, one has
+//! failed, or its peer doesn't answer the kernel's probes. If one direction has ended, the connection is
+//! closed after a time without data, because a client that has closed both directions looks the same.
 
 use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::io::copy_bidirectional;
+use rustix::net::sockopt;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -20,6 +28,12 @@ use super::ports::Protocol;
 const CONNECTIONS: usize = 4096;
 /// The divisor of this process's descriptor limit that yields the proxy's share.
 const SHARE: usize = 4;
+/// The maximum time without data for a connection of which one direction has ended.
+const HALF_OPEN: Duration = Duration::from_mins(10);
+/// The time without data before the kernel probes the peer, and the interval and number of the probes.
+const PROBES: (Duration, Duration, u32) = (Duration::from_mins(1), Duration::from_secs(15), 8);
+/// The size in bytes of the buffer for one direction of a connection.
+const UNDER_WAY: usize = 8 << 10;
 /// The time limit for connecting to the namespace.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The time of silence after which a sender of datagrams is forgotten.
@@ -37,7 +51,11 @@ const MAX_DATAGRAM: usize = 65_535;
 
 /// The limit on the connections of one namespace.
 #[derive(Clone, Debug)]
-pub(super) struct Room(Arc<Semaphore>);
+pub(super) struct Room {
+    places: Arc<Semaphore>,
+    /// The maximum time without data for a connection of which one direction has ended.
+    half_open: Duration,
+}
 
 impl Default for Room {
     fn default() -> Self {
@@ -49,7 +67,7 @@ impl Default for Room {
 
 impl Room {
     fn of(connections: usize) -> Self {
-        Self(Arc::new(Semaphore::new(connections)))
+        Self { places: Arc::new(Semaphore::new(connections)), half_open: HALF_OPEN }
     }
 }
 
@@ -71,25 +89,97 @@ pub(super) fn start(
     Ok(())
 }
 
-async fn pass_connections(listener: TcpListener, to: SocketAddr, Room(room): Room) {
+async fn pass_connections(listener: TcpListener, to: SocketAddr, room: Room) {
     let mut tasks = JoinSet::new();
     loop {
         while tasks.try_join_next().is_some() {}
-        let Ok((mut client, _)) = listener.accept().await else {
+        let Ok((client, _)) = listener.accept().await else {
             // Usually there are too many open descriptors, which is temporary.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
+        let Ok(place) = Arc::clone(&room.places).acquire_owned().await else { return };
+        let half_open = room.half_open;
         tasks.spawn(async move {
             // If no program listens in the namespace, the client's connection is closed.
             let connected = timeout(PATIENCE, TcpStream::connect(to)).await;
-            let Ok(Ok(mut server)) = connected else { return };
-            let _ = client.set_nodelay(true);
-            let _ = server.set_nodelay(true);
-            let _ = copy_bidirectional(&mut client, &mut server).await;
+            let Ok(Ok(server)) = connected else { return };
+            prepare(&client);
+            prepare(&server);
+            pass_both(client, server, half_open).await;
             drop(place);
         });
+    }
+}
+
+/// Disables Nagle's algorithm and enables the kernel's probes. Ignores a kernel that supports neither.
+fn prepare(stream: &TcpStream) {
+    let (idle, interval, count) = PROBES;
+    let _ = stream.set_nodelay(true);
+    let _ = sockopt::set_tcp_keepidle(stream, idle);
+    let _ = sockopt::set_tcp_keepintvl(stream, interval);
+    let _ = sockopt::set_tcp_keepcnt(stream, count);
+    let _ = sockopt::set_socket_keepalive(stream, true);
+}
+
+/// Forwards both directions of a connection until both have ended, one has failed, or one has ended
+/// and no data comes.
+async fn pass_both(mut client: TcpStream, mut server: TcpStream, half_open: Duration) {
+    let activity = Activity::default();
+    let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.split());
+    let both = async {
+        tokio::try_join!(
+            pass(from_client, to_server, &activity),
+            pass(from_server, to_client, &activity)
+        )
+    };
+    tokio::select! {
+        _ = both => {}
+        () = activity.cease(half_open) => {}
+    }
+}
+
+/// Forwards one direction of a connection, including its end.
+async fn pass(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    activity: &Activity,
+) -> io::Result<()> {
+    let mut buffer = vec![0; UNDER_WAY];
+    loop {
+        let length = from.read(&mut buffer).await?;
+        if length == 0 {
+            activity.is_half_open.store(true, Ordering::Relaxed);
+            return to.shutdown().await;
+        }
+        to.write_all(&buffer[..length]).await?;
+        activity.turns.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The activity of a connection.
+#[derive(Debug, Default)]
+struct Activity {
+    /// The number of forwarded pieces.
+    turns: AtomicU64,
+    /// `true` if one direction has ended.
+    is_half_open: AtomicBool,
+}
+
+impl Activity {
+    /// Waits until one direction has ended and no data has come for a time.
+    async fn cease(&self, silence: Duration) {
+        let state = || {
+            let is_half_open = self.is_half_open.load(Ordering::Relaxed);
+            (is_half_open, self.turns.load(Ordering::Relaxed))
+        };
+        loop {
+            let before = state();
+            tokio::time::sleep(silence).await;
+            if before.0 && state() == before {
+                return;
+            }
+        }
     }
 }
 
@@ -156,19 +246,76 @@ async fn pass_for(
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
     use super::*;
 
-    #[tokio::test]
-    async fn connections_beyond_the_limit_wait() {
+    /// Returns a server, the port that leads to it, and what passes connections on.
+    async fn scene(room: Room) -> (TcpListener, SocketAddr, JoinSet<()>) {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let to = server.local_addr().unwrap();
         let socket = StdTcpListener::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         let port = socket.local_addr().unwrap();
         let mut tasks = JoinSet::new();
-        start(&mut tasks, socket.into(), Protocol::Tcp, to, &Room::of(2)).unwrap();
+        start(&mut tasks, socket.into(), Protocol::Tcp, to, &room).unwrap();
+        (server, port, tasks)
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_has_said_all_gets_the_rest_of_the_answer() {
+        let (server, port, _tasks) = scene(Room::of(2)).await;
+        let mut client = TcpStream::connect(port).await.unwrap();
+        client.write_all(b"all").await.unwrap();
+        client.shutdown().await.unwrap();
+        let (mut served, _) = server.accept().await.unwrap();
+        let mut asked = String::new();
+        served.read_to_string(&mut asked).await.unwrap();
+        assert_eq!(asked, "all");
+        let answer = vec![7; 3_000_000];
+        let read = async {
+            // A slow reader.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let mut got = Vec::new();
+            client.read_to_end(&mut got).await.map(|_| got)
+        };
+        let write = async {
+            served.write_all(&answer).await?;
+            served.shutdown().await
+        };
+        let (got, written) = tokio::join!(read, write);
+        written.unwrap();
+        assert!(got.unwrap() == answer);
+    }
+
+    #[tokio::test]
+    async fn half_of_a_connection_holds_no_place_for_ever() {
+        let room = Room { half_open: Duration::from_millis(200), ..Room::of(1) };
+        let (server, port, _tasks) = scene(room).await;
+        let gone = TcpStream::connect(port).await.unwrap();
+        let (mut served, _) = server.accept().await.unwrap();
+        // Nothing passes, but both halves are there.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        served.write_all(b"a").await.unwrap();
+        drop(gone);
+        let mut other = TcpStream::connect(port).await.unwrap();
+        other.write_all(b"b").await.unwrap();
+        // The server neither answers nor hangs up.
+        let accepted = timeout(Duration::from_secs(10), server.accept()).await;
+        let (mut served, _) = accepted.unwrap().unwrap();
+        assert_eq!(served.read_u8().await.unwrap(), b'b');
+    }
+
+    #[tokio::test]
+    async fn the_kernel_asks_whether_peers_are_there() {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(server.local_addr().unwrap()).await.unwrap();
+        prepare(&stream);
+        assert!(sockopt::socket_keepalive(&stream).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&stream).unwrap(), PROBES.0);
+    }
+
+    #[tokio::test]
+    async fn connections_beyond_the_limit_wait() {
+        let (server, port, _tasks) = scene(Room::of(2)).await;
         let (first, second) = (TcpStream::connect(port).await, TcpStream::connect(port).await);
         let mut third = TcpStream::connect(port).await.unwrap();
         third.write_all(b"third").await.unwrap();

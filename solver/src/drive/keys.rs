@@ -122,7 +122,7 @@ where
         let inputs = inputs.collect();
         self.states[number].key = KeyState::Digesting;
         let world = self.world.clone();
-        self.spawn(number, world.digest(number, inputs));
+        self.spawn(number, world.digest(number, inputs, self.told(number)));
     }
 
     pub(super) fn digested(&mut self, number: usize, digests: &[Digest]) {

@@ -6,7 +6,7 @@
 
 use super::{Driver, KeyState, Move, ResultState};
 use crate::cache::{Cache, KeyRecord};
-use crate::event::{Event, VertexId};
+use crate::event::{Event, EventSender, VertexId};
 use crate::executor::{Executor, StepContext};
 use crate::task::{Outputs, Run};
 
@@ -96,13 +96,19 @@ where
         self.arrive(number, outputs);
     }
 
+    /// Returns the vertex and the channel for events about what it waits for; `None` for a vertex that
+    /// isn't shown.
+    pub(super) fn told(&self, number: usize) -> Option<(VertexId, EventSender)> {
+        let is_visible = self.plan.steps[number].visible();
+        is_visible.then(|| (number as VertexId, self.options.events.clone()))
+    }
+
     pub(super) fn start_lock(&mut self, number: usize) {
         self.locks += 1;
         self.states[number].result = ResultState::Locking;
         self.arriving.insert(number);
         let (key, fresh) = (self.states[number].canonical, self.states[number].taint.fresh);
-        let is_visible = self.plan.steps[number].visible();
-        let told = is_visible.then(|| (number as VertexId, self.options.events.clone()));
+        let told = self.told(number);
         let lock = self.world.clone().lock(key, self.outputs(number), fresh, told);
         self.spawn(number, lock);
     }

@@ -19,6 +19,9 @@ pub(crate) fn bounded_time(time: Timestamp) -> Timestamp {
     if (0..LATEST).contains(&time.seconds) { time } else { Timestamp::default() }
 }
 
+/// Copies bytes of the archive into a file that has nothing there. Where a whole buffer is zeros the file
+/// keeps a hole: archives have zeros in place of the holes of the files that they were made of, which
+/// may be larger than any disk.
 pub(super) fn copy_at(
     file: &File,
     offset: u64,
@@ -26,14 +29,22 @@ pub(super) fn copy_at(
     reader: &mut TarReader<'_>,
     buffer: &mut [u8],
 ) -> io::Result<()> {
-    let mut done = 0;
+    let (mut done, mut ends_in_hole) = (0, false);
     while done < length {
         let wanted = buffer.len().min(usize::try_from(length - done).unwrap_or(usize::MAX));
         reader.read_exact(&mut buffer[..wanted])?;
-        file.write_all_at(&buffer[..wanted], offset + done)?;
+        ends_in_hole = wanted == buffer.len() && is_zero(buffer);
+        if !ends_in_hole {
+            file.write_all_at(&buffer[..wanted], offset + done)?;
+        }
         done += wanted as u64;
     }
-    Ok(())
+    if ends_in_hole { file.set_len(offset + length) } else { Ok(()) }
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    bytes.chunks(ZEROS.len()).all(|part| part == &ZEROS[..part.len()])
 }
 
 /// Sets owner, extended attributes, mode and time of an open file or directory, in this order:

@@ -63,7 +63,7 @@ struct Descriptor<'a> {
 /// Reads the list of images.
 pub(super) fn entries(files: &ArchiveFiles) -> Result<Vec<Entry>> {
     let bytes = files.document(MANIFEST, DOCUMENT_LIMIT)?;
-    serde_json::from_slice(&bytes).map_err(|error| Error::image(MANIFEST, error))
+    json::from_go(&bytes).map_err(|error| Error::image(MANIFEST, error))
 }
 
 /// Stores the images that `manifest.json` lists.

@@ -92,7 +92,7 @@ fn path(id: &str, name: &str) -> String {
 fn named(files: &ArchiveFiles) -> Result<BTreeMap<String, Vec<Reference>>> {
     let bytes = files.document(REPOSITORIES, DOCUMENT_LIMIT)?;
     let listed: BTreeMap<String, BTreeMap<String, String>> =
-        serde_json::from_slice(&bytes).map_err(|error| Error::image(REPOSITORIES, error))?;
+        json::from_go(&bytes).map_err(|error| Error::image(REPOSITORIES, error))?;
     let mut names: BTreeMap<String, Vec<Reference>> = BTreeMap::new();
     for (repository, tags) in listed {
         for (tag, id) in tags {
@@ -191,7 +191,7 @@ impl<'a> Legacy<'a> {
     fn config(&self, id: &str) -> Result<V1Config> {
         let path = path(id, CONFIG);
         let bytes = self.files.document(&path, CONFIG_LIMIT)?;
-        serde_json::from_slice(&bytes).map_err(|error| Error::image(path, error))
+        json::from_go(&bytes).map_err(|error| Error::image(path, error))
     }
 
     fn layer(&mut self, id: &str) -> Result<Rc<V1Image>> {

@@ -347,7 +347,7 @@ fn layers_of_old_archives_may_be_links_and_compressed() {
         .bytes();
     let loaded = load(&archive[..], &place.options).unwrap();
     let config = place.options.store.content().read(&loaded[0].id, 1 << 20).unwrap();
-    let config: kiln_oci::ImageConfig = serde_json::from_slice(&config).unwrap();
+    let config = kiln_oci::ImageConfig::parse(&config).unwrap();
     assert_eq!(config.rootfs.diff_ids(), [Digest::of(&one); 3]);
 }
 

@@ -1,16 +1,18 @@
 //! `kiln image prune`.
 
+use std::collections::HashSet;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
+use kiln_oci::Digest;
 use kiln_store::Store;
 
 use crate::commands::rmi::report;
 use crate::confirm::confirm;
 use crate::image::filter::{Filters, OF_PRUNING};
-use crate::image::named::{NamedImage, is_tagged, named};
-use crate::image::removal::{Removed, delete};
+use crate::image::named::{NamedImage, is_tagged};
+use crate::image::removal::{Removal, Removed};
 use crate::printer::{Printer, human_size};
 use crate::settings::Settings;
 
@@ -60,26 +62,20 @@ pub(in crate::commands) fn remove_unused(
     filters: &Filters,
     printer: &Printer,
 ) -> Result<u64> {
-    let images = named(store, &mut |damage| {
+    let mut removal = Removal::begin(store, &mut |damage| {
         printer.note(format_args!("WARNING: {damage}"));
     })?;
-    let used = store.disk_usage()?.images;
-    let is_used = |image: &NamedImage| {
-        used.iter().any(|used| used.is_used && used.digest == image.image.row.digest)
-    };
-    let is_doomed = |image: &NamedImage| {
+    let images = store.disk_usage()?.images;
+    let used: HashSet<Digest> =
+        images.iter().filter(|image| image.is_used).map(|image| image.digest).collect();
+    let is_used = |image: &NamedImage| used.contains(&image.image.row.digest);
+    let is_doomed = |image: &mut NamedImage| {
         (all || !image.names.iter().any(is_tagged))
             && filters.admits_config(image)
             && !is_used(image)
     };
-    let (doomed, mut kept): (Vec<NamedImage>, Vec<_>) = images.into_iter().partition(is_doomed);
-    let mut removed: Vec<Removed> = Vec::new();
     let together = store.images().together();
-    for image in doomed {
-        removed.push(delete(store, &image, &kept)?);
-        // A layer that several removed images share is listed once, with the first of them.
-        kept.push(image);
-    }
+    let removed: Vec<Removed> = removal.delete_all(is_doomed)?;
     together.end()?;
     let collected = store.collect()?;
     if !removed.is_empty() {

@@ -78,7 +78,7 @@ pub(super) async fn run(
         printer.line("");
         return Ok(ExitCode::SUCCESS);
     }
-    let copier = Copier { client, store: settings.store()? };
+    let copier = Copier::new(client, settings.store()?);
     let (events, receiver) = EventSender::channel();
     let shown = progress::run(arguments.progress, progress::Work::Build, receiver)
         .context("show progress")?;
