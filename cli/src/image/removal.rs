@@ -35,23 +35,23 @@ impl Removed {
     }
 }
 
-/// The images of a store while some of them are removed. They are listed once, however many are
-/// removed.
+/// The images of a store during the removal of some of them. The store is listed once for all
+/// removals.
 #[derive(Debug)]
 pub(crate) struct Removal<'a> {
     store: &'a Store,
-    /// All that has a name or is an image, damaged images too.
+    /// All rows of the index, including those of damaged images.
     rows: Vec<ImageRow>,
-    /// The images of the rows whose documents can be read, with their IDs.
+    /// The rows of images with readable documents, each with the image ID.
     ids: Vec<(Digest, ImageRow)>,
     images: Vec<NamedImage>,
-    /// The number of images that are left of those that have each chain of layers. Chains that were
-    /// said to be gone are left out.
+    /// The number of remaining images by chain ID, without the chain IDs that were reported as
+    /// removed.
     chains: HashMap<Digest, usize>,
 }
 
 impl<'a> Removal<'a> {
-    /// Lists the images of a store; those whose documents are damaged are told to `report`.
+    /// Lists the images of a store. Reports images with damaged documents to `report`.
     pub(crate) fn begin(store: &'a Store, report: &mut dyn FnMut(String)) -> Result<Self> {
         let rows = store.images().list()?;
         let found = load(store, rows.clone(), report);
@@ -64,12 +64,12 @@ impl<'a> Removal<'a> {
         Ok(Self { store, rows, ids, images, chains: counts })
     }
 
-    /// Takes the name away that `text` is, and the image with its last name; where it is an ID, the
-    /// image with all its names, several of which take `force`. Returns `None` where there is no such
-    /// image.
+    /// Removes the name `text`, and the image with its last name. If `text` is an ID, removes the
+    /// image with all its names; several names require `force`. Returns `None` if the image doesn't
+    /// exist.
     ///
     /// # Errors
-    /// Fails where an image has several names and nobody insists, and where an ID is that of several.
+    /// Fails if the image has several names and `force` isn't set, or if the ID is ambiguous.
     pub(crate) fn remove(&mut self, text: &str, force: bool) -> Result<Option<Removed>> {
         let Some(row) = self.find(text)? else { return Ok(None) };
         let by_name = row.name.as_deref().filter(|name| {
@@ -107,13 +107,13 @@ impl<'a> Removal<'a> {
         self.delete(place).map(Some)
     }
 
-    /// Says that there is no image of a name, and which ones are called much the same.
+    /// Returns the error for a name without an image, with similar names.
     pub(crate) fn no_such_image(&self, text: &str) -> Error {
         no_such_image_among(&self.rows, text)
     }
 
-    /// Removes the images that are doomed, with all their names. Layers that several of them share
-    /// are told with the first.
+    /// Removes the images that `is_doomed` selects, with all their names. A layer that several of them
+    /// share is reported with the first.
     pub(crate) fn delete_all(
         &mut self,
         is_doomed: impl FnMut(&mut NamedImage) -> bool,
@@ -132,7 +132,7 @@ impl<'a> Removal<'a> {
         self.remove_image(&image)
     }
 
-    /// Counts the chains of an image that goes.
+    /// Decrements the counts for the chain IDs of an image.
     fn release(&mut self, image: &NamedImage) {
         for chain in chains(image) {
             self.chains.entry(chain).and_modify(|count| *count -= 1);
