@@ -9,6 +9,7 @@ pub mod account;
 pub mod base;
 pub mod certificate;
 pub mod container_engines;
+pub mod damage;
 pub mod docker_registry;
 pub mod environment;
 pub mod fake_engine;
@@ -23,6 +24,7 @@ mod http;
 
 pub use account::Account;
 pub use certificate::Certificate;
+pub use damage::try_damaged;
 pub use environment::{Kiln, Output};
 pub use fake_registry::FakeRegistry;
 pub use file_server::{Answer, FileServer};

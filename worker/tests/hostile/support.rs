@@ -3,39 +3,6 @@
 
 use kiln_oci::Digest;
 
-/// A random number generator (xorshift).
-#[allow(dead_code, reason = "fuzz targets have a better one")]
-pub(crate) struct Random(pub(crate) u64);
-
-#[allow(dead_code, reason = "fuzz targets have a better one")]
-impl Random {
-    fn next(&mut self) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 as usize
-    }
-
-    /// Returns a copy of the bytes with some of them changed, repeated or removed.
-    pub(crate) fn damage(&mut self, bytes: &[u8]) -> Vec<u8> {
-        let mut bytes = bytes.to_vec();
-        for _ in 0..=self.next() % 3 {
-            let (from, length) = (self.next() % bytes.len(), 1 + self.next() % 8);
-            let to = (from + length).min(bytes.len());
-            match self.next() % 4 {
-                0 => bytes[from] = self.next() as u8,
-                1 => drop(bytes.drain(from..to)),
-                2 => bytes.splice(from..from, bytes[from..to].to_vec()).for_each(drop),
-                _ => bytes[from] ^= 1 << (self.next() % 7),
-            }
-            if bytes.is_empty() {
-                bytes.push(b'0');
-            }
-        }
-        bytes
-    }
-}
-
 /// Creates a temporary directory, in memory if possible.
 pub(crate) fn place() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("make a directory")

@@ -1,0 +1,10 @@
+//! The checks of `sandbox/fuzz` on fixed inputs: valid files, and damaged copies of them.
+
+mod users;
+
+use kiln_testkit::try_damaged;
+
+#[test]
+fn users_are_who_the_files_say() {
+    try_damaged(users::SEEDS, 3000, users::check);
+}
