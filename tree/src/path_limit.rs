@@ -4,8 +4,8 @@
 //! program opens what lies there by its path, and readers of archives refuse such names, kiln's own
 //! among them. So a path that is too long for an archive is refused where a layer comes into being:
 //! in the walk over its tree, in the comparisons that find what a step has changed, in the walk over
-//! a build context, and where a tar is planned. Trees that are no layers, as cache mounts, may be deeper
-//! as long as no tar is made of them.
+//! a build context, and where a tar is planned of a copy that has no tree, or of a cache mount. Trees that
+//! are no layers may be deeper.
 //!
 //! The error holds the start of the path: the whole may have megabytes.
 
@@ -83,7 +83,7 @@ mod tests {
             ("comparison", &|| Changes::find(&root, &[below.path().to_owned()]).map(drop)),
             ("state", &|| TreeState::of(&root).map(drop)),
             ("digest", &|| content_digest(View::of_layer(&root), &whole, None).map(drop)),
-            ("archive", &|| Plan::new(&root, options).map(drop)),
+            ("archive", &|| Plan::readable(&root, options).map(drop)),
         ];
         deep(&root, 20);
         for (name, look) in &looks {
