@@ -1,6 +1,6 @@
 # make demo    builds kiln, builds testdata/demo with it, and runs the image
 # make test    formats, lints and tests everything, as CI does
-# make test-kernels  tries kiln on Debian's kernels and on file systems of many kinds (docs/reference/platforms.md);
+# make test-kernels  tries kiln on Debian's and Ubuntu's kernels and on file systems of many kinds (docs/reference/platforms.md);
 #              ONLY='kernels golden', KERNELS='5.10 6.1', OUT=FILE, JOBS=2, all optional
 # make bench   measures kiln beside the other builders that are installed (bench/README.md);
 #              ROUNDS=5 ONLY=w1,run BUILDERS=kiln,buildah OUT=DIR WORK=DIR, all optional

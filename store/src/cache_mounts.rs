@@ -301,7 +301,7 @@ pub(crate) fn id_of(inner: &Inner, path: &str) -> String {
 /// Tells whether somebody uses the directory of a cache mount.
 pub(crate) fn is_used(inner: &Inner, path: &str) -> Result<bool> {
     let path = inner.root.join(path).join("lock");
-    match File::open(&path) {
+    match lock::open_existing(&path) {
         Ok(file) => Ok(!lock::try_lock(&file, &path)?),
         Err(_) => Ok(false),
     }
@@ -312,7 +312,7 @@ pub(crate) fn is_used(inner: &Inner, path: &str) -> Result<bool> {
 pub(crate) fn remove(inner: &Inner, path: &str) -> Result<Option<u64>> {
     let dir = inner.root.join(path);
     let lock_path = dir.join("lock");
-    let Ok(file) = File::open(&lock_path) else { return Ok(None) };
+    let Ok(file) = lock::open_existing(&lock_path) else { return Ok(None) };
     if !lock::try_lock(&file, &lock_path)? || !lock::is_at(&file, &lock_path)? {
         return Ok(None);
     }

@@ -5,7 +5,7 @@
 //! appended. Nothing is trusted for it, since the whole gets its name by its digest alone. Whoever
 //! works on a file holds a lock on it; another who wants the same blob then begins a file of its own.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -67,7 +67,7 @@ pub(crate) fn remove_idle(root: &Path) -> Result<u64> {
 pub(crate) fn idle(root: &Path) -> Result<Vec<(PathBuf, u64)>> {
     let mut found = Vec::new();
     for path in files(root)? {
-        let Ok(file) = File::open(&path) else { continue };
+        let Ok(file) = lock::open_existing(&path) else { continue };
         if lock::try_lock(&file, &path)? && lock::is_at(&file, &path)? {
             let metadata = file.metadata().map_err(Error::io("stat", &path))?;
             found.push((path, metadata.blocks() * 512));
@@ -101,6 +101,7 @@ pub(crate) fn sweep(root: &Path) -> Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::Write;
 
     use super::*;

@@ -96,6 +96,12 @@ pub(crate) fn open(path: &Path) -> Result<File> {
     options.open(path).map_err(Error::io("open", path))
 }
 
+/// Opens a lock file that is there. Over NFS, only a file that is open for writing can be locked
+/// exclusively.
+pub(crate) fn open_existing(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(path)
+}
+
 /// Takes a lock that is free and tells whether it was.
 pub(crate) fn try_lock(file: &File, path: &Path) -> Result<bool> {
     answer(file.try_lock(), path)
@@ -150,6 +156,18 @@ mod tests {
         drop(held);
         assert!(KeyGuard::try_acquire(&keys, "a/../b").unwrap().is_some());
         assert_eq!(std::fs::metadata(&keys).unwrap().len(), 0, "nothing is ever written");
+    }
+
+    #[test]
+    fn files_that_get_locked_are_open_for_writing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        assert_eq!(open_existing(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
+        let made = open(&path).unwrap();
+        for file in [open_existing(&path).unwrap(), made] {
+            let flags = rustix::fs::fcntl_getfl(&file).unwrap();
+            assert!(flags.contains(rustix::fs::OFlags::RDWR), "{flags:?}");
+        }
     }
 
     #[test]

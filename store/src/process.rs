@@ -144,7 +144,7 @@ fn others(root: &Path, own: &str) -> Result<Vec<PathBuf>> {
 
 fn is_dead(path: &Path) -> Result<bool> {
     let lock = path.join("lock");
-    match File::open(&lock) {
+    match lock::open_existing(&lock) {
         Ok(file) => lock::try_lock(&file, &lock),
         Err(error) => match error.kind() {
             // Killed before it had a lock, or ending just now.

@@ -12,6 +12,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
+use kiln_tree::Ids;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
@@ -125,7 +126,8 @@ fn open_dir<P: rustix::path::Arg + Copy>(parent: impl AsFd, name: P) -> io::Resu
         }
         opened => opened,
     };
-    if rustix::process::geteuid().is_root() {
+    // A file server doesn't know the root of a user namespace.
+    if rustix::process::geteuid().is_root() && !Ids::current().is_namespace() {
         return Ok(opened?);
     }
     let dir = match opened {

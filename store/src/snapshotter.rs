@@ -28,6 +28,12 @@ pub(crate) const FILE_MARKS: &str = "file-marks";
 /// A file that says in which situation an overlay was mounted.
 pub(crate) const REMEMBERED: &str = "overlay";
 
+/// The warning for file systems such as NFS.
+const LOSES: &str = "the file system keeps no file capabilities, files lose theirs";
+
+/// A file capability of the second version that grants nothing.
+const NO_CAPABILITIES: [u8; 20] = [0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
 /// How layers are laid one on top of the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Snapshotter {
@@ -64,7 +70,7 @@ impl FromStr for Snapshotter {
 pub struct Snapshotting {
     /// Which one.
     pub snapshotter: Snapshotter,
-    /// Why it can't be overlayfs, where that was tried.
+    /// Why it can't be overlayfs, where that was tried, and what copies lose.
     pub reason: Option<String>,
     /// Whether the file system refuses overlayfs's marks of deletions, so that copies are marked by
     /// files.
@@ -79,6 +85,10 @@ pub(crate) fn choose(inner: &Inner, wanted: Option<Snapshotter>) -> Result<Snaps
     let has_file_marks = inner.root.join(FILE_MARKS).exists();
     let copy = |reason| {
         let file_marks = has_file_marks || !takes_marks(inner)?;
+        let reason = match reason {
+            Some(reason) if !keeps_capabilities(inner)? => Some(format!("{reason}; {LOSES}")),
+            reason => reason,
+        };
         Ok(Snapshotting { snapshotter: Snapshotter::Copy, reason, file_marks })
     };
     if wanted == Some(Snapshotter::Copy) {
@@ -171,6 +181,23 @@ fn takes_marks(inner: &Inner) -> Result<bool> {
     Ok(made.is_ok() && listed.unwrap_or(false))
 }
 
+/// Tells whether files can have capabilities.
+fn keeps_capabilities(inner: &Inner) -> Result<bool> {
+    let path = inner.process.fresh();
+    private::write(&path, b"").map_err(Error::io("create", &path))?;
+    let keeps = takes_capabilities(&path);
+    fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+    Ok(keeps)
+}
+
+/// Tells whether a file's file system has capabilities. Where the process may not set them, it is
+/// taken to.
+fn takes_capabilities(file: &Path) -> bool {
+    use rustix::fs::{XattrFlags, setxattr};
+    let set = setxattr(file, "security.capability", &NO_CAPABILITIES, XattrFlags::empty());
+    set != Err(rustix::io::Errno::OPNOTSUPP)
+}
+
 fn told(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {}", told(source)),
@@ -192,6 +219,15 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let found = open(root.path(), Some(Snapshotter::Copy)).snapshotting().unwrap().clone();
         assert_eq!((found.snapshotter, found.reason), (Snapshotter::Copy, None));
+    }
+
+    #[test]
+    fn file_systems_without_capabilities_are_known() {
+        let temp = tempfile::NamedTempFile::new().unwrap();
+        assert!(takes_capabilities(temp.path()));
+        if rustix::process::geteuid().is_root() {
+            assert!(!takes_capabilities(Path::new("/proc/self/comm")));
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import tempfile
 import threading
+import time
 
 from .trouble import Missing
 
@@ -16,14 +17,21 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 MODULES = '''virtio_pci virtio_blk ext4 overlay fuse loop vfat nls_cp437 nls_iso8859_1 nls_ascii
     tun veth bridge br_netfilter nf_tables nf_conntrack nf_nat nft_chain_nat nft_nat nft_masq nft_ct nft_reject_inet nft_fib_inet nft_compat nft_counter nft_objref'''.split()
 BUSYBOX = '/bin/busybox'
+# Where Debian's packages put the server of virtiofs.
+VIRTIOFS_SERVERS = ['/usr/libexec/virtiofsd', '/usr/lib/qemu/virtiofsd']
+# Should this program be killed, the one that it started goes with it.
+DIE_TOGETHER = ['setpriv', '--pdeathsig', 'KILL']
 
 
 class Machine:
-    """A kernel, and the disks and the memory that it is booted with."""
+    """A kernel, and the disks and the memory that it is booted with.
 
-    def __init__(self, kernel, disk, memory='2G'):
-        self.kernel, self.disk, self.memory = kernel, disk, memory
-        self.modules = select_modules(kernel.modules)
+    With `shared`, a directory, the guest can mount that by virtiofs, under the name `store`.
+    """
+
+    def __init__(self, kernel, disk, modules=(), shared=None, memory='2G'):
+        self.kernel, self.disk, self.shared, self.memory = kernel, disk, shared, memory
+        self.modules = select_modules(kernel.modules, [*MODULES, *modules])
 
     def run(self, layout, command, settings=None, output=None, seconds=900):
         """Boots, runs a shell command, and yields what it prints, line by line.
@@ -34,7 +42,8 @@ class Machine:
             initrd, console = os.path.join(directory, 'initrd'), os.path.join(directory, 'console')
             with open(initrd, 'wb') as file:
                 file.write(self.initrd(layout, command, settings or {}))
-            process = subprocess.Popen(self.qemu(initrd, console, output), stdin=subprocess.DEVNULL,
+            devices, server = serve(self.shared, directory, self.memory) if self.shared else ([], None)
+            process = subprocess.Popen(self.qemu(initrd, console, output) + devices, stdin=subprocess.DEVNULL,
                                        stdout=subprocess.PIPE, text=True, errors='replace', start_new_session=True)
             watch = threading.Timer(seconds, process.kill)
             watch.start()
@@ -47,6 +56,9 @@ class Machine:
                 watch.cancel()
                 process.kill()
                 process.wait()
+                if server:
+                    # It ends with the emulator.
+                    server.wait(timeout=30)
             with open(console, encoding='utf-8', errors='replace') as file:
                 messages = file.read()
             if not is_over or re.search(r'\bOops\b|\bBUG:|Kernel panic', messages):
@@ -55,8 +67,7 @@ class Machine:
 
     def qemu(self, initrd, console, output):
         """Returns the command line."""
-        # Should this program be killed, the emulator goes with it.
-        command = ['setpriv', '--pdeathsig', 'KILL', 'qemu-system-x86_64', '-nodefaults', '-no-user-config', '-no-reboot', '-display', 'none',
+        command = [*DIE_TOGETHER, 'qemu-system-x86_64', '-nodefaults', '-no-user-config', '-no-reboot', '-display', 'none',
                    '-accel', 'tcg', '-cpu', 'max', '-smp', '1', '-m', self.memory, '-device', 'virtio-rng-pci',
                    '-kernel', self.kernel.image, '-initrd', initrd,
                    '-append', 'console=ttyS0 quiet loglevel=4 panic=-1 random.trust_cpu=on',
@@ -76,7 +87,30 @@ class Machine:
         return cpio(['bin', 'modules'], files)
 
 
-def select_modules(directory):
+def serve(shared, directory, memory):
+    """Serves a directory by virtiofs; returns the arguments that the emulator takes for it, and the server."""
+    socket, said = os.path.join(directory, 'virtiofs'), os.path.join(directory, 'virtiofs.log')
+    command = [*DIE_TOGETHER, virtiofs_server(), f'--socket-path={socket}', '-o', f'source={shared},xattr']
+    with open(said, 'wb') as log:
+        server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    while not os.path.exists(socket):
+        if server.poll() is not None:
+            raise Missing(f'a server of virtiofs that starts here: {read(said).decode(errors="replace")}')
+        time.sleep(0.02)
+    # The server reads and writes the guest's memory.
+    return ['-object', f'memory-backend-memfd,id=memory,size={memory},share=on', '-numa', 'node,memdev=memory',
+            '-chardev', f'socket,id=store,path={socket}', '-device', 'vhost-user-fs-pci,chardev=store,tag=store'], server
+
+
+def virtiofs_server():
+    """Returns the program that serves virtiofs."""
+    for program in VIRTIOFS_SERVERS:
+        if os.path.exists(program):
+            return program
+    raise Missing('virtiofsd (Debian package virtiofsd, before Debian 13 qemu-system-common)')
+
+
+def select_modules(directory, wanted):
     """Returns the contents of the modules that are wanted, each after those that it needs."""
     paths = {}
     for top, _, names in os.walk(directory):
@@ -95,7 +129,7 @@ def select_modules(directory):
         for other in filter(None, depends[1].decode().split(',') if depends else []):
             add(other.replace('-', '_'))
         chosen[name] = data
-    for name in MODULES:
+    for name in wanted:
         add(name)
     return chosen
 

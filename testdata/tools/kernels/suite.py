@@ -3,24 +3,34 @@ import functools
 import os
 import shutil
 import subprocess
+import tempfile
 import threading
 
-from . import debian, filesystems, golden, machine, root, scenarios, security
+from . import filesystems, golden, machine, packages, root, scenarios, security, shares
 from .tables import Table
 
+FILE_SYSTEMS = [*filesystems.FILE_SYSTEMS, *shares.SHARES]
 LAYOUTS = ['v1', 'hybrid', 'none']
 # Kernels of which more than the scenarios is shown: all golden images, and the attack table.
 GOLDEN = ['5.10', '6.1', '6.12']
 SECURITY = ['6.1', '6.12']
 
 
-def require(parts):
+def require(options):
     """Fails where this machine lacks what the parts need."""
     scenarios.require()
-    if set(parts) != {'filesystems'}:
+    shared = wanted_shares(options) if 'filesystems' in options.part else []
+    if shared or set(options.part) != {'filesystems'}:
         machine.require()
-    if 'filesystems' in parts:
+    if shared:
+        shares.require()
+    if 'filesystems' in options.part:
         filesystems.require()
+
+
+def wanted_shares(options):
+    """Returns the shared file systems that stores are to lie on."""
+    return [name for name in shares.SHARES if name in (options.filesystem or shares.SHARES)]
 
 
 class Suite:
@@ -44,11 +54,11 @@ class Suite:
 
     def kernels(self, names=None):
         """Returns the kernels that scenarios are to be run on, of those given or of all."""
-        wanted = self.options.kernel or list(debian.RELEASES)
-        wanted = [name for name in names or debian.RELEASES if name in wanted]
+        wanted = self.options.kernel or list(packages.RELEASES)
+        wanted = [name for name in names or packages.RELEASES if name in wanted]
         for name in wanted:
             # One that can't be had is said before anything is run.
-            debian.kernel(name, self.options.cache)
+            packages.kernel(name, self.options.cache)
         return wanted
 
     def once(self, name, make):
@@ -85,11 +95,11 @@ class Suite:
         shutil.rmtree(os.path.join(self.work, 'store'), ignore_errors=True)
         return outcomes
 
-    def machine(self, name, disk=None):
+    def machine(self, name, disk=None, **more):
         """Returns a machine with a kernel."""
         with self.lock:
-            kernel = debian.kernel(name, self.options.cache)
-        return machine.Machine(kernel, disk or self.once('disk', self.make_disk))
+            kernel = packages.kernel(name, self.options.cache)
+        return machine.Machine(kernel, disk or self.once('disk', self.make_disk), **more)
 
     def make_disk(self):
         """Makes the disk of guests that run scenarios."""
@@ -99,14 +109,35 @@ class Suite:
         tree.write_text('/work/settings', ': "${KILN:=/usr/bin/kiln}" "${STORE:=/var/lib/kiln}"\n')
         if 'golden' in self.options.part:
             golden.prepare(tree)
+        if 'filesystems' in self.options.part and wanted_shares(self.options):
+            shares.prepare(tree)
         tree.write(disk)
         return disk
 
     def run_guest(self, table, place, kernel, layout, names, snapshotter=''):
-        """Runs scenarios in a guest, and notes how they end in a column or a row of a table."""
+        """Runs scenarios in a guest, and notes how they end in a column of a table."""
         guest = self.machine(kernel)
         settings = {'SNAPSHOTTER': snapshotter or self.options.snapshotter}
         lines = guest.run(layout, f'sh /work/runner /work {" ".join(names)}', settings, seconds=1800)
+        self.note_guest(table, place, names, lines)
+
+    def run_shared(self, table, name, kernel, names):
+        """Runs scenarios in a guest whose stores lie on a shared file system, and notes how they end."""
+        share = shares.SHARES[name]
+        directory = tempfile.mkdtemp(prefix='shared-', dir=self.work) if share.is_served else None
+        if directory:
+            os.chmod(directory, 0o755)
+        guest = self.machine(kernel, modules=share.modules, shared=directory)
+        # The server takes its time, too.
+        settings = {'SNAPSHOTTER': self.options.snapshotter, 'STORE': shares.STORE, 'LIMIT': '900'}
+        command = share.command(f'sh /work/runner /work {" ".join(names)}')
+        lines = guest.run('v2', command, settings, seconds=3600)
+        self.note_guest(table, f'{name}, Linux {kernel}', names, lines)
+        if directory:
+            shutil.rmtree(directory)
+
+    def note_guest(self, table, place, names, lines):
+        """Notes how scenarios end that a guest tells of."""
         missing = list(names)
         for outcome in scenarios.read(lines, self.say):
             missing.remove(outcome.name)
@@ -193,10 +224,14 @@ def file_system(suite, name):
 
 
 def file_systems(suite):
-    """Scenarios with the store on each kind of file system; one at a time."""
+    """Scenarios with the store on each kind of file system; one at a time on this machine."""
     suite.run_reference()
-    wanted = suite.options.filesystem or list(filesystems.FILE_SYSTEMS)
-    return [lambda: [file_system(suite, name) for name in wanted]]
+    local = [name for name in filesystems.FILE_SYSTEMS if name in (suite.options.filesystem or filesystems.FILE_SYSTEMS)]
+    table, names = suite.table('File systems', 'scenario'), suite.names(scenarios.FILES)
+    kernels = suite.kernels(None if suite.options.kernel else [shares.KERNEL])
+    return [lambda: [file_system(suite, name) for name in local]] + [
+        functools.partial(suite.run_shared, table, name, kernel, names)
+        for name in wanted_shares(suite.options) for kernel in kernels]
 
 
 # Each returns jobs, functions without parameters, any number of which may run at once.

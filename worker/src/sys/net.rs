@@ -11,8 +11,9 @@ pub(crate) fn raise_loopback(socket: impl AsFd) -> io::Result<()> {
         *to = *from as libc::c_char;
     }
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // The C libraries give the number of a request different types.
+    let command = libc::SIOCSIFFLAGS as _;
     // SAFETY: SIOCSIFFLAGS reads an `ifreq`, which lives until the call returns.
-    let result =
-        unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), command, &raw const request) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -1,4 +1,4 @@
-"""Kernels of Debian's releases, fetched as packages with an apt state of their own.
+"""Kernels of Debian's and Ubuntu's releases, fetched as packages with an apt state of their own.
 
 Nothing of the machine's own package lists is read or changed but the address of the mirror, the proxy settings and
 the archive's keys. What was fetched stays in the cache directory, and later runs ask no server.
@@ -12,11 +12,54 @@ import subprocess
 
 from .trouble import Missing
 
-META_PACKAGE = 'linux-image-cloud-amd64'
-KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg'
+KEYRINGS = '/usr/share/keyrings'
 MIRROR = 'http://deb.debian.org/debian'
+UBUNTU = 'http://archive.ubuntu.com/ubuntu'
+
+
+class Debian:
+    """A release of Debian's."""
+
+    # What depends on the release's kernel, and the names of the packages that the kernel consists of.
+    meta_package = 'linux-image-cloud-amd64'
+    parts = r'linux-(?:image|binary|modules)-\d\S*-cloud-amd64'
+
+    def __init__(self, name):
+        self.name = name
+
+    def sources(self, _home):
+        """Returns the sources of packages: on the mirrors that this machine uses."""
+        keyring = os.path.join(KEYRINGS, 'debian-archive-keyring.gpg')
+        signed = f'[signed-by={keyring}] ' if os.path.exists(keyring) else ''
+        mirror, security = mirrors()
+        lines = [f'deb {signed}{mirror} {self.name} main']
+        if self.name != 'sid':
+            lines.append(f'deb {signed}{security} {self.name}-security main')
+        return '\n'.join(lines) + '\n'
+
+
+class Ubuntu:
+    """A release of Ubuntu's."""
+
+    meta_package = 'linux-image-virtual'
+    parts = r'linux-(?:image|modules)-\d\S*-generic'
+
+    def __init__(self, name):
+        self.name = name
+
+    def sources(self, home):
+        """Returns the sources of packages. The archive's keys are a package of Debian's, should this machine lack them."""
+        keyring = 'ubuntu-archive-keyring.gpg'
+        keys = os.path.join(KEYRINGS, keyring)
+        if not os.path.exists(keys):
+            keys = os.path.join(home, 'keys', KEYRINGS.lstrip('/'), keyring)
+            unpack(Apt(RELEASES['newest'], os.path.join(home, 'apt-of-keys')), ['ubuntu-keyring'], os.path.join(home, 'keys'))
+        return ''.join(f'deb [signed-by={keys}] {UBUNTU} {self.name}{suite} main\n' for suite in ('', '-updates', '-security'))
+
+
 # The release that has a kernel, by the name that the kernel goes by here.
-RELEASES = {'5.10': 'bullseye', '6.1': 'bookworm', '6.12': 'trixie', 'newest': 'sid'}
+RELEASES = {'5.10': Debian('bullseye'), '5.15': Ubuntu('jammy'), '6.1': Debian('bookworm'), '6.8': Ubuntu('noble'),
+            '6.12': Debian('trixie'), 'newest': Debian('sid')}
 
 
 class Kernel:
@@ -56,34 +99,37 @@ def fetch(release, home, ready):
     """Downloads a release's kernel packages and unpacks them into `ready`."""
     for program in ('apt-get', 'apt-cache', 'dpkg-deb'):
         if not shutil.which(program):
-            raise Missing(f'{program} is needed to fetch the kernel of Debian {release}')
-    apt = Apt(release, os.path.join(home, 'apt'))
-    apt.run('apt-get', '-q', 'update')
-    packages = apt.kernel_packages()
+            raise Missing(f'{program} is needed to fetch the kernel of {release.name}')
+    temporary, unpacked = os.path.join(home, 'temporary'), ready + '.new'
+    for directory in (temporary, unpacked):
+        shutil.rmtree(directory, ignore_errors=True)
+    apt = Apt(release, os.path.join(temporary, 'apt'))
+    unpack(apt, apt.kernel_packages(), unpacked)
+    Kernel(release.name, unpacked)
+    os.rename(unpacked, ready)
+    # The lists and packages are large, and no longer needed.
+    shutil.rmtree(temporary)
+
+
+def unpack(apt, packages, directory):
+    """Downloads packages and unpacks them into a directory."""
     print(f'fetching {" ".join(packages)}', flush=True)
-    archives = os.path.join(home, 'packages')
+    archives = os.path.join(apt.home, 'packages')
     os.makedirs(archives, exist_ok=True)
     apt.run('apt-get', '-q', 'download', *packages, directory=archives)
-    unpacked = ready + '.new'
-    shutil.rmtree(unpacked, ignore_errors=True)
     for archive in sorted(glob.glob(os.path.join(archives, '*.deb'))):
-        subprocess.run(['dpkg-deb', '-x', archive, unpacked], check=True)
-    Kernel(release, unpacked)
-    os.rename(unpacked, ready)
-    # They are large, and no longer needed.
-    shutil.rmtree(os.path.join(home, 'apt'))
-    shutil.rmtree(archives)
+        subprocess.run(['dpkg-deb', '-x', archive, directory], check=True)
 
 
 class Apt:
     """An apt that knows one release and nothing of this machine."""
 
     def __init__(self, release, home):
-        self.release = release
+        self.release, self.home = release, home
         self.configuration = os.path.join(home, 'apt.conf')
         for directory in ('state/lists/partial', 'cache/archives/partial'):
             os.makedirs(os.path.join(home, directory), exist_ok=True)
-        write(os.path.join(home, 'sources.list'), sources(release))
+        write(os.path.join(home, 'sources.list'), release.sources(home))
         write(os.path.join(home, 'status'), '')
         write(self.configuration, '\n'.join(f'{key} "{value}";' for key, value in {
             'APT::Architecture': 'amd64',
@@ -101,6 +147,7 @@ class Apt:
             'Dir::Etc::preferences': '/dev/null',
             'Dir::Etc::preferencesparts': '/dev/null',
         }.items()) + '\n')
+        self.run('apt-get', '-q', 'update')
 
     def run(self, *command, directory=None):
         """Runs a program of apt and returns its output."""
@@ -109,26 +156,16 @@ class Apt:
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         if done.returncode:
             said = [line for line in done.stderr.splitlines() if line.startswith('E:')]
-            raise Missing(f'{command[0]} {command[-1]} for Debian {self.release}: {" ".join(said) or done.stderr}')
+            raise Missing(f'{command[0]} {command[-1]} for {self.release.name}: {" ".join(said) or done.stderr}')
         return done.stdout
 
     def kernel_packages(self):
         """Returns the packages that hold the kernel which the meta package stands for."""
-        text = self.run('apt-cache', 'depends', '--recurse', '--important', META_PACKAGE)
-        names = set(re.findall(r'Depends: (linux-(?:image|binary|modules)-\d\S*-cloud-amd64)$', text, re.MULTILINE))
+        text = self.run('apt-cache', 'depends', '--recurse', '--important', self.release.meta_package)
+        names = set(re.findall(f'Depends: ({self.release.parts})$', text, re.MULTILINE))
         if not names:
-            raise Missing(f'{META_PACKAGE} of Debian {self.release} depends on no kernel')
+            raise Missing(f'{self.release.meta_package} of {self.release.name} depends on no kernel')
         return sorted(names)
-
-
-def sources(release):
-    """Returns the sources of a release: on the mirrors that this machine uses."""
-    signed = f'[signed-by={KEYRING}] ' if os.path.exists(KEYRING) else ''
-    mirror, security = mirrors()
-    lines = [f'deb {signed}{mirror} {release} main']
-    if release != 'sid':
-        lines.append(f'deb {signed}{security} {release}-security main')
-    return '\n'.join(lines) + '\n'
 
 
 def mirrors():
