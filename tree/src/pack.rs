@@ -126,16 +126,27 @@ impl<'a> Plan<'a> {
     /// Plans the tar of the tree below `dir`.
     ///
     /// # Errors
-    /// Fails if the tree can't be walked, has a path that is too long for an archive, or is incomplete:
-    /// overlayfs may keep a file's content or a directory's entries in a layer below.
+    /// Fails if the tree can't be walked or is incomplete: overlayfs may keep a file's content or a
+    /// directory's entries in a layer below.
     pub fn new(dir: &'a Dir, options: PackOptions) -> Result<Self> {
-        let view = View::of_layer(dir);
+        Self::of_view(View::of(dir), options)
+    }
+
+    /// Plans a tar without paths that archive readers refuse, so that it can be unpacked again.
+    ///
+    /// # Errors
+    /// Fails like [`Plan::new`], and if a path is too long.
+    pub fn readable(dir: &'a Dir, options: PackOptions) -> Result<Self> {
+        Self::of_view(View::of_layer(dir), options)
+    }
+
+    fn of_view(view: View<'a>, options: PackOptions) -> Result<Self> {
         let mut entries = walk::entries(view, "/".as_ref())?;
         if options.whiteouts == Whiteouts::Overlay {
             entries = overlay::with_marks_of_overlayfs(entries);
         }
         let items = Vec::with_capacity(entries.len());
-        let mut plan = Self { dirs: vec![dir], items, below: None };
+        let mut plan = Self { dirs: vec![view.dir], items, below: None };
         let mut names = HashMap::new();
         for mut entry in entries {
             if let Some(clamp) = options.clamp_mtime {

@@ -4,8 +4,8 @@
 //! repeatedly. Other programs can't open these paths, and archive readers refuse such names,
 //! including kiln's. So a path that is too long for an archive is refused when a layer is created:
 //! in the walk over its tree, in the comparisons that find the changes of a step, in the walk over
-//! a build context, and when a tar is planned. Trees that are no layers, such as cache mounts, may be
-//! deeper as long as no tar is made of them.
+//! a build context, and when the tar of a copy without a tree, or of a cache mount, is planned. Trees
+//! that are no layers may be deeper.
 //!
 //! The error contains only the beginning of the path, which may have megabytes.
 
@@ -83,7 +83,7 @@ mod tests {
             ("comparison", &|| Changes::find(&root, &[below.path().to_owned()]).map(drop)),
             ("state", &|| TreeState::of(&root).map(drop)),
             ("digest", &|| content_digest(View::of_layer(&root), &whole, None).map(drop)),
-            ("archive", &|| Plan::new(&root, options).map(drop)),
+            ("archive", &|| Plan::readable(&root, options).map(drop)),
         ];
         deep(&root, 20);
         for (name, look) in &looks {

@@ -234,7 +234,9 @@ fn pack_mount(id: &str, to: &CacheTo, context: &ExportContext<'_>) -> Result<Opt
         .metadata(Path::new("/"), true)?
         .ok_or_else(|| kiln_store::Error::Missing { what: "cache mount", name: id.to_owned() })?;
     let options = PackOptions { whiteouts: Whiteouts::None, clamp_mtime: None };
-    let fill = &mut |sink: &mut dyn std::io::Write| kiln_tree::pack(&dir, sink, options).map(drop);
+    // A cache whose mounts have longer paths could not be imported.
+    let plan = kiln_tree::Plan::readable(&dir, options)?;
+    let fill = &mut |sink: &mut dyn std::io::Write| plan.write(sink).map(drop);
     let (_, blob) = pack_stream(context.store, to.packing, context.progress, fill)?;
     let (media_type, digest, size) = (blob.media_type, blob.digest, blob.size);
     let blob = CacheBlob { media_type, digest, size };
