@@ -6,7 +6,9 @@
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use kiln_oci::{Digest, History, ImageConfig, Reference, RootFs, limits, media_type};
+use kiln_oci::{
+    Descriptor, Digest, History, ImageConfig, ImageManifest, Reference, RootFs, limits, media_type,
+};
 use kiln_store::{ImageRow, LayerBlob, Store};
 use kiln_tree::{ArchiveLimits, TarReader};
 use serde::Serialize;
@@ -33,23 +35,6 @@ pub struct ImportRequest {
     pub limits: ArchiveLimits,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Manifest<'a> {
-    schema_version: u32,
-    media_type: &'a str,
-    config: Descriptor<'a>,
-    layers: [Descriptor<'a>; 1],
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Descriptor<'a> {
-    media_type: &'a str,
-    digest: Digest,
-    size: u64,
-}
-
 /// Imports a tar, compressed or not, as an image into the store. Returns the image ID. Blocks the
 /// thread.
 ///
@@ -73,20 +58,9 @@ pub fn import(
     let bytes = json(&image)?;
     limits::check_config(bytes.len())?;
     let config = store.content().put(&bytes)?;
-    let manifest = Manifest {
-        schema_version: 2,
-        media_type: media_type::OCI_MANIFEST,
-        config: Descriptor {
-            media_type: media_type::OCI_CONFIG,
-            digest: config.digest,
-            size: config.size,
-        },
-        layers: [Descriptor {
-            media_type: &layer.media_type,
-            digest: layer.digest,
-            size: layer.size,
-        }],
-    };
+    let config_descriptor = Descriptor::new(media_type::OCI_CONFIG, &config.digest, config.size);
+    let layer = Descriptor::new(&layer.media_type, &layer.digest, layer.size);
+    let manifest = ImageManifest::new(media_type::OCI_MANIFEST, config_descriptor, vec![layer]);
     let manifest = store.content().put(&json(&manifest)?)?;
     let row = |name: Option<String>| ImageRow {
         name,

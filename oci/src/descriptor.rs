@@ -36,6 +36,20 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
+    /// Returns a descriptor without annotations and a platform.
+    pub fn new(media_type: &str, digest: &Digest, size: u64) -> Self {
+        Self {
+            media_type: media_type.to_owned(),
+            digest: digest.to_string(),
+            size,
+            urls: Vec::new(),
+            annotations: BTreeMap::new(),
+            platform: None,
+            artifact_type: None,
+            data: None,
+        }
+    }
+
     /// Returns the digest of the content.
     ///
     /// # Errors
@@ -68,6 +82,18 @@ pub struct ImageIndex {
 }
 
 impl ImageIndex {
+    /// Returns an index without annotations.
+    pub fn new(media_type: &str, manifests: Vec<Descriptor>) -> Self {
+        Self {
+            schema_version: 2,
+            media_type: Some(media_type.to_owned()),
+            artifact_type: None,
+            manifests,
+            subject: None,
+            annotations: BTreeMap::new(),
+        }
+    }
+
     /// Reads an index.
     ///
     /// # Errors
@@ -102,6 +128,19 @@ pub struct ImageManifest {
 }
 
 impl ImageManifest {
+    /// Returns a manifest without annotations.
+    pub fn new(media_type: &str, config: Descriptor, layers: Vec<Descriptor>) -> Self {
+        Self {
+            schema_version: 2,
+            media_type: Some(media_type.to_owned()),
+            artifact_type: None,
+            config,
+            layers,
+            subject: None,
+            annotations: BTreeMap::new(),
+        }
+    }
+
     /// Reads a manifest.
     ///
     /// # Errors

@@ -65,3 +65,10 @@ pub struct KeyRecord {
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct CacheError(#[from] pub Box<dyn std::error::Error + Send + Sync>);
+
+impl CacheError {
+    /// Wraps an error of the cache's storage.
+    pub fn new(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self(Box::new(error))
+    }
+}

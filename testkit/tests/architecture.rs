@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use kiln_testkit::base::repository;
 use serde_json::Value;
 use syn::visit::{self, Visit};
 
@@ -13,10 +14,6 @@ const DOCUMENT: &str = include_str!("../../docs/internals/architecture.md");
 const PREFIX: &str = "kiln-";
 
 type Rows = BTreeMap<String, BTreeSet<String>>;
-
-fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
-}
 
 /// Returns the permitted dependencies of each crate, from the table in the architecture document.
 fn documented() -> Rows {
@@ -63,12 +60,13 @@ fn crates_use_what_their_rows_allow() {
     }
 }
 
-fn add_sources(directory: &Path, found: &mut Vec<PathBuf>) {
+/// Adds the files with an extension below a directory, except those of builds.
+fn add_files(directory: &Path, extension: &str, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(directory).unwrap().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            add_sources(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+        let (path, name) = (entry.path(), entry.file_name());
+        if path.is_dir() && name != "target" && !name.to_string_lossy().starts_with('.') {
+            add_files(&path, extension, found);
+        } else if path.extension().is_some_and(|it| it == extension) {
             found.push(path);
         }
     }
@@ -78,7 +76,7 @@ fn add_sources(directory: &Path, found: &mut Vec<PathBuf>) {
 fn sources() -> Vec<PathBuf> {
     let mut files = Vec::new();
     for name in documented().keys() {
-        add_sources(&repository().join(name).join("src"), &mut files);
+        add_files(&repository().join(name).join("src"), "rs", &mut files);
     }
     assert!(files.len() > 100);
     files
@@ -131,19 +129,6 @@ fn no_function_takes_a_tuple_apart() {
     assert!(offenders.is_empty(), "{}:\n{}", offenders.len(), offenders.join("\n"));
 }
 
-/// Returns the documents of the repository.
-fn documents(directory: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(directory).unwrap().flatten() {
-        let path = entry.path();
-        let name = entry.file_name();
-        if path.is_dir() && name != "target" && !name.to_string_lossy().starts_with('.') {
-            documents(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "md") {
-            found.push(path);
-        }
-    }
-}
-
 /// Returns the anchor that a heading of a document has on its page.
 fn anchor(heading: &str) -> String {
     let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
@@ -161,7 +146,7 @@ fn anchor(heading: &str) -> String {
 fn links_of_documents_lead_somewhere() {
     let mut files = Vec::new();
     for name in ["docs", "bench", "testdata/tools"] {
-        documents(&repository().join(name), &mut files);
+        add_files(&repository().join(name), "md", &mut files);
     }
     files.extend(["README.md", "CONTRIBUTING.md"].map(|name| repository().join(name)));
     let mut broken = Vec::new();
@@ -203,4 +188,44 @@ fn docs_are_noun_phrases_and_verb_phrases() {
         }
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// The files in which kiln opens trusted paths: the sandbox's own devices, and kiln's own
+/// program.
+const TRUSTED: [&str; 5] = [
+    "sandbox/src/devices.rs",
+    "sandbox/src/helper.rs",
+    "sandbox/src/oci.rs",
+    "sandbox/src/program.rs",
+    "sandbox/src/sources.rs",
+];
+
+#[test]
+fn all_files_of_trees_are_inspected() {
+    let mut files = Vec::new();
+    for member in ["tree", "sandbox", "worker", "exporter"] {
+        add_files(&repository().join(member).join("src"), "rs", &mut files);
+    }
+    let mut seen = 0;
+    for file in files {
+        let name = file.strip_prefix(repository()).unwrap().to_str().unwrap();
+        let text = std::fs::read_to_string(&file).unwrap();
+        // Tests open the files that they create.
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        let has = |statement: &str, flags: &[&str]| {
+            flags.iter().any(|flag| statement.contains(&format!("OFlags::{flag}")))
+        };
+        for statement in code.split(';') {
+            if !has(statement, &["RDONLY", "WRONLY", "RDWR"]) {
+                continue;
+            }
+            seen += 1;
+            let is_safe = name == "tree/src/inspected.rs"
+                || statement.contains("open_inspected")
+                || has(statement, &["DIRECTORY", "EXCL"])
+                || TRUSTED.contains(&name);
+            assert!(is_safe, "{name}: {statement}");
+        }
+    }
+    assert!(seen > 15, "{seen}");
 }

@@ -97,24 +97,20 @@ pub(crate) fn blob_path(layout: &std::path::Path, digest: &Digest) -> PathBuf {
     layout.join("blobs/sha256").join(digest.hex())
 }
 
-fn error(error: impl std::error::Error + Send + Sync + 'static) -> CacheError {
-    CacheError(Box::new(error))
-}
-
 impl Cache for StoreCache {
     type Output = Output;
     type Guard = KeyGuard;
 
     fn canonical(&self, definition: &Key) -> Result<Option<Key>, CacheError> {
-        Ok(self.store.cache().canonical(&definition.0).map_err(error)?.map(Key))
+        Ok(self.store.cache().canonical(&definition.0).map_err(CacheError::new)?.map(Key))
     }
 
     fn link(&self, definition: &Key, canonical: &Key) -> Result<(), CacheError> {
-        self.store.cache().link(&definition.0, &canonical.0).map_err(error)
+        self.store.cache().link(&definition.0, &canonical.0).map_err(CacheError::new)
     }
 
     async fn load(&self, key: &Key) -> Result<Option<Vec<Output>>, CacheError> {
-        let layers = self.layers(&key.0).map_err(error)?;
+        let layers = self.layers(&key.0).map_err(CacheError::new)?;
         Ok(layers.map(|layers| layers.into_iter().map(Output::Layer).collect()))
     }
 
@@ -136,19 +132,19 @@ impl Cache for StoreCache {
         if let Some(redact) = &self.redact {
             record.name = redact(&record.name);
         }
-        let description = serde_json::to_string(&record).map_err(error)?;
-        self.store.cache().put(&key.0, &layers, &description).map_err(error)
+        let description = serde_json::to_string(&record).map_err(CacheError::new)?;
+        self.store.cache().put(&key.0, &layers, &description).map_err(CacheError::new)
     }
 
     async fn lock(&self, key: &Key) -> Result<KeyGuard, CacheError> {
-        flight::lock(&self.store, &format!("solve-{key}")).await.map_err(error)
+        flight::lock(&self.store, &format!("solve-{key}")).await.map_err(CacheError::new)
     }
 
     fn durations(&self, kinds: &[Digest]) -> Result<Vec<Option<Duration>>, CacheError> {
-        self.store.cache().step_durations(kinds).map_err(error)
+        self.store.cache().step_durations(kinds).map_err(CacheError::new)
     }
 
     fn note_durations(&self, took: &[(Digest, Duration)]) -> Result<(), CacheError> {
-        self.store.cache().note_step_durations(took).map_err(error)
+        self.store.cache().note_step_durations(took).map_err(CacheError::new)
     }
 }

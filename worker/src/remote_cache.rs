@@ -212,10 +212,6 @@ impl ImportedCache {
     }
 }
 
-fn error(error: impl std::error::Error + Send + Sync + 'static) -> CacheError {
-    CacheError(Box::new(error))
-}
-
 impl Cache for RemoteCache {
     type Output = Output;
     type Guard = KeyGuard;
@@ -241,7 +237,7 @@ impl Cache for RemoteCache {
             return Ok(Some(known));
         }
         let found = self.find(&key.0);
-        found.map(|found| self.take_over(&key.0, found)).transpose().map_err(error)
+        found.map(|found| self.take_over(&key.0, found)).transpose().map_err(CacheError::new)
     }
 
     async fn save(

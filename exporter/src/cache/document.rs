@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use kiln_oci::cache::{
     CACHE_VERSION, CacheBlob, CacheConfig, CacheLayer, CacheMountContent, CacheRecord,
 };
-use kiln_oci::{Digest, limits, media_type};
+use kiln_oci::{Descriptor, Digest, ImageIndex, ImageManifest, limits, media_type};
 use serde::Serialize;
 
 use super::CacheRequest;
@@ -29,58 +29,26 @@ pub(super) struct Documents {
     pub(super) manifest: Document,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Descriptor {
-    media_type: String,
-    digest: Digest,
-    size: u64,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Manifest {
-    schema_version: u32,
-    media_type: &'static str,
-    config: Descriptor,
-    layers: Vec<Descriptor>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Index {
-    schema_version: u32,
-    media_type: &'static str,
-    manifests: Vec<Descriptor>,
-}
-
 impl Documents {
     pub(super) fn new(request: &CacheRequest, contents: &Contents, to: &CacheTo) -> Result<Self> {
         let config = Document::new(media_type::CACHE_CONFIG, &config(request, contents))?;
-        let descriptor = Descriptor {
-            media_type: config.media_type.to_owned(),
-            digest: config.digest,
-            size: config.bytes.len() as u64,
-        };
+        let size = config.bytes.len() as u64;
+        let descriptor = Descriptor::new(config.media_type, &config.digest, size);
         let oci = to.oci_types;
-        let blob = |blob: &CacheBlob| Descriptor {
-            media_type: Compression::of(&blob.media_type)
-                .map_or_else(|| blob.media_type.clone(), |it| it.media_type(oci).to_owned()),
-            digest: blob.digest,
-            size: blob.size,
+        let blob = |blob: &CacheBlob| {
+            let compression = Compression::of(&blob.media_type);
+            let media_type = compression.map_or(blob.media_type.as_str(), |it| it.media_type(oci));
+            Descriptor::new(media_type, &blob.digest, blob.size)
         };
         let mut blobs: Vec<Descriptor> = contents.blobs().into_iter().map(blob).collect();
         let manifest = if to.image_manifest {
             let media_type = media_type::OCI_MANIFEST;
-            let manifest =
-                Manifest { schema_version: 2, media_type, config: descriptor, layers: blobs };
-            Document::listing(media_type, &manifest)?
+            Document::listing(media_type, &ImageManifest::new(media_type, descriptor, blobs))?
         } else {
             blobs.push(descriptor);
             let media_type =
                 if oci { media_type::OCI_INDEX } else { media_type::DOCKER_MANIFEST_LIST };
-            let index = Index { schema_version: 2, media_type, manifests: blobs };
-            Document::listing(media_type, &index)?
+            Document::listing(media_type, &ImageIndex::new(media_type, blobs))?
         };
         Ok(Self { config, manifest })
     }

@@ -2,10 +2,10 @@
 
 use std::io::{self, Read as _};
 
-use kiln_oci::{Digest, ImageConfig, Reference, json, media_type};
+use kiln_oci::{Descriptor, ImageConfig, ImageManifest, Reference, json, media_type};
 use kiln_store::LayerBlob;
 use kiln_tree::decompress::Compression;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::files::ArchiveFiles;
 use super::{ArchivedImage, LoadOptions, check_count, verify};
@@ -41,23 +41,6 @@ impl Entry {
         };
         tags.iter().map(name).collect()
     }
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Manifest<'a> {
-    schema_version: u32,
-    media_type: &'a str,
-    config: Descriptor<'a>,
-    layers: Vec<Descriptor<'a>>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Descriptor<'a> {
-    media_type: &'a str,
-    digest: Digest,
-    size: u64,
 }
 
 /// Reads the list of images.
@@ -102,16 +85,10 @@ pub(super) fn put(
 ) -> Result<ArchivedImage> {
     json::check_amount(config).map_err(|error| Error::image("the image config", error))?;
     let config = options.store.content().put(config)?;
-    let manifest = Manifest {
-        schema_version: 2,
-        media_type: media_type::DOCKER_MANIFEST,
-        config: Descriptor {
-            media_type: media_type::DOCKER_CONFIG,
-            digest: config.digest,
-            size: config.size,
-        },
-        layers: layers.iter().map(descriptor).collect(),
-    };
+    let described = Descriptor::new(media_type::DOCKER_CONFIG, &config.digest, config.size);
+    let layer = |blob: &LayerBlob| Descriptor::new(&blob.media_type, &blob.digest, blob.size);
+    let layers = layers.iter().map(layer).collect();
+    let manifest = ImageManifest::new(media_type::DOCKER_MANIFEST, described, layers);
     let manifest = serde_json::to_vec(&manifest).map_err(|error| Error::image(MANIFEST, error))?;
     let manifest = options.store.content().put(&manifest)?;
     Ok(ArchivedImage {
@@ -121,10 +98,6 @@ pub(super) fn put(
         size: manifest.size,
         names,
     })
-}
-
-fn descriptor(layer: &LayerBlob) -> Descriptor<'_> {
-    Descriptor { media_type: &layer.media_type, digest: layer.digest, size: layer.size }
 }
 
 /// Returns a layer with the archive's compression. A layer whose compression images don't support

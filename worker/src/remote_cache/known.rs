@@ -7,7 +7,7 @@ use kiln_oci::cache::CacheLink;
 use kiln_solver::{Cache, CacheError, KeyRecord, VertexKeys};
 use kiln_store::LayerId;
 
-use super::{RemoteCache, error};
+use super::RemoteCache;
 use crate::output::Output;
 
 /// The result of a step.
@@ -60,7 +60,7 @@ impl RemoteCache {
     }
 
     fn duration(&self, key: &Digest) -> Result<u64, CacheError> {
-        let description = self.store.cache().description(key).map_err(error)?;
+        let description = self.store.cache().description(key).map_err(CacheError::new)?;
         let record = description.and_then(|text| serde_json::from_str::<KeyRecord>(&text).ok());
         Ok(record.map_or(0, |record| record.duration_ms))
     }
