@@ -30,11 +30,7 @@ const DIRECTORY: &str = "/run/kiln";
 /// The bridge, ready for namespaces.
 #[derive(Debug)]
 pub(super) struct Host {
-    pub(super) netlink: Arc<Netlink>,
-    pub(super) bridge: u32,
-    pub(super) subnet: Subnet,
-    /// The maximum packet size in bytes.
-    pub(super) mtu: u32,
+    pub(super) bridge: Arc<HostBridge>,
     pub(super) nft: Program,
     /// The result of writing the packet filter rules, which is tried once.
     rules: OnceCell<Result<(), NetworkError>>,
@@ -51,20 +47,19 @@ impl Host {
             NetworkError::Unavailable("the program nft isn't there: install nftables".to_owned())
         })?;
         let netlink = Netlink::open().map_err(NetworkError::doing("open a netlink socket"))?;
-        let netlink = Arc::new(netlink);
         let lock = lock().await?;
-        let (tables, direct) = (Arc::clone(&netlink), resolver.direct().collect::<Vec<_>>());
-        let Found { bridge, subnet, mtu } = blocking(move || bridge(&tables, &direct)).await?;
+        let direct: Vec<Subnet> = resolver.direct().collect();
+        let bridge = blocking(move || HostBridge::open(netlink, &direct)).await?;
         drop(lock);
-        let rules = OnceCell::new();
-        Ok(Self { netlink, bridge, subnet, mtu, nft, rules })
+        Ok(Self { bridge: Arc::new(bridge), nft, rules: OnceCell::new() })
     }
 
     /// Writes the packet filter rules unless they are current.
     pub(super) async fn rules(&self, options: &BridgeOptions) -> Result<(), NetworkError> {
         let write = || async {
             let _lock = lock().await?;
-            let note = Note::about(Path::new(DIRECTORY), &rules::bridge_rules(self.subnet, &[]));
+            let note =
+                Note::about(Path::new(DIRECTORY), &rules::bridge_rules(self.bridge.subnet, &[]));
             let forwards = forwarding::is_on()?;
             let is_current = || note.as_ref().is_some_and(|note| note.is_current(rules::TABLE));
             if forwards && !firewall::has_legacy_filter() && is_current() {
@@ -72,7 +67,7 @@ impl Host {
             }
             let before = generation::current();
             let guard = if forwards { Vec::new() } else { forwarding::interfaces(BRIDGE)? };
-            let chains = rules::write(&self.nft, self.subnet, &guard).await?;
+            let chains = rules::write(&self.nft, self.bridge.subnet, &guard).await?;
             if !guard.is_empty() {
                 // The rule that restricts forwarding to the bridge is in place by now.
                 forwarding::turn_on()?;
@@ -122,48 +117,54 @@ pub(super) async fn blocking<T: Send + 'static>(
     done.map_err(|error| NetworkError::Unavailable(error.to_string()))?
 }
 
-/// The existing or new bridge.
-struct Found {
-    bridge: u32,
-    subnet: Subnet,
-    mtu: u32,
-}
-
 fn doing(what: &str) -> impl FnOnce(io::Error) -> NetworkError {
     NetworkError::doing(format!("{what} the bridge {BRIDGE}"))
 }
 
-/// Finds the bridge, or creates it with addresses that no network of this machine uses, nor any of
-/// `direct`.
-fn bridge(netlink: &Netlink, direct: &[Subnet]) -> Result<Found, NetworkError> {
-    if let Some(link) = netlink.link_by_name(BRIDGE).map_err(doing("find"))? {
-        if link.kind != "bridge" {
-            let problem = format!("the interface {BRIDGE} is no bridge: kiln needs its name");
-            return Err(NetworkError::Unavailable(problem));
-        }
-        if let Some(subnet) = subnet_of(netlink, link.index)? {
-            if !link.is_up {
-                let up = LinkChange { is_up: Some(true), mtu: None };
-                netlink.change(link.index, up).map_err(doing("raise"))?;
+/// The bridge and a socket to the tables of its namespace.
+#[derive(Debug)]
+pub(super) struct HostBridge {
+    pub(super) netlink: Netlink,
+    /// The number of the interface.
+    pub(super) index: u32,
+    pub(super) subnet: Subnet,
+    /// The maximum packet size in bytes.
+    pub(super) mtu: u32,
+}
+
+impl HostBridge {
+    /// Finds the bridge, or creates it with addresses that no network of this machine uses, nor any
+    /// of `direct`.
+    fn open(netlink: Netlink, direct: &[Subnet]) -> Result<Self, NetworkError> {
+        if let Some(link) = netlink.link_by_name(BRIDGE).map_err(doing("find"))? {
+            if link.kind != "bridge" {
+                let problem = format!("the interface {BRIDGE} is no bridge: kiln needs its name");
+                return Err(NetworkError::Unavailable(problem));
             }
-            return Ok(Found { bridge: link.index, subnet, mtu: mtu(&link) });
+            if let Some(subnet) = subnet_of(&netlink, link.index)? {
+                if !link.is_up {
+                    let up = LinkChange { is_up: Some(true), mtu: None };
+                    netlink.change(link.index, up).map_err(doing("raise"))?;
+                }
+                return Ok(Self { netlink, index: link.index, subnet, mtu: mtu(&link) });
+            }
         }
-    }
-    let routes = Routes::read(netlink)?;
-    let used: Vec<Subnet> = routes.used.iter().chain(direct).copied().collect();
-    let subnet = Subnet::choose(&used).ok_or_else(|| {
+        let routes = Routes::read(&netlink)?;
+        let used: Vec<Subnet> = routes.used.iter().chain(direct).copied().collect();
+        let subnet = Subnet::choose(&used).ok_or_else(|| {
         let problem = format!(
             "no private network is left for containers: give a bridge {BRIDGE} an address by hand"
         );
         NetworkError::Unavailable(problem)
     })?;
-    let bridge = make(netlink, subnet.address)?;
-    let mtu = routes.mtu.min(MTU);
-    let change = LinkChange { is_up: None, mtu: Some(mtu) };
-    netlink.change(bridge, change).map_err(doing("set the MTU of"))?;
-    let added = netlink.add_address(bridge, subnet.address, subnet.prefix);
-    tolerate(added, Errno::EXIST).map_err(doing("give an address to"))?;
-    Ok(Found { bridge, subnet, mtu })
+        let index = make(&netlink, subnet.address)?;
+        let mtu = routes.mtu.min(MTU);
+        let change = LinkChange { is_up: None, mtu: Some(mtu) };
+        netlink.change(index, change).map_err(doing("set the MTU of"))?;
+        let added = netlink.add_address(index, subnet.address, subnet.prefix);
+        tolerate(added, Errno::EXIST).map_err(doing("give an address to"))?;
+        Ok(Self { netlink, index, subnet, mtu })
+    }
 }
 
 /// Creates the bridge and returns its index.

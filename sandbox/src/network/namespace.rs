@@ -28,7 +28,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::error::NetworkError;
-use super::host::{Host, blocking, hardware};
+use super::host::{Host, HostBridge, blocking, hardware};
 use super::netlink::{LinkChange, Netlink, Pair, is};
 use super::relay::Sockets;
 use super::resolver::Resolver;
@@ -92,28 +92,24 @@ impl NetworkNamespace {
         resolver: &Resolver,
     ) -> Result<Self, NetworkError> {
         let Inside { namespace, interface, sockets } = inside;
-        let outside = Outside {
-            netlink: Arc::clone(&host.netlink),
-            bridge: host.bridge,
-            subnet: host.subnet,
-            mtu: host.mtu,
-        };
+        let bridge = Arc::clone(&host.bridge);
         let connect = move || {
-            let (address, name) = outside.connect(namespace.as_fd())?;
-            Ok((namespace, outside, address, name))
+            let (address, name) = bridge.connect(namespace.as_fd())?;
+            Ok((namespace, bridge, address, name))
         };
-        let (namespace, outside, address, name) = blocking(connect).await?;
+        let (namespace, bridge, address, name) = blocking(connect).await?;
+        let gateway = bridge.subnet.address;
         let mut coming = JoinSet::new();
         coming.spawn_blocking(move || {
-            outside.attach(&name, address)?;
-            let configured = interface.configure(address, outside.subnet);
+            bridge.attach(&name, address)?;
+            let configured = interface.configure(address, bridge.subnet);
             configured.map_err(NetworkError::doing(format!("configure {INSIDE}")))
         });
         let relay = sockets.map(|sockets| sockets.serve(resolver.relayed.clone()));
         Ok(Self {
             namespace,
             address,
-            gateway: host.subnet.address,
+            gateway,
             resolv_conf: resolver.text.clone(),
             coming,
             _relay: relay.transpose().map_err(NetworkError::doing("relay questions for names"))?,
@@ -191,16 +187,7 @@ pub(super) fn is_port(name: &str) -> bool {
     address.len() == 8 && address.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// The bridge and a socket to the tables of its namespace.
-struct Outside {
-    netlink: Arc<Netlink>,
-    bridge: u32,
-    subnet: Subnet,
-    /// The maximum packet size in bytes.
-    mtu: u32,
-}
-
-impl Outside {
+impl HostBridge {
     /// Connects a namespace to the bridge. Returns the namespace's address and the name of its
     /// port.
     fn connect(&self, namespace: BorrowedFd<'_>) -> Result<(Ipv4Addr, String), NetworkError> {
@@ -208,7 +195,7 @@ impl Outside {
             let name = format!("{PORT}{:08x}", u32::from(address));
             let pair = Pair {
                 name: &name,
-                bridge: self.bridge,
+                bridge: self.index,
                 mtu: self.mtu,
                 peer_name: INSIDE,
                 peer_address: hardware(address),
@@ -234,7 +221,7 @@ impl Outside {
             let port = netdevice::name_to_index(socket, name)?;
             self.netlink.isolate(port)?;
             self.netlink.set_way(port, hardware(address))?;
-            self.netlink.set_neighbour(self.bridge, address, hardware(address))
+            self.netlink.set_neighbour(self.index, address, hardware(address))
         };
         attach().map_err(NetworkError::doing(format!("connect the interface {name}")))
     }
