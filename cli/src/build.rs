@@ -1,82 +1,60 @@
-//! A build: reads the input, lowers it to graphs, solves them, and exports the result.
+//! `kiln build` around the engine: the request, the display, signals, and the report of a failure.
 
-mod ahead;
 mod attest;
-mod cache_export;
-mod caches;
 mod call;
-mod context;
 mod destinations;
-mod files;
-mod history;
 mod hosts;
-mod images;
 mod invocation;
-mod lowering;
 mod metadata;
 mod named_contexts;
-mod observers;
 mod on_error;
 mod output;
-mod packer;
 mod places;
 mod platforms;
 mod request;
 mod resources;
 mod secrets;
-mod session;
-mod source_time;
 mod ssh;
-mod tools;
 mod values;
 
-use std::cell::RefCell;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use kiln::build::files::Dockerfile;
+use kiln::records::Recorded;
+use kiln::reporter::spool;
+use kiln::{BuildSpec, Built, Engine, Failure, Outcome, Reporter, explain};
 use kiln_frontend::Warning;
 use kiln_llb::Definition;
+use kiln_solver::{EventSender, SolveError};
+use tokio::task::JoinSet;
 
 pub(crate) use attest::AttestArguments;
 pub(crate) use call::{Call, call};
-pub(crate) use files::Dockerfile;
 pub(crate) use hosts::parse_host;
-pub(crate) use images::Step;
 pub(crate) use on_error::OnError;
 pub(crate) use platforms::{file_name as platform_file_name, platform as parse_platform};
 pub(crate) use request::BuildRequest;
-pub(crate) use session::{Done, Failure};
 
 use crate::commands::build::ProgressMode;
+use crate::commands::sync;
 use crate::printer::Printer;
 use crate::progress;
 use crate::settings::Settings;
-use context::Input;
+use crate::signals::Interruption;
 use invocation::Invocation;
-use lowering::options;
-use observers::Observers;
-use session::Session;
-use tools::{Reporting, Tools};
 
 /// The result of a finished build.
 #[derive(Debug)]
-pub(crate) struct Built {
-    /// The images and files that the exporter wrote.
-    pub(crate) exported: kiln_exporter::Exported,
-    /// Further facts for the metadata file.
-    aside: BuildDetails,
-}
-
-/// Facts about a build that don't depend on its outputs.
-#[derive(Debug)]
-struct BuildDetails {
+pub(crate) struct Finished {
+    /// The images and files that the build wrote, and the number of steps.
+    pub(crate) built: Built,
     /// The findings of the build checks.
     warnings: Vec<Warning>,
     /// The Dockerfile of the findings.
     dockerfile: Dockerfile,
-    /// The build's ID in the history; `None` if the build isn't recorded.
+    /// The ID of the build's record; `None` if the build isn't recorded.
     id: Option<String>,
 }
 
@@ -97,97 +75,85 @@ pub(crate) async fn build(
     request: BuildRequest,
     settings: &Settings,
     console: Console<'_>,
-) -> Result<Ended<Built>> {
+) -> Result<Ended<Finished>> {
     let begun = Instant::now();
-    let work = async |session: &Session<'_>| session.run().await;
-    let recorded: fn(&Done) -> &Done = |done| done;
-    let done = with_session(&request, settings, console, Some(recorded), work).await?;
-    Ok(done.map(|(done, aside)| {
-        let Console { mode, printer } = console;
-        if mode.is_for_people() {
-            progress::summary(printer, &done, &request.outputs, begun.elapsed());
-            if let Some(reason) = &request.kept {
-                printer.note(format_args!("kept in kiln's own store: {reason}"));
-            }
+    let engine = settings.engine()?;
+    let work = async |spec, reporter| engine.build(spec, reporter).await;
+    let finished = match attend(&request, &engine, console, work).await? {
+        Ok(finished) => finished,
+        Err(code) => return Ok(Err(code)),
+    };
+    let Console { mode, printer } = console;
+    if let Err(error) = sync::start(engine.store()) {
+        printer.note(format_args!("WARNING: {error:#}"));
+    }
+    let (built, outcome) = finished;
+    if mode.is_for_people() {
+        progress::summary(printer, &built, &request.spec.outputs, begun.elapsed());
+        if let Some(reason) = &request.kept {
+            printer.note(format_args!("kept in kiln's own store: {reason}"));
         }
-        Built { exported: done.exported, aside }
-    }))
+    }
+    let id = outcome.record.and_then(Result::ok).map(|recorded| recorded.id().to_owned());
+    let dockerfile = outcome.dockerfile.unwrap_or_default();
+    Ok(Ok(Finished { built, warnings: outcome.warnings, dockerfile, id }))
 }
 
 /// Creates the build graph of each platform without building. Shows progress and reports a failure.
 pub(crate) async fn graphs(
-    request: BuildRequest,
-    settings: &Settings,
-    console: Console<'_>,
-) -> Result<Ended<Vec<Definition>>> {
-    let work = async |session: &Session<'_>| session.graphs();
-    let graphs = with_session(&request, settings, console, None, work).await?;
-    Ok(graphs.map(|(graphs, _)| graphs))
-}
-
-/// Extracts the build from the result of the work; `None` if the history doesn't record the work.
-type Recorded<T> = Option<fn(&T) -> &Done>;
-
-/// Runs `work` of a build while progress is shown, then reports warnings and a failure. The history
-/// records the build that `done` extracts from the result.
-async fn with_session<T>(
     request: &BuildRequest,
     settings: &Settings,
     console: Console<'_>,
-    done: Recorded<T>,
-    work: impl AsyncFnOnce(&Session<'_>) -> Result<T, Failure>,
-) -> Result<Ended<(T, BuildDetails)>> {
+) -> Result<Ended<Vec<Definition>>> {
+    let engine = settings.engine()?;
+    let work = async |spec, reporter| engine.graphs(spec, reporter).await;
+    Ok(attend(request, &engine, console, work).await?.map(|(graphs, _)| graphs))
+}
+
+/// Shows the progress of some work, then reports warnings and a failure. Returns the result, and
+/// the outcome without it.
+async fn attend<T>(
+    request: &BuildRequest,
+    engine: &Engine,
+    console: Console<'_>,
+    work: impl AsyncFnOnce(BuildSpec, Reporter) -> Result<Outcome<T>>,
+) -> Result<Ended<(T, Outcome<()>)>> {
     let Console { mode, printer } = console;
-    let store = settings.store()?;
-    let input = tokio::task::block_in_place(|| Input::local(request, &store))?;
-    let directory = input.as_ref().and_then(|input| input.directory.as_deref());
-    let redactor = Arc::new(history::redactor(request));
-    let (events, audience) = Observers::gather(request, mode, done.is_some(), &store, &redactor)?;
-    let tools = Tools::new(request, settings, store, redactor, directory)?;
-    let cancel = audience.cancel();
-    let reporting = Reporting { events: &events, cancel: &cancel };
-    let input = match input {
-        Some(input) => Ok(input),
-        None => Input::fetch(request, options(request), &tools, reporting).await,
-    };
-    let (outcome, warnings, input) = match input {
-        Ok(input) => {
-            let warnings = RefCell::default();
-            let (files, tools) = (&input, &tools);
-            let session =
-                Session { request, input: files, tools, events, cancel, printer, warnings };
-            let outcome = work(&session).await;
-            (outcome, session.warnings.take(), Some(input))
-        }
-        Err(error) => {
-            drop(events);
-            (Err(Failure::Other(error)), Vec::new(), None)
-        }
-    };
+    let (events, [shown]) = EventSender::channels([spool(engine.store())]);
+    let interruption = Interruption::default();
+    let display = progress::run(mode, progress::Work::Build, shown).context("show progress")?;
+    // The task that listens for signals ends with this value.
+    let mut listener = JoinSet::new();
+    listener.spawn(interruption.clone().watch());
+    let reporter = Reporter { events, cancel: interruption.cancel().clone() };
+    let outcome = work(request.spec.clone(), reporter).await;
     // The display ends with the last sender. Its remaining output must not mix with later output.
-    let watched = outcome.as_ref().map(|value| done.map(|done| done(value)));
-    let seen = audience.leave(watched, &warnings, printer).await?;
-    let dockerfile = input.as_ref().map(|input| &input.dockerfile);
-    if let Some(dockerfile) = dockerfile {
+    display.await?;
+    let Outcome { result, warnings, dockerfile, record } = outcome?;
+    if let Some(Err(error)) = &record {
+        printer.note(format_args!("WARNING: the build is not recorded: {error:#}"));
+    }
+    if let Some(dockerfile) = &dockerfile {
         show_warnings(&warnings, dockerfile, console);
     }
-    if request.explain {
-        seen.explain(&tools.store, printer)?;
+    let recorded = record.as_ref().and_then(|record| record.as_ref().ok());
+    if request.explain
+        && let Some(recorded) = recorded
+    {
+        print_explanation(engine, recorded, printer)?;
     }
-    match outcome {
-        Ok(value) => {
-            let dockerfile = input.map(|input| input.dockerfile).unwrap_or_default();
-            Ok(Ok((value, BuildDetails { warnings, dockerfile, id: seen.id() })))
-        }
+    match result {
+        Ok(value) => Ok(Ok((value, Outcome { result: Ok(()), warnings, dockerfile, record }))),
         Err(failure) => {
-            let is_cut = progress::failure(printer, &failure, dockerfile);
+            let is_cut = progress::failure(printer, &failure, dockerfile.as_ref());
             if is_cut && !progress::shows_everything(mode) {
-                seen.say_where_the_log_is(&failure, printer);
+                say_where_the_log_is(&failure, recorded, printer);
             }
-            if seen.exit_status.is_none() {
+            let status = interruption.exit_status();
+            if status.is_none() {
                 after_failure(&failure, request, printer).await?;
             }
-            Ok(Err(seen.exit_code(&failure)))
+            Ok(Err(exit_code(status, &failure)))
         }
     }
 }
@@ -198,6 +164,32 @@ fn show_warnings(warnings: &[Warning], dockerfile: &Dockerfile, console: Console
         progress::raw_warnings(warnings, dockerfile);
     } else if console.mode.is_for_people() {
         progress::warnings(console.printer, warnings, dockerfile);
+    }
+}
+
+/// Prints why steps ran.
+fn print_explanation(engine: &Engine, recorded: &Recorded, printer: &Printer) -> Result<()> {
+    let (row, record) = recorded.build();
+    let explanation = explain::of_build(engine.store(), row, record);
+    let explanation = explanation.context("explain the build")?;
+    printer.note(format_args!("\n{}", progress::clean_text(&explanation.text())));
+    Ok(())
+}
+
+/// Prints how to see the output of the failed step.
+fn say_where_the_log_is(failure: &Failure, recorded: Option<&Recorded>, printer: &Printer) {
+    let Failure::Solve(SolveError::Step { id, .. }) = failure else { return };
+    let Some((build, number)) = recorded.and_then(|it| Some((it.id(), it.number(*id)?))) else {
+        return;
+    };
+    printer.note(format_args!("its whole log: kiln builds logs {build} {number}"));
+}
+
+/// Returns the exit code of a failure: 1, or the code of the signal that ended the build.
+fn exit_code(status: Option<u8>, failure: &Failure) -> ExitCode {
+    match status {
+        Some(status) if !failure.is_of_a_step() => ExitCode::from(status),
+        _ => ExitCode::FAILURE,
     }
 }
 

@@ -14,12 +14,10 @@
 
 mod document;
 mod functions;
-mod json;
 mod listing;
 mod tabwriter;
 mod template;
 
 pub(crate) use document::{Document, inspect};
-pub(crate) use json::Json;
 pub(crate) use listing::{Field, Listing};
 pub(crate) use tabwriter::Columns;

@@ -15,18 +15,13 @@ mod deferred;
 mod diff;
 mod docker;
 mod engines;
-mod explain;
 mod format;
-mod hints;
-mod history;
 mod image;
 mod limits;
 mod once;
 mod printer;
 mod progress;
-mod redact;
 mod registries;
-mod remote_image;
 mod resources;
 mod rootless;
 mod runtime;
@@ -46,7 +41,7 @@ use crate::settings::Settings;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    kiln_sandbox::init_if_asked();
+    kiln::init();
     if let Some(code) = rootless::map_if_asked() {
         return code;
     }

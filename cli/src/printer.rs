@@ -19,7 +19,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use kiln_sandbox::OutputStream;
 
 use crate::progress::printable;
-use crate::{hints, signals};
+use kiln::chain::causes;
+use kiln::hints;
+
+use crate::signals;
 
 const STDOUT: &str = "/dev/stdout";
 const STDERR: &str = "/dev/stderr";
@@ -219,20 +222,6 @@ fn words_of(error: &io::Error) -> String {
     let text = text.split(" (os error").next().unwrap_or(&text);
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
-}
-
-/// Returns an error and its causes on one line. Omits a cause whose text the line contains already.
-pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let words = cause.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 /// Aligns rows in columns below a heading, three spaces apart, as docker does.

@@ -18,11 +18,10 @@ use std::io::IsTerminal;
 
 use anyhow::{Result, anyhow};
 use kiln_frontend::Warning;
-use kiln_solver::{EventReceiver, Spool};
-use kiln_store::Store;
+use kiln_solver::EventReceiver;
 use tokio::sync::oneshot;
 
-use crate::build::Dockerfile;
+use kiln::build::files::Dockerfile;
 use crate::commands::build::ProgressMode;
 
 pub(crate) use failure::failure;
@@ -30,13 +29,6 @@ pub(crate) use summary::summary;
 use text::PrintableLines;
 pub(crate) use text::{Lines, clean_text, columns, fit, printable};
 pub(crate) use warnings::warnings;
-
-/// Returns a buffer for output that a slow terminal or pipe has not accepted yet. It is an unnamed
-/// file in the store's temporary area.
-pub(crate) fn spool(store: &Store) -> Spool {
-    let store = store.clone();
-    Spool::with(move || store.temp_file().map_err(std::io::Error::other))
-}
 
 fn is_live(mode: ProgressMode) -> bool {
     match mode {

@@ -21,9 +21,9 @@ mod subordinate;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use kiln::engine::is_privileged;
 use nix::sched::{CloneFlags, unshare};
 use rustix::process::{Gid, Uid, getegid, geteuid};
-use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::printer::Printer;
 
@@ -37,14 +37,6 @@ const MORE_IDS: &str = "kiln has a single user id here; with the package uidmap 
 
 /// Directories of system programs that may be missing from the path.
 const SYSTEM: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
-
-/// Returns `true` if this process may mount and change owners, as root of the machine or of a user
-/// namespace. Root in a container may lack these privileges.
-pub(crate) fn is_privileged() -> bool {
-    let may_mount =
-        capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
-    geteuid().is_root() && may_mount
-}
 
 /// Makes this process root of a user namespace unless it has root's privileges. Call it from a
 /// process with a single thread that has not requested its IDs yet (`kiln_tree::Ids::current`).

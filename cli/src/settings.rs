@@ -5,10 +5,10 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use kiln::{Engine, GitEnvironment, Options};
 use kiln_registry::MinimumSpeed;
-use kiln_sandbox::network::{Bridge, BridgeOptions};
-use kiln_store::{Snapshotter, Store, StoreOptions};
-use kiln_tree::{ArchiveLimits, Ids};
+use kiln_store::{Snapshotter, Store};
+use kiln_tree::ArchiveLimits;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -20,7 +20,6 @@ use crate::config::Config;
 use crate::limits;
 use crate::printer::Printer;
 use crate::registries::Registries;
-use crate::rootless;
 
 /// The settings of all commands.
 #[derive(Debug)]
@@ -67,68 +66,46 @@ impl Settings {
         Ok(Self { root, threads, archive_limits, registries, max_storage, snapshotter, debug })
     }
 
-    /// Returns the default number of steps that run at once. It exceeds the number of processors
-    /// because many steps wait.
-    pub(crate) fn jobs(&self) -> usize {
-        (self.threads * 2).max(8)
+    /// Opens the engine with the store in the root directory; creates the store if it is missing.
+    pub(crate) fn engine(&self) -> Result<Engine> {
+        Engine::open(self.options())
     }
 
-    /// Returns the contents of `/etc/resolv.conf` for steps: this machine's file, or nothing
-    /// without one.
-    #[expect(clippy::unused_self, reason = "settings may name other resolvers")]
-    pub(crate) fn resolv_conf(&self) -> Result<Vec<u8>> {
-        match std::fs::read("/etc/resolv.conf") {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-            other => other.context("read /etc/resolv.conf"),
+    /// Returns the options of the engine.
+    pub(crate) fn options(&self) -> Options {
+        Options {
+            max_storage: self.max_storage,
+            snapshotter: self.snapshotter,
+            registries: self.registries.client(),
+            archive_limits: self.archive_limits,
+            search_path: std::env::var_os("PATH").unwrap_or_default(),
+            git: GitEnvironment {
+                variables: git_variables(),
+                known_hosts: absolute("HOME").map(|home| home.join(".ssh/known_hosts")),
+                ssh_agent: std::env::var_os("SSH_AUTH_SOCK")
+                    .filter(|path| !path.is_empty())
+                    .map(PathBuf::from),
+            },
+            ..Options::new(&self.root)
         }
-    }
-
-    /// Returns the bridge that connects steps and containers.
-    pub(crate) fn bridge(&self) -> Result<Bridge> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        Ok(Bridge::new(BridgeOptions { resolv_conf: self.resolv_conf()?, path }))
-    }
-
-    /// Returns the environment variables for the host's git: the program path, proxies and
-    /// certificates.
-    #[expect(clippy::unused_self, reason = "settings may name other proxies")]
-    pub(crate) fn git_environment(&self) -> Vec<(OsString, OsString)> {
-        let proxies = ["http_proxy", "https_proxy", "no_proxy", "all_proxy"];
-        let upper = proxies.map(str::to_uppercase);
-        let names = ["PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().chain(proxies);
-        names
-            .chain(upper.iter().map(String::as_str))
-            .filter_map(|name| Some((name.into(), std::env::var_os(name)?)))
-            .collect()
-    }
-
-    /// Returns the socket of the user's SSH agent.
-    #[expect(clippy::unused_self, reason = "settings may name another agent")]
-    pub(crate) fn ssh_agent(&self) -> Option<PathBuf> {
-        std::env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty()).map(PathBuf::from)
-    }
-
-    /// Returns the path of the user's `known_hosts` file for SSH.
-    #[expect(clippy::unused_self, reason = "settings may name another file")]
-    pub(crate) fn known_hosts(&self) -> Option<PathBuf> {
-        absolute("HOME").map(|home| home.join(".ssh/known_hosts"))
     }
 
     /// Opens the store in the root directory; creates it if it is missing.
     pub(crate) fn store(&self) -> Result<Store> {
-        tracing::debug!(root = %self.root.display(), "opening the store");
-        let open = || {
-            let (max_bytes, snapshotter) = (self.max_storage, self.snapshotter);
-            let options = StoreOptions { max_bytes, snapshotter };
-            let store = Store::open_with(&self.root, &options)?;
-            // Without privileges, only names and blobs are accessible, and trees aren't.
-            if rootless::is_privileged() {
-                store.use_ids(Ids::current())?;
-            }
-            Ok::<_, kiln_store::Error>(store)
-        };
-        open().with_context(|| format!("open the store {}", self.root.display()))
+        Ok(self.engine()?.store().clone())
     }
+}
+
+/// Returns the environment variables for the host's git: the program path, proxies and
+/// certificates.
+fn git_variables() -> Vec<(OsString, OsString)> {
+    let proxies = ["http_proxy", "https_proxy", "no_proxy", "all_proxy"];
+    let upper = proxies.map(str::to_uppercase);
+    let names = ["PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().chain(proxies);
+    names
+        .chain(upper.iter().map(String::as_str))
+        .filter_map(|name| Some((name.into(), std::env::var_os(name)?)))
+        .collect()
 }
 
 /// Returns the absolute directory in an environment variable.

@@ -33,20 +33,18 @@ pub type VertexId = u32;
 /// even without a receiver.
 #[derive(Clone, Debug)]
 pub struct EventSender {
-    queues: Arc<Queues>,
+    feeds: Arc<[Arc<Feed>]>,
     limits: LogLimits,
     tail: Option<(VertexId, LogTail, Clip)>,
 }
 
-/// The queues of all receivers. Dropping the last sender ends each queue.
+/// The sending end of one receiver's queue. Dropping it ends the queue.
 #[derive(Debug)]
-struct Queues(Vec<Arc<Queue>>);
+struct Feed(Arc<Queue>);
 
-impl Drop for Queues {
+impl Drop for Feed {
     fn drop(&mut self) {
-        for queue in &self.0 {
-            queue.end();
-        }
+        self.0.end();
     }
 }
 
@@ -63,10 +61,16 @@ impl EventSender {
     pub fn channels<const N: usize>(spools: [Spool; N]) -> (Self, [EventReceiver; N]) {
         let queues = spools.map(|spool| Arc::new(Queue::new(spool)));
         let receivers = queues.each_ref().map(|queue| EventReceiver::new(Arc::clone(queue)));
-        (
-            Self { queues: Arc::new(Queues(queues.into())), limits: LogLimits::NONE, tail: None },
-            receivers,
-        )
+        let feeds = queues.into_iter().map(|queue| Arc::new(Feed(queue))).collect();
+        (Self { feeds, limits: LogLimits::NONE, tail: None }, receivers)
+    }
+
+    /// Returns a sender that sends to one more receiver, and that receiver.
+    pub fn with_receiver(self, spool: Spool) -> (Self, EventReceiver) {
+        let queue = Arc::new(Queue::new(spool));
+        let receiver = EventReceiver::new(Arc::clone(&queue));
+        let feeds = self.feeds.iter().cloned().chain([Arc::new(Feed(queue))]).collect();
+        (Self { feeds, ..self }, receiver)
     }
 
     /// Sends an event to all receivers.
@@ -81,11 +85,11 @@ impl EventSender {
                 return;
             }
         }
-        if let [rest @ .., last] = self.queues.0.as_slice() {
-            for queue in rest {
-                queue.push(event.clone());
+        if let [rest @ .., last] = &*self.feeds {
+            for feed in rest {
+                feed.0.push(event.clone());
             }
-            last.push(event);
+            last.0.push(event);
         }
     }
 

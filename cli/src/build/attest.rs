@@ -1,127 +1,20 @@
-//! Attestations of the images of a build: their provenance and their bills of materials.
-//!
-//! This module assembles the provenance from the request ([`request`]), the graph's sources
-//! ([`sources`]) and, with `mode=max`, its steps ([`steps`]). The exporter writes it, and creates
-//! the bills of materials by itself. Provenance names the builder and the build's time and place
-//! only if the user requests it. It contains no credentials in any mode: build arguments whose
-//! values look like credentials are omitted, and URLs lose their user and password.
+//! `--attest`, and its short forms `--provenance` and `--sbom`.
 
-mod options;
-mod request;
-mod sources;
-mod steps;
-mod vcs;
+use clap::Args;
 
-use anyhow::{Context, Result, bail};
-use kiln_exporter::attest::provenance::{Invocation, Predicate};
-use kiln_exporter::{Attestations, Provenance, SbomOptions};
-use kiln_frontend::Lowered;
-use kiln_oci::{Digest, Platform};
-use kiln_solver::Event;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
-
-use super::history::redactor;
-use super::session::Session;
-use crate::redact::Redactor;
-
-pub(crate) use options::AttestArguments;
-pub(super) use options::AttestOptions;
-use options::{Mode, ProvenanceOptions};
-use sources::Sources;
-
-/// The prefix of build arguments that make other builders scan more than the image.
-const SCAN: &[u8] = b"BUILDKIT_SBOM_SCAN_";
-
-impl Session<'_> {
-    /// Returns the attestations for the images that were built.
-    pub(super) fn attestations(
-        &self,
-        lowered: &[(Platform, Lowered)],
-        begun: OffsetDateTime,
-    ) -> Result<Attestations> {
-        let AttestOptions { provenance, sbom } = &self.request.attest;
-        let provenance = provenance.as_ref().map(|options| -> Result<_> {
-            let redactor = redactor(self.request);
-            let invocation = options.timestamps.then(|| invocation(begun)).transpose()?;
-            let predicates = lowered.iter().map(|(_, lowered)| {
-                let invocation = invocation.clone();
-                Ok(Predicate { invocation, ..self.predicate(options, lowered, &redactor)? })
-            });
-            Ok(Provenance {
-                predicates: predicates.collect::<Result<_>>()?,
-                version: options.version,
-                inline_only: options.inline_only,
-                file_name: options.file_name.clone(),
-            })
-        });
-        let is_more_asked_for = |text: &[u8]| text.windows(SCAN.len()).any(|part| part == SCAN);
-        if sbom.is_some() && is_more_asked_for(&self.input.dockerfile.text) {
-            let message =
-                "BUILDKIT_SBOM_SCAN_STAGE and BUILDKIT_SBOM_SCAN_CONTEXT have no effect: \
-                           the SBOM is of the image alone"
-                    .to_owned();
-            self.events.send(Event::Warning { id: None, message });
-        }
-        let sbom = sbom.as_ref().map(|file_name| SbomOptions {
-            tool: concat!("kiln-", env!("CARGO_PKG_VERSION")).to_owned(),
-            file_name: file_name.clone(),
-        });
-        Ok(Attestations { provenance: provenance.transpose()?, sbom })
-    }
-
-    /// Returns the provenance of an image.
-    fn predicate(
-        &self,
-        options: &ProvenanceOptions,
-        lowered: &Lowered,
-        redactor: &Redactor,
-    ) -> Result<Predicate> {
-        let definition = lowered.definition();
-        let sources = Sources::of(&definition, self.request, &self.tools.worker)?;
-        if options.complete_materials && !sources.is_complete() {
-            bail!(
-                "provenance: complete-materials=true, but not all that came into the build has a \
-                 digest: {}",
-                sources.untold()
-            );
-        }
-        let mut request = request::request(self.request, &sources);
-        let mut has_whole_request = request::hide_credentials(&mut request, redactor);
-        let steps = match options.mode {
-            Mode::Min => {
-                has_whole_request &= !request::reduce(&mut request);
-                None
-            }
-            Mode::Max => {
-                Some(steps::steps(&definition, redactor).context("list the build's steps")?)
-            }
-        };
-        Ok(Predicate {
-            config_source: request::config_source(
-                self.request,
-                &self.input.dockerfile.name,
-                &sources,
-            ),
-            request,
-            steps,
-            builder_platform: Some(Platform::host()),
-            is_hermetic: sources.is_complete() && !sources.uses_network(),
-            has_all_dependencies: sources.is_complete(),
-            dependencies: sources.into_dependencies(),
-            builder_id: options.builder_id.clone(),
-            invocation: None,
-            vcs: vcs::of(self.request),
-            has_whole_request,
-            is_reproducible: options.reproducible,
-        })
-    }
-}
-
-/// Returns an invocation with a new ID and the build's times.
-fn invocation(begun: OffsetDateTime) -> Result<Invocation> {
-    let finished = OffsetDateTime::now_utc();
-    let (started, finished) = (begun.format(&Rfc3339)?, finished.format(&Rfc3339)?);
-    let id = Digest::of(format!("{started} {finished} {}", std::process::id()).as_bytes());
-    Ok(Invocation { id: id.hex()[..24].to_owned(), started, finished })
+/// The options that attach attestations to images.
+#[derive(Debug, Default, Args)]
+pub(crate) struct AttestArguments {
+    /// Say how the image was made: true, false, or parameters as mode=min|max (SLSA); the same as
+    /// --attest=type=provenance
+    #[arg(long, value_name = "PARAMETERS", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true")]
+    pub(crate) provenance: Option<String>,
+    /// Say what is in the image: true or false (SPDX); the same as --attest=type=sbom
+    #[arg(long, value_name = "PARAMETERS", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true")]
+    pub(crate) sbom: Option<String>,
+    /// Say something about the image: type=provenance|sbom[,…]
+    #[arg(long = "attest", value_name = "ATTESTATION")]
+    pub(crate) attests: Vec<String>,
 }

@@ -4,10 +4,10 @@ use std::process::ExitCode;
 use std::str::FromStr;
 
 use anyhow::{Result, bail};
+use kiln::{BuildSpec, Engine, Outcome, Reporter};
 use kiln_frontend::call::Report;
 
-use super::session::{Failure, Session};
-use super::{BuildRequest, Console, with_session};
+use super::{BuildRequest, Console, attend};
 use crate::progress;
 use crate::settings::Settings;
 
@@ -93,8 +93,9 @@ pub(crate) async fn call(
     settings: &Settings,
     console: Console<'_>,
 ) -> Result<ExitCode> {
-    let work = async |session: &Session<'_>| answer(session, call);
-    let answer = match with_session(&request, settings, console, None, work).await? {
+    let engine = settings.engine()?;
+    let work = async |spec, reporter| answer(&engine, spec, reporter, call).await;
+    let answer = match attend(&request, &engine, console, work).await? {
         Ok((answer, _)) => answer,
         Err(code) => return Ok(code),
     };
@@ -108,19 +109,25 @@ pub(crate) async fn call(
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn answer(session: &Session<'_>, call: Call) -> Result<Answer, Failure> {
-    match call.method {
-        Method::Build => Ok(Answer::from(String::new())),
-        Method::Targets => {
-            let targets = session.targets()?;
-            Ok(if call.is_json { targets.to_json() } else { targets.to_text() }.into())
+async fn answer(
+    engine: &Engine,
+    spec: BuildSpec,
+    reporter: Reporter,
+    call: Call,
+) -> Result<Outcome<Answer>> {
+    let is_json = call.is_json;
+    Ok(match call.method {
+        Method::Build => bail!("a build is no query"),
+        Method::Targets => engine.targets(spec, reporter).await?.map(|targets| {
+            if is_json { targets.to_json() } else { targets.to_text() }.into()
+        }),
+        Method::Outline => engine.outline(spec, reporter).await?.map(|outline| {
+            if is_json { outline.to_json() } else { outline.to_text() }.into()
+        }),
+        Method::Check => {
+            engine.check(spec, reporter).await?.map(|report| check_answer(&report, call))
         }
-        Method::Outline => {
-            let outline = session.outline()?;
-            Ok(if call.is_json { outline.to_json() } else { outline.to_text() }.into())
-        }
-        Method::Check => Ok(check_answer(&session.check()?, call)),
-    }
+    })
 }
 
 fn check_answer(report: &Report, call: Call) -> Answer {

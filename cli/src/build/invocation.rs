@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use crate::arguments::flags;
-use crate::redact;
+use kiln::redact;
 
 /// The option that opens a shell in a failed step.
 const ON_ERROR: &str = "--on-error";

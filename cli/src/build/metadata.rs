@@ -9,12 +9,12 @@ use kiln_exporter::write_file;
 use kiln_frontend::Warning;
 use serde_json::{Map, Value, json};
 
-use super::{BuildDetails, Built};
+use super::Finished;
 
 /// The environment variable that adds warnings, as for buildx.
 const WARNINGS: &str = "BUILDX_METADATA_WARNINGS";
 
-impl Built {
+impl Finished {
     /// Writes the build's metadata as JSON. The file is replaced atomically.
     pub(crate) fn write_metadata(&self, path: &Path) -> Result<()> {
         let asked = std::env::var(WARNINGS).unwrap_or_default();
@@ -25,7 +25,7 @@ impl Built {
     }
 
     fn metadata(&self, with_warnings: bool) -> Value {
-        let (exported, aside) = (&self.exported, &self.aside);
+        let exported = &self.built.exported;
         let mut metadata = Map::new();
         let mut put = |key: &str, value: Option<Value>| {
             if let Some(value) = value {
@@ -33,22 +33,22 @@ impl Built {
             }
         };
         // The reference's parts are builder, node and build. kiln has one builder with one node.
-        put("buildx.build.ref", aside.id.as_ref().map(|id| format!("kiln/kiln/{id}").into()));
+        put("buildx.build.ref", self.id.as_ref().map(|id| format!("kiln/kiln/{id}").into()));
         put("containerimage.config.digest", exported.config.map(|it| it.to_string().into()));
         put("containerimage.descriptor", exported.descriptor.clone());
         put("containerimage.digest", exported.manifest.map(|it| it.to_string().into()));
         let names = (!exported.names.is_empty()).then(|| exported.names.join(",").into());
         put("image.name", names);
-        if with_warnings && !aside.warnings.is_empty() {
-            put("buildx.build.warnings", Some(warnings(aside)));
+        if with_warnings && !self.warnings.is_empty() {
+            put("buildx.build.warnings", Some(warnings(self)));
         }
         Value::Object(metadata)
     }
 }
 
 /// Returns the findings of the build checks in the format of BuildKit's client.
-fn warnings(aside: &BuildDetails) -> Value {
-    let dockerfile = &aside.dockerfile;
+fn warnings(finished: &Finished) -> Value {
+    let dockerfile = &finished.dockerfile;
     let source = json!({
         "filename": dockerfile.name,
         "data": STANDARD.encode(&dockerfile.text),
@@ -68,11 +68,13 @@ fn warnings(aside: &BuildDetails) -> Value {
             "range": range.collect::<Vec<_>>(),
         })
     };
-    aside.warnings.iter().map(one).collect()
+    finished.warnings.iter().map(one).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use kiln::Built;
+    use kiln::build::files::Dockerfile;
     use kiln_exporter::Exported;
 
     use super::*;
@@ -94,13 +96,13 @@ mod tests {
             message: "wrong".to_owned(),
             spans: vec![kiln_frontend::Span::line(3)],
         };
-        let aside = BuildDetails {
+        let finished = Finished {
+            built: Built { exported, steps: 0, cached: 0 },
             warnings: vec![warning],
-            dockerfile: super::super::Dockerfile::default(),
+            dockerfile: Dockerfile::default(),
             id: Some("abc".to_owned()),
         };
-        let built = Built { exported, aside };
-        let metadata = built.metadata(false);
+        let metadata = finished.metadata(false);
         assert_eq!(
             metadata,
             json!({
@@ -111,7 +113,7 @@ mod tests {
                 "image.name": "docker.io/library/a:1,h:5/b:2",
             })
         );
-        let warnings = &built.metadata(true)["buildx.build.warnings"];
+        let warnings = &finished.metadata(true)["buildx.build.warnings"];
         assert_eq!(warnings[0]["short"], STANDARD.encode("Rule: wrong"));
         assert_eq!(warnings[0]["range"][0]["end"]["line"], 3);
     }

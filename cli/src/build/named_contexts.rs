@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::places::{ContextPlace, context_directory, is_ssh, remote};
-use super::request::CONTEXT_NAME;
+use kiln::build::spec::{CONTEXT_NAME, ContextPlace};
+
+use super::places::{context_directory, is_ssh, remote};
 
 /// Named contexts, sorted by kind.
 #[derive(Debug, Default)]

@@ -5,15 +5,16 @@
 //! build, which has failed and is recorded as failed.
 
 use std::io::IsTerminal;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+use kiln::Failure;
+use kiln::build::spec::ContextPlace;
 use kiln_sandbox::{Input, Io};
 use kiln_solver::{SolveError, StepError};
 use kiln_worker::FailedStep;
 
-use super::places::{ContextPlace, DockerfilePlace};
-use super::session::Failure;
 use crate::container::{OutputForwarder, Signals, Terminal, attend, standard_input};
 use crate::printer::Printer;
 
@@ -31,10 +32,9 @@ pub(crate) enum OnError {
 pub(super) fn check(
     on_error: OnError,
     context: &ContextPlace,
-    dockerfile: &DockerfilePlace,
+    dockerfile: Option<&Path>,
 ) -> Result<()> {
-    let reads_input = matches!(context, ContextPlace::StandardInput)
-        || matches!(dockerfile, DockerfilePlace::StandardInput);
+    let reads_input = context.is_stream() || dockerfile == Some(Path::new("-"));
     if on_error == OnError::Shell && reads_input {
         bail!("--on-error=shell needs standard input, and the build reads it as well");
     }
@@ -77,15 +77,17 @@ async fn shell(step: &FailedStep, printer: &Printer) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use kiln::build::spec::ContextStream;
+
     use super::*;
 
     #[test]
     fn standard_input_has_one_reader() {
-        let (file, input) = (DockerfilePlace::Context, ContextPlace::StandardInput);
-        assert!(check(OnError::Shell, &input, &file).is_err());
-        assert!(check(OnError::Fail, &input, &file).is_ok());
+        let input = ContextPlace::Stream(ContextStream::new(std::io::empty()));
+        assert!(check(OnError::Shell, &input, None).is_err());
+        assert!(check(OnError::Fail, &input, None).is_ok());
         let directory = ContextPlace::Directory("/".into());
-        assert!(check(OnError::Shell, &directory, &DockerfilePlace::StandardInput).is_err());
-        assert!(check(OnError::Shell, &directory, &file).is_ok());
+        assert!(check(OnError::Shell, &directory, Some(Path::new("-"))).is_err());
+        assert!(check(OnError::Shell, &directory, Some(Path::new("file"))).is_ok());
     }
 }

@@ -4,44 +4,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::files::TEXT_LIMIT;
+use kiln::build::files::{TEXT_LIMIT, read_text};
+use kiln::build::spec::{ContextPlace, ContextStream, DockerfilePlace};
+
 use crate::once::Sources;
-
-/// The location of the main context.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum ContextPlace {
-    /// The path of a local directory.
-    Directory(PathBuf),
-    /// Standard input, which holds an archive or a Dockerfile without a context.
-    StandardInput,
-    /// The address of a repository or a file.
-    Remote(String),
-}
-
-/// The location of a Dockerfile.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum DockerfilePlace {
-    /// In the context, under its default name.
-    Context,
-    /// At a path that the user names.
-    Path(PathBuf),
-    /// On standard input.
-    StandardInput,
-    /// At a URL.
-    Remote(String),
-    /// Contents that were read already, because the location is remote or can be read only once.
-    Text {
-        /// The name of the location.
-        name: String,
-        /// The contents.
-        text: Vec<u8>,
-    },
-}
 
 /// Returns the location of the main context.
 pub(super) fn context_place(path: &Path) -> Result<ContextPlace> {
     if path.as_os_str() == "-" {
-        return Ok(ContextPlace::StandardInput);
+        return Ok(ContextPlace::Stream(ContextStream::new(std::io::stdin())));
     }
     let text = path.to_string_lossy();
     match remote(&text) {
@@ -56,19 +27,19 @@ pub(super) fn dockerfile_place(
     context: &ContextPlace,
     sources: &mut Sources,
 ) -> Result<DockerfilePlace> {
-    let place = match file {
-        None => DockerfilePlace::Context,
-        Some(path) if path.as_os_str() == "-" => DockerfilePlace::StandardInput,
-        Some(path) => match (sources.read(&path, TEXT_LIMIT)?, path.to_str()) {
-            (Some(text), _) => DockerfilePlace::Text { name: path.display().to_string(), text },
-            (None, Some(url)) if is_url(url) => DockerfilePlace::Remote(url.to_owned()),
-            (None, _) => DockerfilePlace::Path(path),
-        },
-    };
-    if *context == ContextPlace::StandardInput && place == DockerfilePlace::StandardInput {
-        bail!("invalid argument: can't use stdin for both build context and dockerfile");
+    let Some(path) = file else { return Ok(DockerfilePlace::Context) };
+    let name = path.display().to_string();
+    if path.as_os_str() == "-" {
+        if context.is_stream() {
+            bail!("invalid argument: can't use stdin for both build context and dockerfile");
+        }
+        return Ok(DockerfilePlace::Text { name, text: read_text(std::io::stdin().lock())? });
     }
-    Ok(place)
+    Ok(match (sources.read(&path, TEXT_LIMIT)?, path.to_str()) {
+        (Some(text), _) => DockerfilePlace::Text { name, text },
+        (None, Some(url)) if is_url(url) => DockerfilePlace::Remote(url.to_owned()),
+        (None, _) => DockerfilePlace::Path(path),
+    })
 }
 
 /// Returns `true` if the user names the Dockerfile by a URL.

@@ -6,9 +6,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-/// The ID of the agent for mounts and repositories that name none.
-pub(super) const DEFAULT: &str = "default";
-
 /// Parses the values of `--ssh` and returns the agents' sockets by ID.
 pub(super) fn agents(texts: &[String]) -> Result<BTreeMap<String, PathBuf>> {
     let own = std::env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty()).map(PathBuf::from);

@@ -293,8 +293,7 @@ pub(crate) async fn run(
     let (iidfile, metadata_file) = (arguments.iidfile.clone(), arguments.metadata_file.clone());
     let dump = arguments.dump_llb.clone();
     let call = if arguments.check { Call::CHECK } else { arguments.call };
-    let mut request = BuildRequest::resolve(arguments)?;
-    request.fetch_dockerfile(settings).await?;
+    let mut request = BuildRequest::resolve(arguments, printer)?;
     let console = Console { mode: progress, printer };
     if call != Call::BUILD {
         return Box::pin(build::call(request, call, settings, console)).await;
@@ -303,14 +302,14 @@ pub(crate) async fn run(
         return Box::pin(dump_graphs(&path, request, settings, console)).await;
     }
     request.find_engines(settings).await?;
-    let built = match Box::pin(build::build(request, settings, console)).await? {
-        Ok(built) => built,
+    let finished = match Box::pin(build::build(request, settings, console)).await? {
+        Ok(finished) => finished,
         Err(code) => return Ok(code),
     };
     if let Some(path) = &metadata_file {
-        built.write_metadata(path)?;
+        finished.write_metadata(path)?;
     }
-    let Some(id) = built.exported.image_id else { return Ok(ExitCode::SUCCESS) };
+    let Some(id) = finished.built.exported.image_id else { return Ok(ExitCode::SUCCESS) };
     if let Some(path) = &iidfile {
         write_file(path, id.to_string().as_bytes()).context("write the image ID")?;
     }
@@ -327,7 +326,7 @@ async fn dump_graphs(
     settings: &Settings,
     console: Console<'_>,
 ) -> Result<ExitCode> {
-    let platforms = request.platforms().to_vec();
+    let platforms = request.spec.platforms.clone();
     if platforms.len() > 1 && path.as_os_str() == "-" {
         bail!(
             "{} platforms have a graph each, and standard output holds one: name a file, or one \
@@ -335,7 +334,7 @@ async fn dump_graphs(
             platforms.len()
         );
     }
-    let graphs = match Box::pin(build::graphs(request, settings, console)).await? {
+    let graphs = match Box::pin(build::graphs(&request, settings, console)).await? {
         Ok(graphs) => graphs,
         Err(code) => return Ok(code),
     };

@@ -7,7 +7,9 @@ use clap::{Args, ValueEnum};
 
 use super::sync;
 use crate::build::parse_platform;
-use crate::diff::{Finder, compare, render};
+use kiln::diff::{Finder, compare};
+
+use crate::diff::render;
 use crate::printer::Printer;
 use crate::settings::Settings;
 
@@ -64,16 +66,16 @@ pub(crate) async fn run(
 /// Prints the differences between two images. Returns `true` if they differ.
 async fn differ(arguments: &DiffArguments, settings: &Settings, printer: &Printer) -> Result<bool> {
     let platform = arguments.platform.as_deref().map(parse_platform).transpose()?;
-    let store = settings.store()?;
-    let finder = Finder::new(settings, store.clone(), platform);
+    let engine = settings.engine()?;
+    let finder = Finder::new(&engine, platform);
     let (a, b) = (finder.find(&arguments.a).await?, finder.find(&arguments.b).await?);
-    let (limits, kept) = (settings.archive_limits, store.clone());
-    let work = move || compare(&a, &b, &kept, limits);
+    let (limits, store) = (engine.archive_limits(), engine.store().clone());
+    let work = move || compare(&a, &b, &store, limits);
     let report = tokio::task::spawn_blocking(work).await.context("compare")??;
     match arguments.format {
         Format::Text => printer.raw(&render(&report)),
         Format::Json => printer.line(serde_json::to_string_pretty(&report)?),
     }
-    sync::start(&store)?;
+    sync::start(engine.store())?;
     Ok(!report.identical)
 }

@@ -10,8 +10,8 @@ use time::OffsetDateTime;
 
 use crate::build::parse_platform;
 use crate::format::{Field, Listing};
-use crate::image::named::nanoseconds;
-use crate::image::{self, StoredImage, Wanted};
+use kiln::image::named::nanoseconds;
+use kiln::image::{self, StoredImage, Wanted};
 use crate::printer::{Printer, human_age, human_size};
 use crate::progress::clean_text;
 use crate::settings::Settings;

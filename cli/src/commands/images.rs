@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use crate::format::{Field, Listing};
 use crate::image::filter::{Filters, OF_LISTS};
-use crate::image::named::{NamedImage, is_tagged, named, repository};
+use kiln::image::named::{NamedImage, is_tagged, named, repository};
 use crate::printer::{Printer, human_age, human_size};
 use crate::settings::Settings;
 

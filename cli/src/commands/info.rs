@@ -10,9 +10,8 @@ use kiln_store::Store;
 use serde_json::{Value, json};
 
 use super::version::{VERSION, kernel, show};
-use crate::image::named::named;
+use kiln::image::named::named;
 use crate::printer::{Printer, human_size};
-use crate::rootless;
 use crate::settings::Settings;
 
 /// Show what kiln works with on this machine
@@ -95,7 +94,7 @@ fn document(settings: &Settings) -> Result<Value> {
 
 /// Returns the snapshotter's name, and the reason if overlayfs doesn't work.
 fn snapshotter(store: &Store) -> Result<(&'static str, Option<String>)> {
-    if !rootless::is_privileged() {
+    if !kiln::engine::is_privileged() {
         let reason = "nothing can be mounted without root or a user namespace".to_owned();
         return Ok(("unknown", Some(reason)));
     }

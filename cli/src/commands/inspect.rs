@@ -7,9 +7,9 @@ use clap::{Args, ValueEnum};
 
 use crate::build::parse_platform;
 use crate::format::{Document, inspect};
-use crate::image::Wanted;
+use kiln::image::Wanted;
 use crate::image::description::describe;
-use crate::image::named::find_named;
+use kiln::image::named::find_named;
 use crate::printer::Printer;
 use crate::settings::Settings;
 

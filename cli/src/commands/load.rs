@@ -13,7 +13,7 @@ use kiln_worker::load::{LoadOptions, LoadedImage, load};
 use time::OffsetDateTime;
 
 use super::sync;
-use crate::image::{self, Wanted};
+use kiln::image::{self, Wanted};
 use crate::printer::Printer;
 use crate::settings::Settings;
 

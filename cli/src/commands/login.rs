@@ -9,7 +9,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use kiln_registry::{Credential, CredentialPlace, Credentials, registry_of};
 
-use crate::printer::{Printer, causes};
+use kiln::chain::causes;
+
+use crate::printer::Printer;
 use crate::settings::Settings;
 
 /// The most bytes of a password on standard input.

@@ -8,9 +8,9 @@ use clap::{Args, Subcommand};
 use kiln_registry::Client;
 use serde_json::{Value, json};
 
-use crate::format::Json;
+use kiln::json::Json;
 use crate::printer::Printer;
-use crate::remote_image::{Entry, RemoteImage, parse_reference};
+use kiln::remote_image::{Entry, RemoteImage, parse_reference};
 use crate::settings::Settings;
 
 #[derive(Debug, Args)]

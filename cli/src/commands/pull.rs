@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 
 use super::build::ProgressMode;
 use super::sync;
-use crate::build::Step;
+use kiln::build::step::Step;
 use crate::printer::Printer;
 use crate::progress::{self, Work};
 use crate::settings::Settings;

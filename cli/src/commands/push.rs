@@ -18,8 +18,8 @@ use kiln_worker::{Blobs, ImageResolver, ImageResolverOptions, PullPolicy};
 use tokio::runtime::Handle;
 
 use super::build::ProgressMode;
-use crate::build::Step;
-use crate::image::did_you_mean;
+use kiln::build::step::Step;
+use kiln::image::did_you_mean;
 use crate::printer::Printer;
 use crate::progress;
 use crate::settings::Settings;

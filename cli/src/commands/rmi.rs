@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 
-use crate::image::removal::{Removal, Removed};
+use kiln::image::removal::{Removal, Removed};
 use crate::printer::Printer;
 use crate::settings::Settings;
 

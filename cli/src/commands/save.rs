@@ -16,9 +16,11 @@ use kiln_worker::{Blobs, ImageResolver, ImageResolverOptions, PullPolicy};
 use tokio::runtime::Handle;
 
 use super::build::ProgressMode;
-use crate::build::{Step, parse_platform};
-use crate::image::named::is_tagged;
-use crate::image::{StoredImage, Wanted, find_rows, no_such_image};
+use kiln::build::step::Step;
+
+use crate::build::parse_platform;
+use kiln::image::named::is_tagged;
+use kiln::image::{StoredImage, Wanted, find_rows, no_such_image};
 use crate::printer::Printer;
 use crate::progress::{self, Work};
 use crate::settings::Settings;

@@ -8,7 +8,7 @@ use kiln_oci::Reference;
 use kiln_store::ImageRow;
 use time::OffsetDateTime;
 
-use crate::image::{find_rows, no_such_image};
+use kiln::image::{find_rows, no_such_image};
 use crate::printer::Printer;
 use crate::settings::Settings;
 

@@ -7,7 +7,9 @@ use clap::Args;
 use kiln_oci::Platform;
 use serde_json::{Value, json};
 
-use crate::format::{Document, Json};
+use kiln::json::Json;
+
+use crate::format::Document;
 use crate::printer::Printer;
 
 /// Show kiln's version

@@ -12,10 +12,12 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use super::Failure;
-use crate::build::{Step, parse_platform};
+use kiln::build::step::Step;
+
+use crate::build::parse_platform;
 use crate::commands::build::ProgressMode;
 use crate::commands::run::{Pull, RunArguments};
-use crate::image::{StoredImage, Wanted, did_you_mean, find_rows};
+use kiln::image::{StoredImage, Wanted, did_you_mean, find_rows};
 use crate::printer::Printer;
 use crate::progress::{self, Work};
 

@@ -76,7 +76,7 @@ impl Plan {
                 Kind::None
             }
             asked => {
-                let bridge = settings.bridge()?;
+                let bridge = settings.options().bridge()?;
                 bridge.expect_step();
                 bridge.prepare();
                 Kind::Bridge { bridge, required: asked.is_some() || publishes }
@@ -89,7 +89,7 @@ impl Plan {
             exposed,
             names: arguments.names.clone(),
             hosts: hosts.collect::<Result<_>>()?,
-            resolv_conf: settings.resolv_conf()?,
+            resolv_conf: settings.options().resolv_conf()?,
         })
     }
 

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use super::json::Json;
+use kiln::json::Json;
 use super::template::{Data, Template};
 
 /// A document that can be printed as JSON or through a template.

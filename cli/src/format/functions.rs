@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gotmpl::{FuncMap, TemplateError, Value};
 
-use super::json::Json;
+use kiln::json::Json;
 use super::template::Written;
 
 type Answer = Result<Value, TemplateError>;

@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow};
 use gotmpl::{FuncMap, MissingKey, TemplateError, Value};
 
 use super::functions;
-use super::json::Json;
+use kiln::json::Json;
 
 /// The maps with arbitrary keys. A missing key yields no value instead of an error.
 const FREE: &[&str] = &["Annotations", "ExposedPorts", "Labels", "Volumes", "annotations"];
@@ -123,7 +123,7 @@ impl Data {
         let json = Json::Object(members.collect()).compact();
         let map = Arc::new(fields);
         let mut written = Written::default();
-        written.maps.insert(address(&map), super::json::escape_html(&json));
+        written.maps.insert(address(&map), kiln::json::escape_html(&json));
         Self { value: Value::Map(map), written: Arc::new(written) }
     }
 

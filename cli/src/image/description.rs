@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::named::NamedImage;
+use kiln::image::named::NamedImage;
 use crate::format::Document;
 
 /// The output of `docker image inspect`.

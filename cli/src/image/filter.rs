@@ -5,8 +5,8 @@ use kiln_oci::Reference;
 use kiln_store::Store;
 use kiln_tree::wildcard;
 
-use super::Wanted;
-use super::named::{NamedImage, find_named, is_tagged, repository};
+use kiln::image::Wanted;
+use kiln::image::named::{NamedImage, find_named, is_tagged, repository};
 use crate::arguments::flags::truth;
 use crate::until;
 

@@ -4,10 +4,11 @@ use kiln_sandbox::SandboxError;
 use kiln_solver::{SolveError, StepError};
 
 use super::text::{clean, clean_text};
-use crate::build::{Dockerfile, Failure};
-use crate::hints;
+use kiln::Failure;
+use kiln::build::files::Dockerfile;
+use kiln::hints;
 use crate::printer::Printer;
-use crate::redact;
+use kiln::redact;
 use crate::rootless;
 
 /// The most lines of a failed step's output in the report.
@@ -160,6 +161,6 @@ Dockerfile:3
     fn causes_are_told_once() {
         let inner = std::io::Error::other("no space");
         let error = StepError::other(anyhow::Error::new(inner).context("write x"));
-        assert_eq!(crate::printer::causes(&error), "write x: no space");
+        assert_eq!(kiln::chain::causes(&error), "write x: no space");
     }
 }

@@ -19,7 +19,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::build::Dockerfile;
+use kiln::build::files::Dockerfile;
 
 /// The severity of all warnings, as in BuildKit.
 const LEVEL: u32 = 1;

@@ -5,12 +5,12 @@ use std::time::Duration;
 use kiln_exporter::{Destination, Output, OutputKind};
 
 use super::steps::seconds;
-use crate::build::Done;
+use kiln::Built;
 use crate::printer::{Printer, human_size};
 
 /// Prints the number of steps and of cached steps, the duration, and the results with their
 /// locations.
-pub(crate) fn summary(printer: &Printer, done: &Done, outputs: &[Output], elapsed: Duration) {
+pub(crate) fn summary(printer: &Printer, done: &Built, outputs: &[Output], elapsed: Duration) {
     let steps = if done.steps == 1 { "step" } else { "steps" };
     let cached = match done.cached {
         0 => String::new(),

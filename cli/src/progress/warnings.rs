@@ -4,7 +4,7 @@ use kiln_frontend::Warning;
 use kiln_frontend::error::render_warning;
 
 use super::text::clean_text;
-use crate::build::Dockerfile;
+use kiln::build::files::Dockerfile;
 use crate::printer::Printer;
 
 /// Prints warnings with their lines of the Dockerfile, below their number.

@@ -7,8 +7,8 @@ use clap::Args;
 use kiln_store::Store;
 
 use super::Format;
-use crate::explain;
-use crate::history::{self, BuildRecord};
+use kiln::explain;
+use kiln::records::{self, BuildRecord};
 use crate::printer::Printer;
 
 #[derive(Debug, Args)]
@@ -31,12 +31,12 @@ pub(super) fn run(
     printer: &Printer,
 ) -> Result<ExitCode> {
     let builds = store.builds();
-    let row = history::find(&builds, &arguments.build)?;
+    let row = records::find(&builds, &arguments.build)?;
     let record = BuildRecord::of(&row)?;
     let explanation = match &arguments.other {
         None => explain::of_build(store, &row, &record)?,
         Some(other) => {
-            let other = history::find(&builds, other)?;
+            let other = records::find(&builds, other)?;
             let other_record = BuildRecord::of(&other)?;
             explain::between(store, &row, &record, &other, &other_record)?
         }

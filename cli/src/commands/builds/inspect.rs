@@ -10,7 +10,7 @@ use kiln_store::{BuildRow, Builds};
 use serde_json::{Value, json};
 
 use super::{Format, duration, timestamp};
-use crate::history::{self, BuildRecord, StepRecord};
+use kiln::records::{self, BuildRecord, StepRecord};
 use crate::printer::{Printer, human_duration, human_size};
 use crate::progress::clean_text;
 
@@ -29,7 +29,7 @@ pub(super) fn run(
     builds: &Builds,
     printer: &Printer,
 ) -> Result<ExitCode> {
-    let row = history::find(builds, &arguments.build)?;
+    let row = records::find(builds, &arguments.build)?;
     let record = BuildRecord::of(&row)?;
     if arguments.format == Format::Json {
         printer.line(serde_json::to_string_pretty(&object(&row, &record)?)?);

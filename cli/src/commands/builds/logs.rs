@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use kiln_store::{BuildLog, Builds, LogRecord};
 
-use crate::history::{self, BuildRecord, StepRecord};
+use kiln::records::{self, BuildRecord, StepRecord};
 use crate::printer::Printer;
 use crate::progress::{Lines, clean_text};
 
@@ -31,7 +31,7 @@ pub(super) fn run(
     builds: &Builds,
     printer: &Printer,
 ) -> Result<ExitCode> {
-    let row = history::find(builds, &arguments.build)?;
+    let row = records::find(builds, &arguments.build)?;
     let record = BuildRecord::of(&row)?;
     let step = arguments.step.as_deref().map(|text| record.step(text)).transpose()?;
     let log = builds.read_log(&row.id)?;

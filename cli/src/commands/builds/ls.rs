@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::{Format, duration, timestamp};
-use crate::history::BuildRecord;
+use kiln::records::BuildRecord;
 use crate::printer::{Printer, human_age, human_duration, table};
 use crate::progress::clean_text;
 

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use kiln_store::{BuildRow, BuildStatus, Builds};
 
-use crate::history;
+use kiln::records;
 use crate::printer::Printer;
 
 #[derive(Debug, Args)]
@@ -27,7 +27,7 @@ pub(super) fn run(arguments: &RmArguments, builds: &Builds, printer: &Printer) -
         return Ok(ExitCode::SUCCESS);
     }
     // All builds are resolved before the first is removed: a removal changes the meaning of `^1`.
-    let found: Vec<_> = arguments.builds.iter().map(|text| history::find(builds, text)).collect();
+    let found: Vec<_> = arguments.builds.iter().map(|text| records::find(builds, text)).collect();
     let mut code = ExitCode::SUCCESS;
     for row in found {
         if let Err(error) = row.and_then(|row| remove(builds, &row, printer)) {

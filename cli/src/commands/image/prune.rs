@@ -11,8 +11,8 @@ use kiln_store::Store;
 use crate::commands::rmi::report;
 use crate::confirm::confirm;
 use crate::image::filter::{Filters, OF_PRUNING};
-use crate::image::named::{NamedImage, is_tagged};
-use crate::image::removal::{Removal, Removed};
+use kiln::image::named::{NamedImage, is_tagged};
+use kiln::image::removal::{Removal, Removed};
 use crate::printer::{Printer, human_size};
 use crate::settings::Settings;
 

@@ -7,11 +7,13 @@ use anyhow::Result;
 use clap::Args;
 use kiln_registry::Client;
 
-use crate::format::{Columns, Document, Json};
+use kiln::json::Json;
+
+use crate::format::{Columns, Document};
 use crate::printer::Printer;
 use crate::progress::clean_text;
-use crate::remote_image::attestation::{Kind, REFERENCE_TYPE, statements};
-use crate::remote_image::{Entry, RemoteImage, parse_reference};
+use kiln::remote_image::attestation::{Kind, REFERENCE_TYPE, statements};
+use kiln::remote_image::{Entry, RemoteImage, parse_reference};
 use crate::settings::Settings;
 
 #[derive(Debug, Args)]

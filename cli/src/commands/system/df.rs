@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use crate::format::{Field, Listing};
-use crate::image::named::{NamedImage, is_tagged, named, repository};
+use kiln::image::named::{NamedImage, is_tagged, named, repository};
 use crate::printer::{Printer, human_age, human_size, table};
 use crate::progress::clean_text;
 use crate::settings::Settings;

@@ -1,0 +1,166 @@
+//! A build: reads the input, lowers it to graphs, solves them, and exports the result.
+
+pub mod attest;
+pub mod files;
+pub mod spec;
+pub mod step;
+
+mod ahead;
+mod cache_export;
+mod caches;
+mod context;
+mod export;
+mod images;
+mod lowering;
+mod packer;
+mod record;
+mod session;
+mod source_time;
+mod tools;
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use anyhow::Result;
+use kiln_frontend::Warning;
+use kiln_frontend::call::{Outline, Report, Targets};
+use kiln_llb::Definition;
+
+pub use session::{Built, Failure};
+
+use crate::engine::Engine;
+use crate::records::{Recorded, Recording};
+use crate::reporter::{Reporter, spool};
+use context::Input;
+use files::Dockerfile;
+use lowering::options;
+use session::Session;
+use spec::BuildSpec;
+use tools::{Reporting, Tools};
+
+/// The end of a build or of a query about a Dockerfile.
+#[derive(Debug)]
+pub struct Outcome<T> {
+    /// The result, or the reason for the failure.
+    pub result: Result<T, Failure>,
+    /// The findings of the build checks.
+    pub warnings: Vec<Warning>,
+    /// The Dockerfile of the findings. `None` if it couldn't be read.
+    pub dockerfile: Option<Dockerfile>,
+    /// The build's record, or the reason why it couldn't be written. `None` for a query.
+    pub record: Option<Result<Recorded>>,
+}
+
+impl<T> Outcome<T> {
+    /// Converts a successful result.
+    pub fn map<U>(self, convert: impl FnOnce(T) -> U) -> Outcome<U> {
+        let Self { result, warnings, dockerfile, record } = self;
+        Outcome { result: result.map(convert), warnings, dockerfile, record }
+    }
+}
+
+impl Engine {
+    /// Builds the images of a request and writes its outputs. The store keeps a record of the
+    /// build.
+    ///
+    /// # Errors
+    /// Fails if the context or the Dockerfile can't be read. Later failures are in the outcome.
+    pub async fn build(&self, spec: BuildSpec, reporter: Reporter) -> Result<Outcome<Built>> {
+        let work = async |session: &Session<'_>| session.run().await;
+        self.with_session(spec, reporter, Some(|built| built), work).await
+    }
+
+    /// Creates the build graph of each platform without building.
+    ///
+    /// # Errors
+    /// Fails if the context or the Dockerfile can't be read.
+    pub async fn graphs(
+        &self,
+        spec: BuildSpec,
+        reporter: Reporter,
+    ) -> Result<Outcome<Vec<Definition>>> {
+        self.with_session(spec, reporter, None, async |session| session.graphs()).await
+    }
+
+    /// Runs the build checks.
+    ///
+    /// # Errors
+    /// Fails if the context or the Dockerfile can't be read.
+    pub async fn check(&self, spec: BuildSpec, reporter: Reporter) -> Result<Outcome<Report>> {
+        self.with_session(spec, reporter, None, async |session| session.check()).await
+    }
+
+    /// Returns the arguments, secrets and agents that a build accepts.
+    ///
+    /// # Errors
+    /// Fails if the context or the Dockerfile can't be read.
+    pub async fn outline(&self, spec: BuildSpec, reporter: Reporter) -> Result<Outcome<Outline>> {
+        self.with_session(spec, reporter, None, async |session| session.outline()).await
+    }
+
+    /// Lists the stages of a Dockerfile.
+    ///
+    /// # Errors
+    /// Fails if the context or the Dockerfile can't be read.
+    pub async fn targets(&self, spec: BuildSpec, reporter: Reporter) -> Result<Outcome<Targets>> {
+        self.with_session(spec, reporter, None, async |session| session.targets()).await
+    }
+
+    /// Runs `work` with the input of a build. If `built` is given, it extracts the build from the
+    /// result, and the store records it.
+    async fn with_session<T>(
+        &self,
+        mut spec: BuildSpec,
+        reporter: Reporter,
+        built: Option<fn(&T) -> &Built>,
+        work: impl AsyncFnOnce(&Session<'_>) -> Result<T, Failure>,
+    ) -> Result<Outcome<T>> {
+        spec.fetch_dockerfile(&self.options.registries).await?;
+        let input = tokio::task::block_in_place(|| Input::local(&spec, &self.store))?;
+        let directory = input.as_ref().and_then(|input| input.directory.as_deref());
+        let redactor = Arc::new(record::redactor(&spec));
+        let Reporter { events, cancel } = reporter;
+        let events = events.with_log_limits(spec.log_limits);
+        let (events, recording) = match built {
+            None => (events, None),
+            Some(_) => {
+                let (events, recorded) = events.with_receiver(spool(&self.store));
+                let record = record::record(&spec, &redactor);
+                let redactor = Arc::clone(&redactor);
+                (events, Some(Recording::begin(&self.store, record, redactor, recorded)?))
+            }
+        };
+        let tools = Tools::new(self, &spec, redactor, directory)?;
+        let reporting = Reporting { events: &events, cancel: &cancel };
+        let input = match input {
+            Some(input) => Ok(input),
+            None => Input::fetch(&spec, options(&spec), &tools, reporting).await,
+        };
+        let (result, warnings, dockerfile) = match input {
+            Ok(input) => {
+                let warnings = RefCell::default();
+                let (files, tools) = (&input, &tools);
+                let cancel = cancel.clone();
+                let session =
+                    Session { request: &spec, input: files, tools, events, cancel, warnings };
+                let result = work(&session).await;
+                (result, session.warnings.take(), Some(input.dockerfile))
+            }
+            Err(error) => {
+                drop(events);
+                (Err(Failure::Other(error)), Vec::new(), None)
+            }
+        };
+        let record = match recording {
+            None => None,
+            Some(recording) => {
+                let outcome = result.as_ref().map(|value| built.map(|built| built(value)));
+                let findings = warnings.iter();
+                let findings = findings.map(|it| format!("{}: {}", it.rule, it.message)).collect();
+                let ending = record::ending(outcome, cancel.is_cancelled(), findings);
+                Some(recording.finish(ending).await)
+            }
+        };
+        Ok(Outcome { result, warnings, dockerfile, record })
+    }
+}

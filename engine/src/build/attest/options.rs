@@ -1,0 +1,265 @@
+//! `--attest`, and its short forms `--provenance` and `--sbom`.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail};
+use kiln_exporter::attest::SlsaVersion;
+use kiln_exporter::{Attestations, Output, csv_fields};
+
+const PROVENANCE: &str = "provenance";
+const SBOM: &str = "sbom";
+
+/// The attestations to attach to images.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AttestOptions {
+    /// The options of the provenance; `None` for no provenance.
+    pub(super) provenance: Option<ProvenanceOptions>,
+    /// The name of the file with the bill of materials in outputs of files; `None` for no bill.
+    pub(super) sbom: Option<String>,
+}
+
+/// The amount of detail in the provenance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Without the values of arguments, and without steps.
+    Min,
+    /// Everything except credentials.
+    Max,
+}
+
+/// The options of the provenance.
+#[expect(clippy::struct_excessive_bools, reason = "each is a parameter of its own")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ProvenanceOptions {
+    pub(super) mode: Mode,
+    pub(super) builder_id: String,
+    pub(super) version: SlsaVersion,
+    pub(super) file_name: String,
+    pub(super) reproducible: bool,
+    pub(super) inline_only: bool,
+    /// `true` if the provenance holds the build's ID and times.
+    pub(super) timestamps: bool,
+    /// `true` if the build fails when a material has no digest.
+    pub(super) complete_materials: bool,
+}
+
+impl AttestOptions {
+    /// Parses the values of buildx's options `--attest`, `--provenance` and `--sbom`.
+    ///
+    /// # Errors
+    /// Fails if a value is invalid, or if an attestation is requested twice.
+    pub fn parse(attests: &[String], provenance: Option<&str>, sbom: Option<&str>) -> Result<Self> {
+        let mut options = Self::default();
+        let mut seen = Vec::new();
+        let short = [(PROVENANCE, provenance), (SBOM, sbom)];
+        let short =
+            short.into_iter().filter_map(|(kind, text)| Some((kind, canonical(kind, text?))));
+        let typed = attests.iter().map(|text| ("attest", text.clone())).chain(short);
+        for (flag, text) in typed {
+            let kind = options.add(&text).with_context(|| format!("invalid --{flag}"))?;
+            if seen.contains(&kind) {
+                bail!("attestations of type {kind} are asked for twice");
+            }
+            seen.push(kind);
+        }
+        Ok(options)
+    }
+
+    /// Rejects outputs that can't hold the attestations, before the build begins.
+    ///
+    /// # Errors
+    /// Fails for such an output.
+    pub fn check(&self, outputs: &[Output]) -> Result<()> {
+        let is_inline = self.provenance.as_ref().is_none_or(|it| it.inline_only);
+        let is_asked_for = self.sbom.is_some() || !is_inline;
+        Ok(Attestations::check_outputs(is_asked_for, outputs)?)
+    }
+
+    /// Adds `type=TYPE,…` to the options and returns the type.
+    fn add(&mut self, text: &str) -> Result<String> {
+        let mut keys = Keys::read(text)?;
+        let kind = keys.take("type").context("type is required: provenance or sbom")?;
+        let is_disabled = keys.flag("disabled")?;
+        match kind.as_str() {
+            PROVENANCE => {
+                let options = keys.provenance()?;
+                self.provenance = (!is_disabled).then_some(options);
+            }
+            SBOM => {
+                if let Some(generator) = keys.take("generator") {
+                    bail!(
+                        "generator={generator}: there are no generator images here: kiln reads the \
+                         package databases of dpkg, apk, rpm, pip, npm and cargo-auditable itself"
+                    );
+                }
+                let file_name = keys.file_name("sbom.spdx.json")?;
+                self.sbom = (!is_disabled).then_some(file_name);
+            }
+            other => bail!("unknown type {other:?}: provenance or sbom"),
+        }
+        keys.nothing_left(&kind)?;
+        Ok(kind)
+    }
+}
+
+/// Expands the value of a short form into the value of `--attest`.
+fn canonical(kind: &str, text: &str) -> String {
+    match boolean(text) {
+        Some(wanted) => format!("type={kind},disabled={}", !wanted),
+        None if text.is_empty() => format!("type={kind}"),
+        None => format!("type={kind},{text}"),
+    }
+}
+
+/// The fields of an option that the parser has not taken yet.
+struct Keys(BTreeMap<String, String>);
+
+impl Keys {
+    fn read(text: &str) -> Result<Self> {
+        let fields = csv_fields(text).map_err(|problem| anyhow::anyhow!("{text:?}: {problem}"))?;
+        let mut values = BTreeMap::new();
+        for field in fields {
+            let Some((key, value)) = field.split_once('=') else {
+                bail!("{field:?} is not of the form key=value");
+            };
+            let key = key.trim().to_lowercase();
+            if values.insert(key.clone(), value.to_owned()).is_some() {
+                bail!("{key} is given twice");
+            }
+        }
+        Ok(Self(values))
+    }
+
+    fn take(&mut self, key: &str) -> Option<String> {
+        self.0.remove(key)
+    }
+
+    fn flag(&mut self, key: &str) -> Result<bool> {
+        let Some(text) = self.take(key) else { return Ok(false) };
+        boolean(&text).with_context(|| format!("{key} is {text:?}, expected true or false"))
+    }
+
+    /// Takes the name of a file. The name must not contain directories.
+    fn file_name(&mut self, default: &str) -> Result<String> {
+        let name = self.take("filename").unwrap_or_else(|| default.to_owned());
+        if name.is_empty() || name.contains('/') || name == "." || name == ".." {
+            bail!("filename {name:?} is no name of a file");
+        }
+        Ok(name)
+    }
+
+    fn provenance(&mut self) -> Result<ProvenanceOptions> {
+        let mode = match self.take("mode").as_deref() {
+            None | Some("max" | "full") => Mode::Max,
+            Some("min") => Mode::Min,
+            Some(other) => bail!("unknown mode {other:?}: min or max"),
+        };
+        let version = match self.take("version").as_deref() {
+            None | Some("v1") => SlsaVersion::V1,
+            Some("v0.2") => SlsaVersion::V02,
+            Some(other) => bail!("unknown version {other:?}: v1 or v0.2"),
+        };
+        if self.flag("capture-usage")? {
+            bail!("capture-usage is not supported: what steps use is not recorded");
+        }
+        Ok(ProvenanceOptions {
+            mode,
+            version,
+            builder_id: self.take("builder-id").unwrap_or_default(),
+            file_name: self.file_name("provenance.json")?,
+            reproducible: self.flag("reproducible")?,
+            inline_only: self.flag("inline-only")?,
+            timestamps: self.flag("timestamps")?,
+            complete_materials: self.flag("complete-materials")?,
+        })
+    }
+
+    fn nothing_left(&self, kind: &str) -> Result<()> {
+        let Some(key) = self.0.keys().next() else { return Ok(()) };
+        let known = match kind {
+            PROVENANCE => {
+                "builder-id, complete-materials, disabled, filename, inline-only, mode, \
+                 reproducible, timestamps and version"
+            }
+            _ => "disabled and filename",
+        };
+        bail!("unknown key {key:?}: {kind} takes {known}")
+    }
+}
+
+/// Parses a boolean as Go's `strconv.ParseBool` does.
+fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(
+        attests: &[&str],
+        provenance: Option<&str>,
+        sbom: Option<&str>,
+    ) -> Result<AttestOptions> {
+        let attests: Vec<String> = attests.iter().map(ToString::to_string).collect();
+        AttestOptions::parse(&attests, provenance, sbom)
+    }
+
+    #[test]
+    fn nothing_is_said_by_default() {
+        for options in [
+            resolve(&[], None, None),
+            resolve(&[], Some("false"), Some("0")),
+            resolve(&["type=provenance,disabled=true", "type=sbom,disabled=1"], None, None),
+        ] {
+            assert_eq!(options.unwrap(), AttestOptions::default());
+        }
+    }
+
+    #[test]
+    fn short_forms_and_parameters_are_read() {
+        let options = resolve(&[], Some("true"), Some("true")).unwrap();
+        assert_eq!(
+            options,
+            resolve(&["type=sbom", "type=provenance,mode=max"], None, None).unwrap()
+        );
+        assert_eq!(options.sbom.as_deref(), Some("sbom.spdx.json"));
+        let text = "mode=min,version=v0.2,reproducible=true,inline-only=true,filename=p.json,\
+                    \"builder-id=https://h/a,b\"";
+        let provenance = resolve(&[], Some(text), None).unwrap().provenance.unwrap();
+        assert_eq!((provenance.mode, provenance.version), (Mode::Min, SlsaVersion::V02));
+        assert_eq!(provenance.builder_id, "https://h/a,b");
+        assert!(provenance.reproducible && provenance.inline_only && !provenance.timestamps);
+        assert_eq!(provenance.file_name, "p.json");
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (provenance, expected) in [
+            ("mode=all", "unknown mode \"all\""),
+            ("version=v2", "unknown version \"v2\""),
+            ("reproducible=maybe", "reproducible is \"maybe\""),
+            ("filename=../x", "filename \"../x\""),
+            ("modes=max", "unknown key \"modes\""),
+            ("mode=max,mode=min", "mode is given twice"),
+            ("yes", "\"yes\" is not of the form key=value"),
+            ("capture-usage=true", "capture-usage is not supported"),
+        ] {
+            let error = format!("{:#}", resolve(&[], Some(provenance), None).unwrap_err());
+            assert!(error.contains("invalid --provenance") && error.contains(expected), "{error}");
+        }
+        for (attest, expected) in [
+            ("mode=max", "type is required"),
+            ("type=other", "unknown type \"other\""),
+            ("type=sbom,generator=docker/scanner", "no generator images"),
+        ] {
+            let error = format!("{:#}", resolve(&[attest], None, None).unwrap_err());
+            assert!(error.contains(expected), "{error}");
+        }
+        assert!(resolve(&["type=sbom"], None, Some("true")).is_err());
+    }
+}

@@ -1,0 +1,204 @@
+//! The sources of a build, and the secrets and agents that it uses.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Result;
+use kiln_exporter::attest::provenance::{Dependency, Local, SessionInput};
+use kiln_exporter::attest::purl;
+use kiln_llb::op::{MountKind, NetMode, OpKind, SourceOp};
+use kiln_llb::{Definition, Op};
+use kiln_oci::{Platform, Reference};
+use kiln_worker::{Pin, Worker};
+
+use super::super::lowering::options;
+use super::super::spec::{ContextPlace, DockerfilePlace};
+use super::super::spec::{BuildSpec, DEFAULT_AGENT};
+use crate::redact;
+
+/// The sources of a build.
+#[derive(Debug, Default)]
+pub(super) struct Sources {
+    dependencies: BTreeSet<Dependency>,
+    /// Directories of the machine that runs the build.
+    pub(super) locals: BTreeSet<Local>,
+    secrets: BTreeMap<String, bool>,
+    agents: BTreeMap<String, bool>,
+    uses_network: bool,
+}
+
+impl Sources {
+    /// Collects the sources of a build.
+    pub(super) fn of(
+        definition: &Definition,
+        request: &BuildSpec,
+        worker: &Worker,
+    ) -> Result<Self> {
+        let mut sources = Self::default();
+        // The build reads the Dockerfile from the context, even if no step uses the context.
+        if let ContextPlace::Remote(_) = &request.context
+            && let Some(edge) = kiln_frontend::remote_context(&options(request))?
+            && let Some(OpKind::Source(op)) = &edge.node().op().kind
+        {
+            sources.source(op, None, worker);
+        }
+        let is_local = !matches!(
+            (&request.dockerfile, &request.context),
+            (DockerfilePlace::Context | DockerfilePlace::Path(_), ContextPlace::Remote(_))
+        );
+        if is_local {
+            sources.locals.insert(Local { name: "dockerfile".to_owned() });
+        }
+        for bytes in &definition.ops {
+            let op = Op::decode(bytes)?;
+            match &op.kind {
+                Some(OpKind::Source(source)) => {
+                    sources.source(source, op.platform.as_ref(), worker);
+                }
+                Some(OpKind::Exec(exec)) => {
+                    sources.uses_network |= exec.network != NetMode::None;
+                    for secret in &exec.secret_env {
+                        lend(&mut sources.secrets, &secret.id, secret.optional);
+                    }
+                    for mount in &exec.mounts {
+                        match &mount.kind {
+                            MountKind::Secret(secret) => {
+                                lend(&mut sources.secrets, &secret.id, secret.optional);
+                            }
+                            MountKind::Ssh(agent) => {
+                                lend(&mut sources.agents, &agent.id, agent.optional);
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(sources)
+    }
+
+    fn source(&mut self, op: &SourceOp, platform: Option<&Platform>, worker: &Worker) {
+        let (scheme, rest) = op.identifier.split_once("://").unwrap_or(("", &op.identifier));
+        let dependency = match scheme {
+            "local" => {
+                self.locals.insert(Local { name: rest.to_owned() });
+                return;
+            }
+            "docker-image" => image("docker", rest, platform),
+            "oci-layout" => image("oci", rest, platform),
+            "git" => {
+                for attribute in ["git.authtokensecret", "git.authheadersecret", "git.mountsshsock"]
+                {
+                    let is_agent = attribute == "git.mountsshsock";
+                    let lent = if is_agent { &mut self.agents } else { &mut self.secrets };
+                    if let Some(id) = op.attrs.get(attribute) {
+                        lend(lent, id, true);
+                    }
+                }
+                pinned(&repository(op, rest), worker.pin(op))
+            }
+            _ => pinned(&op.identifier, worker.pin(op)),
+        };
+        self.dependencies.insert(dependency);
+    }
+
+    /// Returns `true` if every source has a digest.
+    pub(super) fn is_complete(&self) -> bool {
+        self.locals.is_empty() && self.dependencies.iter().all(|it| !it.digest.is_empty())
+    }
+
+    /// Returns a readable list of the sources without a digest.
+    pub(super) fn untold(&self) -> String {
+        let locals = self.locals.iter().map(|local| format!("the directory {:?}", local.name));
+        let without = self.dependencies.iter().filter(|it| it.digest.is_empty());
+        let all: Vec<String> = locals.chain(without.map(|it| it.uri.clone())).collect();
+        all.join(", ")
+    }
+
+    /// Returns `true` if a step had access to a network.
+    pub(super) fn uses_network(&self) -> bool {
+        self.uses_network
+    }
+
+    /// Returns the secrets that steps request.
+    pub(super) fn secrets(&self) -> Vec<SessionInput> {
+        lent(&self.secrets)
+    }
+
+    /// Returns the SSH agents that steps request.
+    pub(super) fn agents(&self) -> Vec<SessionInput> {
+        lent(&self.agents)
+    }
+
+    /// Returns the source that was fetched from an address.
+    pub(super) fn find(&self, uri: &str) -> Option<&Dependency> {
+        self.dependencies.iter().find(|dependency| dependency.uri == uri)
+    }
+
+    pub(super) fn into_dependencies(self) -> Vec<Dependency> {
+        self.dependencies.into_iter().collect()
+    }
+}
+
+/// Records a secret or agent. It is optional only if every step that uses it can run without it.
+fn lend(all: &mut BTreeMap<String, bool>, id: &str, optional: bool) {
+    let id = if id.is_empty() { DEFAULT_AGENT } else { id };
+    let known = all.entry(id.to_owned()).or_insert(optional);
+    *known &= optional;
+}
+
+fn lent(all: &BTreeMap<String, bool>) -> Vec<SessionInput> {
+    all.iter().map(|(id, optional)| SessionInput { id: id.clone(), optional: *optional }).collect()
+}
+
+/// Returns an image as a dependency, named by its package URL. If the reference has a tag, the URL
+/// holds the tag, and the dependency's digest is the resolved one.
+fn image(kind: &str, text: &str, platform: Option<&Platform>) -> Dependency {
+    let Ok(reference) = text.parse::<Reference>() else {
+        return Dependency { uri: text.to_owned(), digest: BTreeMap::new() };
+    };
+    let digest = reference.digest().map(|digest| ("sha256".to_owned(), digest.hex()));
+    let named = reference.tag().and_then(|tag| format!("{}:{tag}", reference.name()).parse().ok());
+    let uri = purl::of_image(kind, &named.unwrap_or(reference), platform);
+    Dependency { uri, digest: digest.into_iter().collect() }
+}
+
+/// Returns the address of a repository with its requested ref, without a subdirectory.
+fn repository(op: &SourceOp, rest: &str) -> String {
+    let (address, fragment) = rest.split_once('#').unwrap_or((rest, ""));
+    let reference = fragment.split(':').next().unwrap_or_default();
+    let address = op.attrs.get("git.fullurl").map_or(address, String::as_str);
+    if reference.is_empty() { address.to_owned() } else { format!("{address}#{reference}") }
+}
+
+fn pinned(uri: &str, pin: Option<Pin>) -> Dependency {
+    let digest = pin.map(|pin| (pin.algorithm, pin.hex));
+    Dependency { uri: redact::urls(uri).into_owned(), digest: digest.into_iter().collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_have_the_names_that_they_were_asked_by() {
+        let platform = "linux/amd64".parse().unwrap();
+        let digest = "0".repeat(64);
+        let url = |text: &str| image("docker", text, Some(&platform)).uri;
+        let tagged = format!("docker.io/library/alpine:3@sha256:{digest}");
+        assert_eq!(url(&tagged), "pkg:docker/alpine@3?platform=linux%2Famd64");
+        assert_eq!(image("docker", &tagged, None).digest["sha256"], digest);
+        let pinned = format!("h:5000/a/b@sha256:{digest}");
+        let expected =
+            format!("pkg:docker/h:5000/a/b?digest=sha256:{digest}&platform=linux%2Famd64");
+        assert_eq!(url(&pinned), expected);
+    }
+
+    #[test]
+    fn repositories_lose_passwords_and_directories() {
+        let attrs = [("git.fullurl".to_owned(), "https://u:p@h/a.git".to_owned())];
+        let op = SourceOp { identifier: "git://h/a.git#main:d".to_owned(), attrs: attrs.into() };
+        let uri = repository(&op, "h/a.git#main:d");
+        assert_eq!(pinned(&uri, None).uri, "https://h/a.git#main");
+    }
+}

@@ -1,0 +1,91 @@
+//! External caches: `--cache-from` and `--cache-to`.
+
+use kiln_oci::Platform;
+use kiln_solver::Event;
+use kiln_worker::{ImportedCache, RemoteCache};
+use tokio::task::JoinSet;
+
+use super::step::Step;
+use super::session::Session;
+use crate::hints;
+use crate::chain::causes;
+
+/// Caches that are being read, each with its position in the order in which the user named them.
+pub(super) type Importing = JoinSet<(usize, Option<ImportedCache>)>;
+
+/// Returns an error on one line, followed by its hint.
+pub(super) fn with_hint(error: &(dyn std::error::Error + 'static)) -> String {
+    let hint = hints::of(error).map_or_else(String::new, |hint| format!(" (hint: {hint})"));
+    format!("{}{hint}", causes(error))
+}
+
+impl Session<'_> {
+    /// Starts to read the records of the caches to import.
+    pub(super) fn begin_imports(&self) -> Importing {
+        let mut importing = JoinSet::new();
+        let platforms = match self.request.platforms.as_slice() {
+            [] => vec![Platform::host()],
+            platforms => platforms.to_vec(),
+        };
+        for (number, source) in self.request.caches.from.iter().cloned().enumerate() {
+            let (resolver, events) = (self.tools.resolver.clone(), self.events.clone());
+            let (platforms, limit) = (platforms.clone(), self.request.input_limit);
+            importing.spawn(async move {
+                let name = format!("importing cache manifest from {}", source.place);
+                let step = Step::begin(&events, name);
+                let imported = resolver.import_cache(&source, &platforms, limit).await;
+                let problem = match &imported {
+                    // A cache that can't be read is skipped: the build runs without it.
+                    Err(error) => Some(format!("the cache is not used: {}", with_hint(error))),
+                    Ok(cache) if cache.dropped() > 0 => Some(format!(
+                        "{} entries of the cache are left out: what they name is not listed, too large or no layer",
+                        cache.dropped()
+                    )),
+                    Ok(_) => None,
+                };
+                if let Some(message) = problem {
+                    events.send(Event::Warning { id: Some(step.id()), message });
+                }
+                step.complete();
+                (number, imported.ok())
+            });
+        }
+        importing
+    }
+
+    /// Returns the store's cache, extended by the imported records.
+    pub(super) async fn imported(&self, mut importing: Importing) -> RemoteCache {
+        let mut imports = Vec::new();
+        loop {
+            tokio::select! {
+                ended = importing.join_next() => match ended {
+                    Some(Ok((number, imported))) => imports.extend(imported.map(|it| (number, it))),
+                    Some(Err(error)) => self.warn(&format!("a cache is not used: {error}")),
+                    None => break,
+                },
+                () = self.cancel.cancelled() => break,
+            }
+        }
+        imports.sort_by_key(|(number, _)| *number);
+        let imports = imports.into_iter().map(|(_, imported)| imported).collect();
+        let blobs = self.tools.resolver.blobs();
+        RemoteCache::new(self.tools.cache(), imports, &blobs, Some(self.events.clone()))
+    }
+
+    /// Returns `true` if a retry may succeed: a cache has lost blobs that it listed, and the retry
+    /// doesn't use them. Prints a warning for each.
+    pub(super) fn may_try_again(&self) -> bool {
+        let lost = self.tools.resolver.blobs().take_lost();
+        for blob in &lost {
+            let (place, digest, problem) = (&blob.place, blob.digest, &blob.problem);
+            self.warn(&format!(
+                "cache {place}: blob {digest} can't be used, what it was for is made again: {problem}"
+            ));
+        }
+        !lost.is_empty() && !self.cancel.is_cancelled()
+    }
+
+    pub(super) fn warn(&self, message: &str) {
+        self.events.send(Event::Warning { id: None, message: message.to_owned() });
+    }
+}

@@ -1,0 +1,265 @@
+//! A build in progress.
+
+use std::cell::RefCell;
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use anyhow::anyhow;
+use kiln_exporter::{ExportRequest, ImageSource};
+use kiln_frontend::{Lowered, Warning};
+use kiln_llb::{Definition, Graph};
+use kiln_oci::Platform;
+use kiln_solver::{EventSender, SolveError, StepError};
+use kiln_store::LayerId;
+use kiln_worker::{Output, RemoteCache};
+use tokio_util::sync::CancellationToken;
+
+use super::cache_export::Cacheable;
+use super::context::Input;
+use super::step::Step;
+use super::export::Exporting;
+use super::spec::BuildSpec;
+use super::tools::{self, Reporting, Tools};
+use crate::chain::causes;
+use crate::hints;
+
+/// The request, tools and state of a build.
+pub(super) struct Session<'a> {
+    pub(super) request: &'a BuildSpec,
+    pub(super) input: &'a Input,
+    pub(super) tools: &'a Tools,
+    pub(super) events: EventSender,
+    pub(super) cancel: CancellationToken,
+    /// The findings of the build checks, which are printed at the end.
+    pub(super) warnings: RefCell<Vec<Warning>>,
+}
+
+/// The outcome of a build that succeeded.
+#[derive(Debug)]
+pub struct Built {
+    /// The images and files that the exporter wrote.
+    pub exported: kiln_exporter::Exported,
+    /// The number of steps.
+    pub steps: usize,
+    /// The number of steps whose results came from the cache.
+    pub cached: usize,
+}
+
+/// The reason for a failed build.
+#[derive(Debug)]
+pub enum Failure {
+    /// Errors in the Dockerfile.
+    Dockerfile(Vec<kiln_frontend::Error>),
+    /// A failed step.
+    Solve(SolveError),
+    /// Any other error.
+    Other(anyhow::Error),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dockerfile(errors) => {
+                let texts = errors.iter().map(ToString::to_string);
+                f.write_str(&texts.collect::<Vec<_>>().join("; "))
+            }
+            Self::Solve(error) => error.fmt(f),
+            Self::Other(error) => fmt::Display::fmt(error, f),
+        }
+    }
+}
+
+impl Error for Failure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Dockerfile(_) => None,
+            Self::Solve(error) => error.source(),
+            Self::Other(error) => error.source(),
+        }
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl Failure {
+    /// Returns `true` if a step failed by itself, rather than because the build was stopped.
+    pub fn is_of_a_step(&self) -> bool {
+        let Self::Solve(SolveError::Step { error, .. }) = self else { return false };
+        !matches!(**error, StepError::Cancelled)
+    }
+
+    /// Returns a hint against the failure. Doesn't include the output of the step.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Dockerfile(errors) => errors.iter().find_map(|error| error.hint.clone()),
+            Self::Solve(SolveError::Step { error, .. }) => match &**error {
+                StepError::Other(error) => hints::of(error.as_ref()),
+                StepError::Exit { .. } | StepError::Cancelled => None,
+            },
+            Self::Solve(error) => hints::of(error),
+            Self::Other(error) => hints::of(error.as_ref()),
+        }
+    }
+
+    /// Returns the error on one line.
+    pub fn summary(&self) -> anyhow::Error {
+        match self {
+            Self::Dockerfile(_) => anyhow::Error::msg(self.to_string()),
+            Self::Solve(SolveError::Step { error, .. }) => {
+                anyhow::Error::msg(causes(error.as_ref())).context("failed to solve")
+            }
+            Self::Solve(error) => anyhow::Error::msg(causes(error)),
+            Self::Other(error) => anyhow::Error::msg(causes(error.as_ref())),
+        }
+    }
+}
+
+impl Session<'_> {
+    /// Lowers the Dockerfile, solves the graphs, and exports the result.
+    pub(super) async fn run(&self) -> Result<Built, Failure> {
+        let begun = time::OffsetDateTime::now_utc();
+        let importing = self.begin_imports();
+        let lowered = self.lower()?;
+        self.check_outputs(&lowered)?;
+        let cache = Arc::new(self.imported(importing).await);
+        // An image without files needs no graph.
+        let with_files = lowered.iter().filter(|(_, lowered)| lowered.edge.is_some());
+        let graphs: Vec<Definition> = with_files.map(|(_, lowered)| lowered.definition()).collect();
+        let graph = if graphs.is_empty() { None } else { Some(tools::load(&graphs)?) };
+        if let Some(graph) = graph.as_ref().filter(|_| !cache.is_local()) {
+            Box::pin(self.prepare(graph, &cache)).await;
+        }
+        loop {
+            match Box::pin(self.make(&lowered, begun, graph.as_ref(), &cache)).await {
+                Err(_) if self.may_try_again() => {}
+                ended => return ended.inspect_err(|_| self.stop_packing()),
+            }
+        }
+    }
+
+    /// Prepares the import of results and cache mounts from external caches.
+    async fn prepare(&self, graph: &Arc<Graph>, cache: &RemoteCache) {
+        self.tools.worker.know_bases(graph).await;
+        let mut filling = None;
+        let begin = || {
+            let step = Step::begin(&self.events, "importing cache mounts".to_owned());
+            filling.insert(step).id()
+        };
+        cache.fill_mounts(graph, &self.tools.resolver.blobs(), begin, &self.events).await;
+        if let Some(step) = filling {
+            step.complete();
+        }
+    }
+
+    /// Solves the graph and exports the result.
+    async fn make(
+        &self,
+        lowered: &[(Platform, Lowered)],
+        begun: time::OffsetDateTime,
+        graph: Option<&Arc<Graph>>,
+        cache: &Arc<RemoteCache>,
+    ) -> Result<Built, Failure> {
+        let solved = match graph {
+            None => None,
+            Some(graph) => {
+                let reporting = Reporting { events: &self.events, cancel: &self.cancel };
+                Some(self.tools.solve_graph(graph, cache, reporting).await?)
+            }
+        };
+        let (steps, cached) =
+            solved.as_ref().map_or((0, 0), |solved| (solved.steps, solved.cached));
+        let (outputs, keys) =
+            solved.map_or_else(Default::default, |solved| (solved.outputs, solved.vertices));
+        let graph = graph.map(|graph| &**graph);
+        let made = Cacheable { graph, keys: &keys, cache };
+        if let Some(ahead) = &self.tools.ahead {
+            ahead.close();
+        }
+        let mut images = images(lowered.to_vec(), outputs)?;
+        self.inline(&mut images, &made).await?;
+        let tops: Vec<LayerId> = images.iter().filter_map(|image| image.layer.clone()).collect();
+        let mut outputs = self.request.outputs.clone();
+        if !cache.is_local() {
+            // A retry writes all outputs again, but can't rewind a stream. So streams come last.
+            outputs.sort_by_key(kiln_exporter::Output::is_stdout);
+        }
+        let request = ExportRequest {
+            attestations: self.attestations(lowered, begun)?,
+            has_index: lowered.iter().any(|(_, lowered)| lowered.multi_platform),
+            images,
+            outputs,
+        };
+        let exported = self.exporting().export(request).await?;
+        exported.warnings.iter().for_each(|message| self.warn(message));
+        self.export_caches(&made, &tops).await?;
+        Ok(Built { exported, steps, cached })
+    }
+
+    /// Returns the context of an export.
+    pub(super) fn exporting(&self) -> Exporting {
+        let Tools { store, resolver, worker, .. } = self.tools;
+        Exporting {
+            store: store.clone(),
+            worker: Arc::clone(worker),
+            blobs: resolver.blobs(),
+            limits: resolver.archive_limits(),
+            events: self.events.clone(),
+            cancel: self.cancel.clone(),
+            stream: self.request.output_stream.clone(),
+        }
+    }
+
+    fn stop_packing(&self) {
+        if let Some(ahead) = &self.tools.ahead {
+            ahead.stop();
+        }
+    }
+
+    /// Rejects outputs that can't hold these images, before the build begins.
+    fn check_outputs(&self, lowered: &[(Platform, Lowered)]) -> Result<(), Failure> {
+        let platforms: Vec<Platform> = lowered.iter().map(|(it, _)| it.clone()).collect();
+        let is_index = platforms.len() > 1 || lowered.iter().any(|(_, it)| it.multi_platform);
+        let check = |output: &kiln_exporter::Output| output.check_platforms(&platforms, is_index);
+        let epoch = lowered.iter().find_map(|(_, it)| it.epoch);
+        let is_vain = |output: &kiln_exporter::Output| {
+            output.rewrite_timestamp && output.epoch.or(epoch).is_none()
+        };
+        if self.request.outputs.iter().any(is_vain) {
+            let message = "rewrite-timestamp is specified, but no source-date-epoch was found";
+            self.warn(message);
+        }
+        let checked = self.request.outputs.iter().try_for_each(check);
+        checked.map_err(|error| Failure::Other(error.into()))
+    }
+
+    /// Lowers the Dockerfile and returns the graph of each platform.
+    pub(super) fn graphs(&self) -> Result<Vec<Definition>, Failure> {
+        Ok(self.lower()?.iter().map(|(_, lowered)| lowered.definition()).collect())
+    }
+}
+
+/// Returns the image of each platform. `outputs` holds the results of the images with files.
+fn images(
+    lowered: Vec<(Platform, Lowered)>,
+    outputs: Vec<Output>,
+) -> Result<Vec<ImageSource>, Failure> {
+    let mut outputs = outputs.into_iter();
+    let image = |(platform, lowered): (Platform, Lowered)| {
+        let output = lowered.edge.as_ref().and_then(|_| outputs.next());
+        let layer = output.as_ref().map(layer_of).transpose()?.flatten();
+        Ok(ImageSource { config: lowered.image, layer, platform, epoch: lowered.epoch })
+    };
+    lowered.into_iter().map(image).collect()
+}
+
+fn layer_of(output: &Output) -> Result<Option<LayerId>, Failure> {
+    output
+        .layer()
+        .map(Option::<&LayerId>::cloned)
+        .ok_or_else(|| Failure::Other(anyhow!("the build's result is a directory of the host")))
+}

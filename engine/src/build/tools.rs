@@ -1,0 +1,149 @@
+//! The components that turn graphs into files. A build creates them once.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use kiln_llb::{Definition, Graph};
+use kiln_solver::{EventSender, SolveOptions, Solved, solve};
+use kiln_store::Store;
+use kiln_tree::Dir;
+use kiln_worker::{
+    CommittedLayers, DefaultNetwork, ImageResolver, ImageResolverOptions, Output, PullPolicy,
+    RemoteCache, RemoteOptions, StoreCache, Worker, WorkerOptions,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::ahead::Ahead;
+use super::spec::{BuildSpec, CONTEXT_NAME, DEFAULT_AGENT};
+use super::session::Failure;
+use super::packer;
+use crate::redact::Redactor;
+use crate::engine::{Engine, is_privileged};
+
+/// The event sender and cancellation token of some work.
+#[derive(Clone, Copy)]
+pub(super) struct Reporting<'a> {
+    /// The sender of the work's events.
+    pub(super) events: &'a EventSender,
+    /// The token that stops the work.
+    pub(super) cancel: &'a CancellationToken,
+}
+
+/// The components that turn graphs into files.
+pub(super) struct Tools {
+    pub(super) store: Store,
+    pub(super) resolver: Arc<ImageResolver>,
+    pub(super) worker: Arc<Worker>,
+    /// The packer that works while steps run; `None` if no output needs packed layers.
+    pub(super) ahead: Option<Arc<Ahead>>,
+    /// The redactor for secrets in the names of steps.
+    redactor: Arc<Redactor>,
+    jobs: usize,
+}
+
+impl Tools {
+    /// Creates the tools. `directory` is the main context if it is a local directory.
+    pub(super) fn new(
+        engine: &Engine,
+        request: &BuildSpec,
+        redactor: Arc<Redactor>,
+        directory: Option<&Path>,
+    ) -> Result<Self> {
+        let resolver = Arc::new(ImageResolver::new(ImageResolverOptions {
+            store: engine.store.clone(),
+            layouts: request.layouts.clone(),
+            registry: engine.options.registries.clone(),
+            policy: if request.pull { PullPolicy::Always } else { PullPolicy::default() },
+            archive_limits: engine.options.archive_limits,
+        }));
+        let store = engine.store.clone();
+        let ahead = Ahead::new(&request.outputs, &store, &resolver);
+        let mut contexts = request.directories.clone();
+        contexts.extend(directory.map(|path| (CONTEXT_NAME.to_owned(), path.to_owned())));
+        let options = WorkerOptions {
+            store: store.clone(),
+            images: Arc::clone(&resolver),
+            contexts,
+            network: DefaultNetwork::Bridge(engine.options.bridge()?),
+            allowed: request.allowed,
+            resolv_conf: engine.options.resolv_conf()?,
+            secrets: request.secrets.clone(),
+            agents: request.agents.clone(),
+            keep_failed: request.keep_failed,
+            limits: request.resources.clone(),
+            packer: packer::packer(&store, &request.outputs),
+            committed: ahead.clone().map(|ahead| ahead as Arc<dyn CommittedLayers>),
+            runtime: request.runtime.clone(),
+            remote: RemoteOptions {
+                max_bytes: request.input_limit,
+                git: request.git,
+                contexts: request.addresses(),
+                environment: engine.options.git.variables.clone(),
+                known_hosts: engine.options.git.known_hosts.clone(),
+                // Only the user may lend SSH keys; a Dockerfile may not.
+                ssh_agent: request
+                    .agents
+                    .get(DEFAULT_AGENT)
+                    .cloned()
+                    .or_else(|| engine.options.git.ssh_agent.clone().filter(|_| request.uses_ssh)),
+            },
+        };
+        let worker = Arc::new(Worker::new(options));
+        let jobs = request.jobs.unwrap_or(engine.options.jobs);
+        Ok(Self { store, resolver, worker, ahead, redactor, jobs })
+    }
+
+    /// Solves several graphs as one, with the store's cache.
+    pub(super) async fn solve(
+        &self,
+        definitions: &[Definition],
+        reporting: Reporting<'_>,
+    ) -> Result<Solved<Output>, Failure> {
+        let graph = load(definitions)?;
+        let cache = RemoteCache::new(self.cache(), Vec::new(), &self.resolver.blobs(), None);
+        self.solve_graph(&graph, &Arc::new(cache), reporting).await
+    }
+
+    /// Returns the store's cache.
+    pub(super) fn cache(&self) -> StoreCache {
+        let redactor = Arc::clone(&self.redactor);
+        let cache = StoreCache::new(self.store.clone());
+        cache.redacted(Arc::new(move |name| redactor.text(name)))
+    }
+
+    /// Solves a graph with a cache.
+    pub(super) async fn solve_graph(
+        &self,
+        graph: &Arc<Graph>,
+        cache: &Arc<RemoteCache>,
+        reporting: Reporting<'_>,
+    ) -> Result<Solved<Output>, Failure> {
+        check_privileges()?;
+        let (events, cancel) = (reporting.events.clone(), reporting.cancel.clone());
+        let options = SolveOptions { jobs: self.jobs, events, cancel };
+        let (graph, cache) = (Arc::clone(graph), Arc::clone(cache));
+        let solved = solve(graph, Arc::clone(&self.worker), cache, options);
+        solved.await.map_err(Failure::Solve)
+    }
+
+    /// Opens the files of an output.
+    pub(super) async fn open(&self, output: &Output) -> Result<Dir> {
+        let Some(layer) = output.layer() else { bail!("a directory of the host is no layer") };
+        self.worker.materialise(output).await?;
+        Ok(self.worker.read(layer)?)
+    }
+}
+
+/// Checks several graphs and merges them into one.
+pub(super) fn load(definitions: &[Definition]) -> Result<Arc<Graph>> {
+    Ok(Arc::new(Graph::load_all(definitions).context("check the build graph")?))
+}
+
+/// Fails without the privileges that layers need.
+pub(super) fn check_privileges() -> Result<()> {
+    if !is_privileged() {
+        bail!("files of images can't be made here: kiln is neither root nor in a user namespace");
+    }
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! The engine: a store with everything that builds share.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use kiln_registry::Client;
+use kiln_sandbox::network::{Bridge, BridgeOptions};
+use kiln_store::{Snapshotter, Store, StoreOptions};
+use kiln_tree::{ArchiveLimits, Ids};
+use kiln_worker::{ImageResolver, ImageResolverOptions, PullPolicy};
+use rustix::process::geteuid;
+use rustix::thread::{CapabilitySet, capabilities};
+
+/// The options of an engine.
+///
+/// The engine doesn't read environment variables, the home directory or configuration files. What
+/// they hold arrives here.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The store's root directory. It is created if it is missing.
+    pub root: PathBuf,
+    /// The most bytes that the store may occupy on the disk; `None` for no limit.
+    pub max_storage: Option<u64>,
+    /// The snapshotter; `None` for the best one that works.
+    pub snapshotter: Option<Snapshotter>,
+    /// The client of registries and of servers with files.
+    pub registries: Client,
+    /// The limits for unpacking archives.
+    pub archive_limits: ArchiveLimits,
+    /// The most steps that run at once in a build. By default, twice the number of processors,
+    /// because many steps wait, and at least 8.
+    pub jobs: usize,
+    /// The file with the name servers of steps and containers: the machine's `/etc/resolv.conf`.
+    /// It may be missing.
+    pub resolv_conf: PathBuf,
+    /// The directories of system programs, as in `PATH`. The bridge needs `nft`.
+    pub search_path: OsString,
+    /// The environment of git.
+    pub git: GitEnvironment,
+}
+
+/// The environment of the host's git.
+#[derive(Clone, Debug, Default)]
+pub struct GitEnvironment {
+    /// Environment variables: the program path, proxies and certificates.
+    pub variables: Vec<(OsString, OsString)>,
+    /// The `known_hosts` file of SSH.
+    pub known_hosts: Option<PathBuf>,
+    /// The socket of the SSH agent for contexts that the user names.
+    pub ssh_agent: Option<PathBuf>,
+}
+
+impl Options {
+    /// Returns default options for a store.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            root: root.into(),
+            max_storage: None,
+            snapshotter: None,
+            registries: Client::new(kiln_registry::Options::default()),
+            archive_limits: ArchiveLimits::default(),
+            jobs: (threads * 2).max(8),
+            resolv_conf: PathBuf::from("/etc/resolv.conf"),
+            search_path: OsString::from("/usr/sbin:/usr/bin:/sbin:/bin"),
+            git: GitEnvironment::default(),
+        }
+    }
+
+    /// Returns the contents of `/etc/resolv.conf`; empty without one.
+    ///
+    /// # Errors
+    /// Fails if the file can't be read.
+    pub fn resolv_conf(&self) -> Result<Vec<u8>> {
+        match std::fs::read(&self.resolv_conf) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            other => {
+                other.with_context(|| format!("read {}", self.resolv_conf.display()))
+            }
+        }
+    }
+
+    /// Returns the bridge that connects steps and containers.
+    ///
+    /// # Errors
+    /// Fails if the machine's name servers can't be read.
+    pub fn bridge(&self) -> Result<Bridge> {
+        let path = self.search_path.clone();
+        Ok(Bridge::new(BridgeOptions { resolv_conf: self.resolv_conf()?, path }))
+    }
+}
+
+/// A store with everything that builds and containers share. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    pub(crate) store: Store,
+    pub(crate) options: Options,
+}
+
+impl Engine {
+    /// Opens the store.
+    ///
+    /// # Errors
+    /// Fails if the store can't be opened or created.
+    pub fn open(options: Options) -> Result<Self> {
+        tracing::debug!(root = %options.root.display(), "opening the store");
+        let store = open_store(&options)
+            .with_context(|| format!("open the store {}", options.root.display()))?;
+        Ok(Self { store, options })
+    }
+
+    /// Returns the store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Returns the client of registries.
+    pub fn registries(&self) -> &Client {
+        &self.options.registries
+    }
+
+    /// Returns the limits for unpacking archives.
+    pub fn archive_limits(&self) -> ArchiveLimits {
+        self.options.archive_limits
+    }
+
+    /// Returns a resolver of images outside of builds.
+    pub fn images(&self, policy: PullPolicy) -> ImageResolver {
+        ImageResolver::new(ImageResolverOptions {
+            store: self.store.clone(),
+            layouts: std::collections::BTreeMap::new(),
+            registry: self.options.registries.clone(),
+            policy,
+            archive_limits: self.options.archive_limits,
+        })
+    }
+}
+
+fn open_store(options: &Options) -> kiln_store::Result<Store> {
+    let (max_bytes, snapshotter) = (options.max_storage, options.snapshotter);
+    let store = Store::open_with(&options.root, &StoreOptions { max_bytes, snapshotter })?;
+    // Without privileges, only names and blobs are accessible, and trees aren't.
+    if is_privileged() {
+        store.use_ids(Ids::current())?;
+    }
+    Ok(store)
+}
+
+/// Returns `true` if this process may mount and change owners, as root of the machine or of a user
+/// namespace. Root in a container may lack these privileges.
+pub fn is_privileged() -> bool {
+    let may_mount =
+        capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
+    geteuid().is_root() && may_mount
+}

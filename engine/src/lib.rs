@@ -1,0 +1,33 @@
+//! Builds container images from Dockerfiles, without a daemon.
+//!
+//! An [`Engine`] opens a store. [`Engine::build`] takes a [`BuildSpec`], executes the Dockerfile's
+//! graph in sandboxed containers, and writes the outputs. Events tell what happens meanwhile.
+//!
+//! The engine never reads command lines, environment variables, the home directory or standard
+//! streams, and never prints. What they hold arrives as [`Options`] or in the request.
+//!
+//! A process that runs steps or containers has to call [`init`] at the beginning of `main`.
+
+pub mod build;
+pub mod chain;
+pub mod diff;
+pub mod engine;
+pub mod explain;
+pub mod hints;
+pub mod image;
+pub mod json;
+pub mod records;
+pub mod redact;
+pub mod remote_image;
+pub mod reporter;
+
+pub use build::spec::BuildSpec;
+pub use build::{Built, Failure, Outcome};
+pub use engine::{Engine, GitEnvironment, Options};
+pub use reporter::Reporter;
+
+/// Becomes the sandbox's helper if this process was started as one, and returns otherwise. Call it
+/// first in `main`, before other threads exist.
+pub fn init() {
+    kiln_sandbox::init_if_asked();
+}
