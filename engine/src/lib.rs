@@ -10,6 +10,7 @@
 
 pub mod build;
 pub mod chain;
+pub mod container;
 pub mod diff;
 pub mod engine;
 pub mod explain;

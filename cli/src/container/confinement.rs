@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use kiln_sandbox::cgroup::{DeviceAccess, Membership};
-use kiln_sandbox::{Capabilities, Network, Privileges, Security, SharedNamespaces, Spec, Sysctl};
+use kiln::container::confinement::Confinement;
+use kiln_sandbox::{Capabilities, Privileges, Security, SharedNamespaces, Sysctl};
 
-use super::devices::Devices;
+use super::devices::devices;
 use super::namespaces::NamespaceArguments;
 use super::security;
 use crate::commands::run::{RunArguments, RunNetwork};
@@ -55,123 +55,55 @@ pub(crate) struct ConfinementArguments {
     pub(crate) init: bool,
 }
 
-/// The privileges, namespaces and devices of a container.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Confinement {
-    security: Security,
-    privileges: Privileges,
-    shared: SharedNamespaces,
-    sysctls: Vec<Sysctl>,
-    groups: Vec<String>,
-    oom_score_adj: Option<i32>,
-    has_init: bool,
-    devices: Devices,
-    has_shared_memory: bool,
-    domainname: Option<String>,
-    annotations: BTreeMap<String, String>,
+/// Parses the arguments.
+pub(super) fn confinement(run: &RunArguments) -> Result<Confinement> {
+    let arguments = &run.confinement;
+    let mut privileges = Privileges {
+        capabilities: capabilities(&arguments.cap_add, &arguments.cap_drop)?,
+        ..Privileges::default()
+    };
+    let is_privileged = arguments.privileged;
+    let capabilities = if is_privileged {
+        Capabilities::available().context("look at capabilities")?
+    } else {
+        privileges.capabilities
+    };
+    for option in &arguments.security_opt {
+        security::set(&mut privileges, option, capabilities)
+            .with_context(|| format!("invalid --security-opt {option:?}"))?;
+    }
+    let shared = arguments.namespaces.shared()?;
+    if shared.uts {
+        refuse_name("--hostname", run.hostname.as_deref())?;
+        refuse_name("--domainname", run.domainname.as_deref())?;
+    }
+    if arguments.oom_score_adj.is_some_and(|score| !(-1000..=1000).contains(&score)) {
+        bail!("invalid --oom-score-adj: it must be from -1000 to 1000");
+    }
+    let sysctl = |text: &String| {
+        sysctl(text, shared, run.network).with_context(|| format!("invalid --sysctl {text:?}"))
+    };
+    Ok(Confinement {
+        security: if is_privileged { Security::Privileged } else { Security::Sandbox },
+        privileges,
+        shared,
+        sysctls: arguments.sysctls.iter().map(sysctl).collect::<Result<_>>()?,
+        groups: arguments.group_add.clone(),
+        oom_score_adj: arguments.oom_score_adj,
+        has_init: arguments.init,
+        devices: devices(&arguments.devices, &arguments.device_rules)?,
+        has_shared_memory: arguments.namespaces.has_shared_memory(),
+        annotations: annotations(&arguments.annotations)?,
+    })
 }
 
-impl Confinement {
-    /// Parses the arguments.
-    pub(super) fn new(run: &RunArguments) -> Result<Self> {
-        let arguments = &run.confinement;
-        let mut privileges = Privileges {
-            capabilities: capabilities(&arguments.cap_add, &arguments.cap_drop)?,
-            ..Privileges::default()
-        };
-        let is_privileged = arguments.privileged;
-        let capabilities = if is_privileged {
-            Capabilities::available().context("look at capabilities")?
-        } else {
-            privileges.capabilities
-        };
-        for option in &arguments.security_opt {
-            security::set(&mut privileges, option, capabilities)
-                .with_context(|| format!("invalid --security-opt {option:?}"))?;
-        }
-        let shared = arguments.namespaces.shared()?;
-        if shared.uts {
-            refuse_name("--hostname", run.hostname.as_deref())?;
-            refuse_name("--domainname", run.domainname.as_deref())?;
-        }
-        if arguments.oom_score_adj.is_some_and(|score| !(-1000..=1000).contains(&score)) {
-            bail!("invalid --oom-score-adj: it must be from -1000 to 1000");
-        }
-        let sysctl = |text: &String| {
-            sysctl(text, shared, run.network).with_context(|| format!("invalid --sysctl {text:?}"))
-        };
-        Ok(Self {
-            security: if is_privileged { Security::Privileged } else { Security::Sandbox },
-            privileges,
-            shared,
-            sysctls: arguments.sysctls.iter().map(sysctl).collect::<Result<_>>()?,
-            groups: arguments.group_add.clone(),
-            oom_score_adj: arguments.oom_score_adj,
-            has_init: arguments.init,
-            devices: Devices::new(&arguments.devices, &arguments.device_rules)?,
-            has_shared_memory: arguments.namespaces.has_shared_memory(),
-            domainname: run.domainname.clone().filter(|name| !name.is_empty()),
-            annotations: annotations(&arguments.annotations)?,
-        })
-    }
-
-    /// Rejects network parameters for a container on the host's network. A container gets that
-    /// network, too, if no bridge can be created.
-    pub(super) fn check_network(&self, network: Network) -> Result<()> {
-        let of_network = self.sysctls.iter().find(|sysctl| sysctl.name.starts_with("net."));
-        match of_network {
-            Some(Sysctl { name, .. }) if network == Network::Host => {
-                bail!("--sysctl {name} takes a network of the container's own")
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Prints a warning if the container is privileged.
-    pub(super) fn warn(&self, printer: &Printer) {
-        if self.security == Security::Privileged {
-            printer.note(
-                "WARNING: --privileged gives the container all capabilities, system calls and devices: \
-                 it can take this machine over",
-            );
-        }
-    }
-
-    /// Returns the devices that control groups let the container open.
-    pub(super) fn devices(&self) -> DeviceAccess {
-        if self.security == Security::Privileged {
-            DeviceAccess::Any
-        } else {
-            self.devices.access()
-        }
-    }
-
-    /// Checks that control groups can enforce the device rules.
-    pub(super) fn check_groups(&self, groups: &Membership) -> Result<()> {
-        if self.security == Security::Privileged { Ok(()) } else { self.devices.check(groups) }
-    }
-
-    /// Returns `true` if the container has the host's name.
-    pub(super) fn has_host_name(&self) -> bool {
-        self.shared.uts
-    }
-
-    /// Applies the confinement to a specification.
-    pub(super) fn apply(self, spec: &mut Spec) {
-        spec.security = self.security;
-        spec.privileges = self.privileges;
-        spec.shared = self.shared;
-        spec.sysctls = self.sysctls;
-        spec.process.groups = self.groups;
-        spec.process.oom_score_adj = self.oom_score_adj;
-        spec.process.has_init = self.has_init;
-        spec.mounts.extend(self.devices.mounts);
-        spec.devices = self.devices.rules;
-        if !self.has_shared_memory {
-            spec.shm_size = None;
-        }
-        spec.domainname = self.domainname;
-        spec.annotations = self.annotations;
+/// Prints a warning if the container is privileged.
+pub(super) fn warn(confinement: &Confinement, printer: &Printer) {
+    if confinement.security == Security::Privileged {
+        printer.note(
+            "WARNING: --privileged gives the container all capabilities, system calls and devices: \
+             it can take this machine over",
+        );
     }
 }
 
@@ -263,7 +195,7 @@ mod tests {
     use crate::arguments::flags::tests::run as run_arguments;
 
     fn read(typed: &[&str]) -> Result<Confinement> {
-        Confinement::new(&run_arguments(&[typed, &["img"]].concat()))
+        confinement(&run_arguments(&[typed, &["img"]].concat()))
     }
 
     fn privileges(typed: &[&str]) -> Privileges {
@@ -312,9 +244,6 @@ mod tests {
     fn what_excludes_each_other_is_refused() {
         assert!(read(&["--uts", "host", "-h", "x"]).is_err());
         assert!(read(&["--uts", "host", "--domainname", "x"]).is_err());
-        let parameter = read(&["--sysctl", "net.core.somaxconn=1"]).unwrap();
-        assert!(parameter.check_network(Network::Host).is_err());
-        parameter.check_network(Network::Namespace).unwrap();
         assert!(read(&["--oom-score-adj", "1001"]).is_err());
         assert!(read(&["--annotation", "=x"]).is_err());
     }

@@ -4,65 +4,33 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use kiln_sandbox::cgroup::{DeviceAccess, DeviceKind, DeviceRule, Membership};
+use kiln::container::confinement::Devices;
+use kiln_sandbox::cgroup::{DeviceKind, DeviceRule};
 use kiln_sandbox::{Mount, MountKind};
 
 use super::container_path;
 
-/// The devices of a container.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Devices {
-    /// Mounts of device nodes.
-    pub(super) mounts: Vec<Mount>,
-    /// The devices that the container may open, with their permissions.
-    pub(super) rules: Vec<DeviceRule>,
-    /// A flag that has no effect unless control groups enforce the rules.
-    enforced: Option<String>,
-}
-
-impl Devices {
-    /// Parses the values of `--device` and `--device-cgroup-rule`.
-    pub(super) fn new(devices: &[String], rules: &[String]) -> Result<Self> {
-        let mut all = Self::default();
-        for text in devices {
-            let about = || format!("invalid --device {text:?}");
-            let found = read(text).with_context(about)?;
-            if found.iter().any(|(_, rule)| !(rule.read && rule.write)) {
-                all.enforced.get_or_insert_with(|| format!("--device {text}"));
-            }
-            let (mounts, rules): (Vec<_>, Vec<_>) = found.into_iter().unzip();
-            all.mounts.extend(mounts);
-            all.rules.extend(rules);
+/// Parses the values of `--device` and `--device-cgroup-rule`.
+pub(super) fn devices(devices: &[String], rules: &[String]) -> Result<Devices> {
+    let mut all = Devices::default();
+    for text in devices {
+        let about = || format!("invalid --device {text:?}");
+        let found = read(text).with_context(about)?;
+        if found.iter().any(|(_, rule)| !(rule.read && rule.write)) {
+            all.enforced.get_or_insert_with(|| format!("--device {text}"));
         }
-        for text in rules {
-            let rule = rule(text).with_context(|| {
-                format!("invalid --device-cgroup-rule {text:?}: expected a kind, a number and permissions, as \"c 1:3 rwm\"")
-            })?;
-            all.enforced.get_or_insert_with(|| format!("--device-cgroup-rule {text:?}"));
-            all.rules.push(rule);
-        }
-        Ok(all)
+        let (mounts, rules): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+        all.mounts.extend(mounts);
+        all.rules.extend(rules);
     }
-
-    /// Returns the device rules for control groups.
-    pub(super) fn access(&self) -> DeviceAccess {
-        if self.rules.is_empty() {
-            DeviceAccess::Harmless
-        } else {
-            DeviceAccess::Also(self.rules.clone())
-        }
+    for text in rules {
+        let rule = rule(text).with_context(|| {
+            format!("invalid --device-cgroup-rule {text:?}: expected a kind, a number and permissions, as \"c 1:3 rwm\"")
+        })?;
+        all.enforced.get_or_insert_with(|| format!("--device-cgroup-rule {text:?}"));
+        all.rules.push(rule);
     }
-
-    /// Fails if a flag needs control groups to enforce the rules, and they can't.
-    pub(super) fn check(&self, groups: &Membership) -> Result<()> {
-        match &self.enforced {
-            Some(flag) if !groups.filters_devices => bail!(
-                "{flag} can't be enforced: it takes the devices controller of control groups version 1, or \
-                 version 2 and the right to load a program for it, and this system lets kiln have neither"
-            ),
-            _ => Ok(()),
-        }
-    }
+    Ok(all)
 }
 
 /// Returns the devices that `HOST[:CONTAINER[:PERMISSIONS]]` names.
@@ -148,12 +116,14 @@ fn number(text: &str) -> Option<Option<u32>> {
 
 #[cfg(test)]
 mod tests {
+    use kiln_sandbox::cgroup::Membership;
+
     use super::*;
 
     #[test]
     fn devices_are_named_and_listed() {
         let found = |text: &str| {
-            let devices = Devices::new(&[text.to_owned()], &[]).unwrap();
+            let devices = super::devices(&[text.to_owned()], &[]).unwrap();
             let rules: Vec<String> = devices.rules.iter().map(ToString::to_string).collect();
             (devices.mounts, rules.join(", "), devices.enforced.is_some())
         };
@@ -169,7 +139,7 @@ mod tests {
         assert_eq!(found("/dev/null:/x:r"), (null("/x"), "c 1:3 r".to_owned(), true));
         assert!(found("/dev:/x").0.contains(&mount("/dev/zero", "/x/zero")));
         for text in ["/no/such", "/etc/passwd", "/dev/null:x", "/dev/null:/x:q", "/dev/null:/x:"] {
-            assert!(Devices::new(&[text.to_owned()], &[]).is_err(), "{text}");
+            assert!(super::devices(&[text.to_owned()], &[]).is_err(), "{text}");
         }
     }
 
@@ -181,10 +151,10 @@ mod tests {
         for text in
             ["", "c 1:3", "d 1:3 r", "c 1 r", "c 1:3 x", "c 1:3 rwmr", "c  1:3 r", "c -1:3 r"]
         {
-            let refused = Devices::new(&[], &[text.to_owned()]);
+            let refused = super::devices(&[], &[text.to_owned()]);
             assert!(refused.is_err(), "{text}");
         }
-        let devices = Devices::new(&[], &["c 1:3 r".to_owned()]).unwrap();
+        let devices = super::devices(&[], &["c 1:3 r".to_owned()]).unwrap();
         assert!(
             devices.check(&Membership { filters_devices: true, ..Membership::default() }).is_ok()
         );

@@ -1,47 +1,34 @@
-//! The environment of a container: from the image, from files and from arguments.
+//! The changes to a container's environment: from files and from arguments.
 
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use kiln_oci::ContainerConfig;
+use kiln::container::spec::EnvChange;
 
 use crate::commands::run::RunArguments;
 
-/// docker's `PATH` for images that set none.
-const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// Combines the image's environment with files and arguments. Later sources override earlier ones.
-pub(super) fn resolve(
-    config: &ContainerConfig,
-    arguments: &RunArguments,
-    hostname: &str,
-) -> Result<Vec<String>> {
-    let mut environment = vec![DEFAULT_PATH.to_owned(), format!("HOSTNAME={hostname}")];
-    if arguments.tty {
-        environment.push("TERM=xterm".to_owned());
-    }
-    for variable in &config.env {
-        set(&mut environment, variable);
-    }
+/// Returns the changes to the image's environment, in order.
+pub(super) fn resolve(arguments: &RunArguments) -> Result<Vec<EnvChange>> {
+    let mut changes = Vec::new();
     for path in &arguments.env_files {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("read the environment file {}", path.display()))?;
-        read_file(&mut environment, &text, path)?;
+        read_file(&mut changes, &text, path)?;
     }
     for text in &arguments.env {
         if text.is_empty() || text.starts_with('=') {
             bail!("invalid environment variable {text:?}");
         }
-        set_or_inherit(&mut environment, text);
+        set_or_inherit(&mut changes, text);
         if !text.contains('=') && std::env::var_os(text).is_none() {
-            unset(&mut environment, text);
+            changes.push(EnvChange::Unset(text.clone()));
         }
     }
-    Ok(environment)
+    Ok(changes)
 }
 
 /// Sets the variables of a file, one per line. Values are literal: quotes have no meaning.
-fn read_file(environment: &mut Vec<String>, text: &str, path: &Path) -> Result<()> {
+fn read_file(changes: &mut Vec<EnvChange>, text: &str, path: &Path) -> Result<()> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (number, line) in text.lines().enumerate() {
         let line = line.trim_start();
@@ -53,7 +40,7 @@ fn read_file(environment: &mut Vec<String>, text: &str, path: &Path) -> Result<(
             "" => "no variable's name",
             name if name.contains(char::is_whitespace) => "a variable's name with a blank",
             _ => {
-                set_or_inherit(environment, line);
+                set_or_inherit(changes, line);
                 continue;
             }
         };
@@ -62,27 +49,12 @@ fn read_file(environment: &mut Vec<String>, text: &str, path: &Path) -> Result<(
     Ok(())
 }
 
-/// Removes a variable of the image or of a file.
-fn unset(environment: &mut Vec<String>, name: &str) {
-    environment.retain(|entry| entry.split('=').next() != Some(name));
-}
-
 /// Sets `NAME=value`. `NAME` alone takes its value from kiln's environment if it is set there.
-fn set_or_inherit(environment: &mut Vec<String>, text: &str) {
+fn set_or_inherit(changes: &mut Vec<EnvChange>, text: &str) {
     if text.contains('=') {
-        set(environment, text);
+        changes.push(EnvChange::Set(text.to_owned()));
     } else if let Ok(value) = std::env::var(text) {
-        set(environment, &format!("{text}={value}"));
-    }
-}
-
-/// Sets a variable. Replaces an earlier variable of the same name.
-fn set(environment: &mut Vec<String>, variable: &str) {
-    let name = |text: &str| text.split('=').next().unwrap_or_default().to_owned();
-    let wanted = name(variable);
-    match environment.iter_mut().find(|earlier| name(earlier) == wanted) {
-        Some(earlier) => variable.clone_into(earlier),
-        None => environment.push(variable.to_owned()),
+        changes.push(EnvChange::Set(format!("{text}={value}")));
     }
 }
 
@@ -93,11 +65,12 @@ mod tests {
     #[test]
     fn files_are_read_line_by_line() {
         let read = |text: &str| {
-            let mut environment = vec!["A=0".to_owned()];
-            read_file(&mut environment, text, Path::new("f")).map(|()| environment)
+            let mut changes = Vec::new();
+            read_file(&mut changes, text, Path::new("f")).map(|()| changes)
         };
         let text = "\u{feff}# a comment\n\n  A=1\r\nB= \"x\" # y\nNOT_SET_HERE\nC=\n";
-        assert_eq!(read(text).unwrap(), ["A=1", "B= \"x\" # y", "C="]);
+        let set = ["A=1", "B= \"x\" # y", "C="].map(|text| EnvChange::Set(text.to_owned()));
+        assert_eq!(read(text).unwrap(), set);
         let error = read("A=1\nB C=1\n").unwrap_err().to_string();
         assert_eq!(error, "environment file f, line 2: a variable's name with a blank");
         assert!(read("=x").is_err());

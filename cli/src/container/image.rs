@@ -11,7 +11,7 @@ use kiln_worker::{PullPolicy, PullRequest, emulation};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
-use super::Failure;
+use kiln::container::Failure;
 use kiln::build::step::Step;
 
 use crate::build::parse_platform;

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use kiln::container::propagation;
+use kiln::container::volumes::{Source, Volume};
 use kiln_sandbox::Propagation;
 
-use super::volumes::{Source, Volume, name};
-use super::{container_path, propagation, tmpfs};
+use super::volumes::name;
+use super::{container_path, tmpfs};
 use crate::arguments::flags::truth;
 
 /// The values of the keys.

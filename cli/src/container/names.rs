@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use kiln::container::spec::NameServers;
 
 /// The options that set the name resolution.
 #[derive(Clone, Debug, Default, Args)]
@@ -21,7 +22,7 @@ pub(crate) struct NameArguments {
 
 impl NameArguments {
     /// Checks the values of the options.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(super) fn resolve(&self) -> Result<NameServers> {
         for text in &self.servers {
             text.parse::<IpAddr>()
                 .with_context(|| format!("invalid --dns {text:?}: it is no IP address"))?;
@@ -30,32 +31,8 @@ impl NameArguments {
         if let Some(text) = self.search.iter().chain(&self.options).find(has_line) {
             bail!("invalid --dns-search or --dns-option {text:?}: it must be one word");
         }
-        Ok(())
-    }
-
-    /// Returns a `resolv.conf` in which the options replace the corresponding lines.
-    pub(super) fn apply(&self, resolv_conf: &[u8]) -> Vec<u8> {
-        let text = String::from_utf8_lossy(resolv_conf);
-        let is_replaced = |line: &&str| match line.split_whitespace().next() {
-            Some("nameserver") => !self.servers.is_empty(),
-            Some("search" | "domain") => !self.search.is_empty(),
-            Some("options") => !self.options.is_empty(),
-            _ => false,
-        };
-        let mut lines: Vec<String> =
-            text.lines().filter(|line| !is_replaced(line)).map(str::to_owned).collect();
-        lines.extend(self.servers.iter().map(|server| format!("nameserver {server}")));
-        let domains: Vec<&str> =
-            self.search.iter().map(String::as_str).filter(|domain| *domain != ".").collect();
-        if !domains.is_empty() {
-            lines.push(format!("search {}", domains.join(" ")));
-        }
-        if !self.options.is_empty() {
-            lines.push(format!("options {}", self.options.join(" ")));
-        }
-        let mut text = lines.join("\n");
-        text.push('\n');
-        text.into_bytes()
+        let (servers, search) = (self.servers.clone(), self.search.clone());
+        Ok(NameServers { servers, search, options: self.options.clone() })
     }
 }
 
@@ -65,7 +42,7 @@ mod tests {
 
     fn applied(typed: &[&str]) -> String {
         let names = run_arguments(&[typed, &["img"]].concat()).names;
-        names.check().unwrap();
+        let names = names.resolve().unwrap();
         let text = b"# kept\nnameserver 10.0.0.1\nsearch a b\noptions x\n";
         String::from_utf8(names.apply(text)).unwrap()
     }
@@ -80,7 +57,7 @@ mod tests {
         assert_eq!(applied(&rest), expected);
         for typed in [["--dns", "x"], ["--dns-search", "a b"], ["--dns-option", ""]] {
             let names = run_arguments(&[&typed[..], &["img"]].concat()).names;
-            assert!(names.check().is_err(), "{typed:?}");
+            assert!(names.resolve().is_err(), "{typed:?}");
         }
     }
 }

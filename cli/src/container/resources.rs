@@ -1,12 +1,10 @@
 //! The resource limits of a container.
 
 use anyhow::{Context, Result, bail};
-use kiln_sandbox::cgroup::{Cgroup, Groups, Limits};
-use tokio::task::{JoinHandle, spawn_blocking};
+use kiln_sandbox::cgroup::Limits;
 
 use crate::commands::run::RunArguments;
 use crate::limits::size_limit;
-use crate::printer::Printer;
 use crate::resources;
 
 /// The period of the limit of `--cpus`, in microseconds.
@@ -55,38 +53,6 @@ fn reserved(text: Option<&str>, memory: Option<u64>) -> Result<Option<u64>> {
         bail!("invalid --memory-reservation: it must be no more than --memory");
     }
     Ok(reserved)
-}
-
-/// A task that creates control groups.
-pub(super) type PendingGroup = JoinHandle<Result<Cgroup>>;
-
-/// Starts to create a container's control groups, below `parent` unless that is empty. With
-/// `everywhere`, creates a group in every controller, as an OCI runtime requires.
-pub(super) fn group(limits: Limits, parent: String, everywhere: bool) -> PendingGroup {
-    spawn_blocking(move || {
-        let group = Groups::new().group(&limits, &parent, everywhere);
-        group.with_context(|| match parent.as_str() {
-            "" => "set limits".to_owned(),
-            _ => format!("make control groups below {parent}"),
-        })
-    })
-}
-
-/// Waits for the control groups, and prints a warning for each limit that can't be set.
-pub(super) async fn ready(group: PendingGroup, printer: &Printer) -> Result<Cgroup> {
-    let group = group.await.context("make control groups")??;
-    for warning in group.warnings() {
-        printer.note(format_args!("WARNING: {warning}"));
-    }
-    Ok(group)
-}
-
-/// Prints the number of processes that the kernel killed because the container ran out of memory.
-pub(super) fn report(group: &Cgroup, printer: &Printer) {
-    if let Some(out) = group.out_of_memory() {
-        let noun = if out.kills == 1 { "process" } else { "processes" };
-        printer.note(format_args!("{out}: the kernel has killed {} {noun}", out.kills));
-    }
 }
 
 #[cfg(test)]

@@ -10,12 +10,12 @@ use kiln_sandbox::network::{Port, Protocol};
 const MOST: usize = 4096;
 
 /// Parses `[[IP:][HOST]:]CONTAINER[/PROTOCOL]`. `HOST` and `CONTAINER` may be ranges.
-pub(super) fn parse(text: &str) -> Result<Vec<Port>> {
+pub fn parse(text: &str) -> Result<Vec<Port>> {
     read(text).with_context(|| format!("invalid --publish {text:?}"))
 }
 
 /// Parses `CONTAINER[/PROTOCOL]` of `--expose`.
-pub(super) fn expose(text: &str) -> Result<Vec<Port>> {
+pub fn expose(text: &str) -> Result<Vec<Port>> {
     if text.contains(':') {
         bail!("invalid --expose {text:?}: expected CONTAINER[/PROTOCOL]");
     }
@@ -23,7 +23,7 @@ pub(super) fn expose(text: &str) -> Result<Vec<Port>> {
 }
 
 /// Returns the ports that an image exposes. The kernel chooses their ports on the host.
-pub(super) fn exposed<'a>(ports: impl IntoIterator<Item = &'a String>) -> Result<Vec<Port>> {
+pub fn exposed<'a>(ports: impl IntoIterator<Item = &'a String>) -> Result<Vec<Port>> {
     let mut all = Vec::new();
     for text in ports {
         // An image must not choose addresses and ports of the host.

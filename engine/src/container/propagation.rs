@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use kiln_sandbox::{Mount, MountKind, Propagation};
 
 /// Parses a mode such as `rshared`; returns `None` for other texts.
-pub(super) fn read(mode: &str) -> Option<Propagation> {
+pub fn read(mode: &str) -> Option<Propagation> {
     match mode {
         "private" | "rprivate" => Some(Propagation::Private),
         "slave" | "rslave" => Some(Propagation::Slave),
@@ -20,7 +20,7 @@ pub(super) fn read(mode: &str) -> Option<Propagation> {
 }
 
 /// Checks that mounts below a host path can propagate to or from a container.
-pub(super) fn check(path: &Path, propagation: Propagation) -> Result<()> {
+pub fn check(path: &Path, propagation: Propagation) -> Result<()> {
     if propagation == Propagation::Private {
         return Ok(());
     }
@@ -49,7 +49,7 @@ fn check_in(table: &str, path: &Path, real: &Path, propagation: Propagation) -> 
 
 /// Rejects mounts inside a directory with shared propagation: they would appear on the host and
 /// remain there.
-pub(super) fn check_nested(mounts: &[Mount]) -> Result<()> {
+pub fn check_nested(mounts: &[Mount]) -> Result<()> {
     let is_shared = |mount: &&Mount| {
         matches!(mount.kind, MountKind::Bind { propagation: Propagation::Shared, .. })
     };
