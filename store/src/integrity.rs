@@ -1,6 +1,6 @@
 //! Detection of changes to stored trees.
 //!
-//! A tree has two records. Its *stamp* ([`kiln_tree::stamp`]) is taken when the tree is stored, and
+//! A tree has two records. Its *stamp* ([`kiln_tree::stamp()`]) is taken when the tree is stored, and
 //! compared before the tree is used. Each process compares the stamp of a tree with up to [`SMALL`]
 //! entries once. A larger tree is compared every ten minutes, since a walk takes some microseconds
 //! for each entry. The *seal* of a tree is a digest of all its contents. It requires reading
