@@ -1,15 +1,19 @@
-//! The connection to the SQLite index.
+//! The SQLite index: its tables, and the connection to it.
 
+pub(crate) mod schema;
+pub(crate) mod sums;
+
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use kiln_oci::Digest;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::error::{Error, Result};
-use crate::lock::RootLock;
-use crate::{lock, schema, sums};
 
 /// The time that a writer waits for writers in other processes, whose transactions take
 /// microseconds.
@@ -29,16 +33,19 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// Opens the index of the store at `root`, and creates or migrates it if necessary.
-    pub(crate) fn open(root: &Path) -> Result<Self> {
+    /// Opens the index of the store at `root`, and creates or migrates it if necessary. `lock` keeps
+    /// other processes from doing the same; the lock is held during a migration.
+    pub(crate) fn open<L>(root: &Path, lock: impl FnOnce() -> Result<L>) -> Result<Self> {
         let failed = |source| Error::index("open", source);
         let path = root.join("kiln.db");
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
         // SQLite gives its other files the mode of this one.
-        drop(lock::open(&path)?);
+        drop(options.open(&path).map_err(Error::io("open", &path))?);
         let mut connection = connect(&path).map_err(failed)?;
         let mut found = schema::version(&connection).map_err(failed)?;
         if found < schema::VERSION {
-            let _alone = RootLock::exclusive(root)?;
+            let _alone = lock()?;
             schema::migrate(&mut connection).map_err(failed)?;
             found = schema::version(&connection).map_err(failed)?;
         }
@@ -142,4 +149,17 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     // The log is truncated after it was written back.
     connection.pragma_update(None, "journal_size_limit", 0)?;
     Ok(connection)
+}
+
+/// Returns the texts that a query with one column selects.
+pub(crate) fn text_column(connection: &Connection, sql: &str) -> rusqlite::Result<Vec<String>> {
+    connection.prepare_cached(sql)?.query_map([], |row| row.get(0))?.collect()
+}
+
+/// Returns the digests that a query with one column selects.
+pub(crate) fn digest_column(connection: &Connection, sql: &str) -> rusqlite::Result<Vec<Digest>> {
+    connection
+        .prepare_cached(sql)?
+        .query_map([], |row| Ok(Digest::from_bytes(row.get(0)?)))?
+        .collect()
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use kiln_oci::Digest;
 use rusqlite::OptionalExtension;
 
-use crate::cache::CacheIndex;
+use super::CacheIndex;
 use crate::error::Result;
 use crate::name;
 
@@ -19,7 +19,7 @@ impl CacheIndex {
     /// Returns the durations of steps of these kinds, in order.
     pub fn step_durations(&self, kinds: &[Digest]) -> Result<Vec<Option<Duration>>> {
         let sql = "SELECT microseconds FROM step_durations WHERE kind = ?1";
-        self.inner.index.read("look up durations", |connection| {
+        self.room.index().read("look up durations", |connection| {
             let snapshot = connection.unchecked_transaction()?;
             let mut statement = snapshot.prepare_cached(sql)?;
             let mut duration = |kind: &Digest| {
@@ -38,7 +38,7 @@ impl CacheIndex {
                    ON CONFLICT (kind) DO UPDATE SET
                        microseconds = (microseconds + excluded.microseconds) / 2,
                        noted_at = excluded.noted_at";
-        self.inner.index.write("remember durations", |transaction| {
+        self.room.index().write("remember durations", |transaction| {
             let now = name::now();
             let mut statement = transaction.prepare_cached(sql)?;
             for (kind, duration) in took {
@@ -73,7 +73,7 @@ mod tests {
         cache.note_step_durations(&[(known, Duration::MAX)]).unwrap();
         assert!(look()[1].is_some_and(|long| long > Duration::from_secs(1 << 40)));
         let old = "UPDATE step_durations SET noted_at = 0";
-        cache.inner.index.write("age", |transaction| transaction.execute(old, [])).unwrap();
+        cache.room.index().write("age", |transaction| transaction.execute(old, [])).unwrap();
         cache.note_step_durations(&[]).unwrap();
         assert_eq!(look(), [None, None]);
     }

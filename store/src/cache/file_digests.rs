@@ -14,17 +14,17 @@
 //! the modification and status change times (8 and 4 each: seconds and nanoseconds), the digest
 //! (32).
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{MutexGuard, PoisonError};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kiln_tree::{Metadata, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use crate::cache::CacheIndex;
+use super::CacheIndex;
+use crate::db::sums;
 use crate::error::Result;
-use crate::store::Inner;
-use crate::{name, sums};
+use crate::name;
+use crate::room::Room;
 
 /// The size of a record in bytes.
 const RECORD: usize = 65;
@@ -33,7 +33,7 @@ const RECORD: usize = 65;
 const KEPT: i64 = 30;
 
 /// The identity of a page: the device, and the inode numbers without their lowest byte.
-pub(crate) type Page = (u64, u64);
+pub(super) type Page = (u64, u64);
 
 /// The metadata that identifies an unchanged file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ impl CacheIndex {
              FROM file_pages WHERE device = ?1 AND page = ?2 AND sum IS {}",
             sums::FILE_PAGE
         );
-        let found = self.inner.index.read("look up file digests", |connection| {
+        let found = self.room.index().read("look up file digests", |connection| {
             // In a single transaction, SQLite checks the index for changes only once.
             let snapshot = connection.unchecked_transaction()?;
             let mut statement = snapshot.prepare_cached(&sql)?;
@@ -111,7 +111,7 @@ impl CacheIndex {
                 used.push(*page);
             }
         }
-        self.inner.used_pages().extend(used);
+        self.uses.pages().extend(used);
         Ok(digests)
     }
 
@@ -130,7 +130,7 @@ impl CacheIndex {
         );
         let insert = "INSERT OR REPLACE INTO file_pages VALUES (?1, ?2, ?3,
                       (SELECT value FROM meta WHERE key = 'epoch'), row_sum(?1, ?2, ?3))";
-        self.inner.index.write("remember file digests", |transaction| {
+        self.room.index().write("remember file digests", |transaction| {
             let mut select = transaction.prepare_cached(&select)?;
             let mut insert = transaction.prepare_cached(insert)?;
             for ((device, page), new) in &mut pages {
@@ -147,16 +147,8 @@ impl CacheIndex {
     }
 }
 
-impl Inner {
-    /// Returns the pages that were used today and whose use the index doesn't have yet.
-    pub(crate) fn used_pages(&self) -> MutexGuard<'_, BTreeSet<Page>> {
-        // The code that changes the set can't panic halfway.
-        self.used_pages.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// Records within a transaction that pages were used today.
-pub(crate) fn note_uses(
+pub(super) fn note_uses(
     transaction: &Connection,
     pages: impl IntoIterator<Item = Page>,
 ) -> rusqlite::Result<()> {
@@ -169,16 +161,16 @@ pub(crate) fn note_uses(
 }
 
 /// Removes the pages that were unused for a month.
-pub(crate) fn forget_unused(inner: &Inner) -> Result<()> {
+pub(crate) fn forget_unused(room: &Room) -> Result<()> {
     let first = today() - KEPT;
     let some = "SELECT 1 FROM file_page_uses WHERE day < ?1";
-    let some = inner.index.read("look for unused file digests", |connection| {
+    let some = room.index().read("look for unused file digests", |connection| {
         connection.prepare_cached(some)?.exists([first])
     })?;
     if !some {
         return Ok(());
     }
-    inner.index.write("forget file digests", |transaction| {
+    room.index().write("forget file digests", |transaction| {
         let pages = "DELETE FROM file_pages WHERE rowid IN (
                          SELECT file_pages.rowid FROM file_page_uses AS uses
                          JOIN file_pages USING (device, page) WHERE uses.day < ?1)";
@@ -244,8 +236,8 @@ mod tests {
         );
         let sql = "SELECT sum(length(records)) FROM file_pages";
         let bytes = cache
-            .inner
-            .index
+            .room
+            .index()
             .read("count", |connection| connection.query_row(sql, [], |row| row.get::<_, i64>(0)));
         assert_eq!(bytes.unwrap(), RECORD as i64);
     }
@@ -257,18 +249,19 @@ mod tests {
         let age = |days: i64| {
             let store = Store::open(dir.path()).unwrap();
             let sql = "UPDATE file_page_uses SET day = day - ?1";
-            store.inner().index.write("age", |it| it.execute(sql, [days])).unwrap();
+            store.room().index().write("age", |it| it.execute(sql, [days])).unwrap();
         };
         let rows = |table: &str| {
             let store = Store::open(dir.path()).unwrap();
             let sql = format!("SELECT count(*) FROM {table}");
             let count = |it: &Connection| it.query_row(&sql, [], |row| row.get::<_, i64>(0));
-            store.inner().index.read("count", count).unwrap()
+            store.room().index().read("count", count).unwrap()
         };
         let find = |file| {
             let store = Store::open(dir.path()).unwrap();
-            let found = store.cache().file_digests(&[file]).unwrap();
-            let noted = store.inner().used_pages().len();
+            let cache = store.cache();
+            let found = cache.file_digests(&[file]).unwrap();
+            let noted = cache.uses.pages().len();
             (found[0].is_some(), noted)
         };
         let known = [(used, [1; 32]), (gone, [2; 32])];
@@ -297,7 +290,7 @@ mod tests {
         let cache = store.cache();
         cache.put_file_digests(&[(file(7, 1), [1; 32])]).unwrap();
         let damage = "UPDATE file_pages SET sum = sum + 1";
-        cache.inner.index.write("damage", |transaction| transaction.execute(damage, [])).unwrap();
+        cache.room.index().write("damage", |transaction| transaction.execute(damage, [])).unwrap();
         assert_eq!(cache.file_digests(&[file(7, 1)]).unwrap(), [None]);
         cache.put_file_digests(&[(file(8, 1), [3; 32])]).unwrap();
         assert_eq!(cache.file_digests(&[file(7, 1), file(8, 1)]).unwrap(), [None, Some([3; 32])]);

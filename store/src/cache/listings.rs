@@ -14,12 +14,12 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::error::Result;
 use crate::name;
-use crate::store::Inner;
+use crate::room::Room;
 
 /// The time for which an unused listing is kept.
-pub const MAX_AGE: Duration = Duration::from_hours(30 * 24);
+const MAX_AGE: Duration = Duration::from_hours(30 * 24);
 /// The maximal size of all listings in bytes, compressed.
-pub const MAX_BYTES: u64 = 64 << 20;
+const MAX_BYTES: u64 = 64 << 20;
 
 /// The maximal compressed size of a listing in bytes, enough for about a million files.
 const LARGEST: usize = 16 << 20;
@@ -37,10 +37,15 @@ const LEVEL: i32 = 1;
 /// The listings of a store.
 #[derive(Clone, Debug)]
 pub struct Listings {
-    pub(crate) inner: Arc<Inner>,
+    room: Arc<Room>,
 }
 
 impl Listings {
+    /// Returns a handle to the listings of an open store.
+    pub(crate) fn new(room: &Arc<Room>) -> Self {
+        Self { room: room.clone() }
+    }
+
     /// Stores the listing for a digest. `listing` is only called if none is stored yet.
     pub fn keep(&self, digest: &Digest, listing: impl FnOnce() -> Vec<u8>) -> Result<()> {
         let now = name::now();
@@ -49,7 +54,7 @@ impl Listings {
             Some(seen) if seen >= noted => return Ok(()),
             Some(_) => {
                 let sql = "UPDATE listings SET seen_at = ?2 WHERE digest = ?1";
-                return self.inner.index.write("note a listing", |transaction| {
+                return self.room.index().write("note a listing", |transaction| {
                     transaction.prepare_cached(sql)?.execute((digest.as_bytes(), now))?;
                     Ok(())
                 });
@@ -63,7 +68,7 @@ impl Listings {
         }
         let sql = "INSERT OR REPLACE INTO listings (digest, bytes, seen_at, listing)
                    VALUES (?1, ?2, ?3, ?4)";
-        self.inner.index.write("keep a listing", |transaction| {
+        self.room.index().write("keep a listing", |transaction| {
             let bytes = packed.len() as i64;
             transaction.prepare_cached(sql)?.execute((digest.as_bytes(), bytes, now, &packed))?;
             if transaction.last_insert_rowid() % SWEEP == 0 || packed.len() > LARGE {
@@ -76,12 +81,13 @@ impl Listings {
     /// Returns the listing for a digest, if it is stored and readable.
     pub fn get(&self, digest: &Digest) -> Result<Option<Vec<u8>>> {
         let sql = "SELECT listing FROM listings WHERE digest = ?1";
-        let packed: Option<Vec<u8>> = self.inner.index.read("look up a listing", |connection| {
-            connection
-                .prepare_cached(sql)?
-                .query_row([digest.as_bytes()], |row| row.get(0))
-                .optional()
-        })?;
+        let packed: Option<Vec<u8>> =
+            self.room.index().read("look up a listing", |connection| {
+                connection
+                    .prepare_cached(sql)?
+                    .query_row([digest.as_bytes()], |row| row.get(0))
+                    .optional()
+            })?;
         let Some(packed) = packed else { return Ok(None) };
         let mut plain = Vec::new();
         let read = zstd::Decoder::new(packed.as_slice())
@@ -91,7 +97,7 @@ impl Listings {
 
     fn seen_at(&self, digest: &Digest) -> Result<Option<i64>> {
         let sql = "SELECT seen_at FROM listings WHERE digest = ?1";
-        self.inner.index.read("look up a listing", |connection| {
+        self.room.index().read("look up a listing", |connection| {
             connection
                 .prepare_cached(sql)?
                 .query_row([digest.as_bytes()], |row| row.get(0))
@@ -114,19 +120,14 @@ pub(crate) fn sweep(connection: &Connection, now: i64) -> rusqlite::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use kiln_testkit::damage::Random;
+
     use super::*;
     use crate::Store;
 
     /// Returns bytes that can't be compressed.
     fn noise(seed: u8, length: usize) -> Vec<u8> {
-        let mut state = u64::from(seed) + 1;
-        let next = || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state as u8
-        };
-        std::iter::repeat_with(next).take(length).collect()
+        Random::new(seed.into()).bytes(length)
     }
 
     #[test]
@@ -155,7 +156,7 @@ mod tests {
             (1..=5).filter(|number| listings.get(&digest(*number)).unwrap().is_some()).collect();
         assert_eq!(kept, [2, 3, 4, 5]);
         let old = "UPDATE listings SET seen_at = 0";
-        store.inner().index.write("test", |transaction| transaction.execute(old, [])).unwrap();
+        store.room().index().write("test", |transaction| transaction.execute(old, [])).unwrap();
         // Using a listing again renews it.
         listings.keep(&digest(3), || panic!("it is there")).unwrap();
         store.builds().prune().unwrap();

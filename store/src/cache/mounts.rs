@@ -21,12 +21,10 @@ use kiln_oci::Digest;
 use kiln_tree::Dir;
 
 use crate::error::{Error, Result};
-use crate::lock;
-use crate::pending::Claiming;
-use crate::places;
-use crate::remove::remove_tree;
-use crate::room::Claim;
-use crate::store::Inner;
+use crate::room::cap::Claim;
+use crate::room::claiming::Claiming;
+use crate::room::remove::remove_tree;
+use crate::room::{Room, lock, places};
 
 /// The interval between attempts to lock a directory that is being initialized.
 const RETRY: Duration = Duration::from_millis(2);
@@ -50,13 +48,13 @@ pub enum Sharing {
 /// The cache mounts of a store.
 #[derive(Clone, Debug)]
 pub struct CacheMounts {
-    pub(crate) inner: Arc<Inner>,
+    room: Arc<Room>,
 }
 
 /// A cache mount in use. Dropping it releases the directory.
 #[derive(Debug)]
 pub struct CacheMountGuard {
-    inner: Arc<Inner>,
+    room: Arc<Room>,
     claim: Arc<Claim>,
     /// The disk space in bytes when the directory was acquired, if the store has a cap.
     base: u64,
@@ -68,6 +66,11 @@ pub struct CacheMountGuard {
 }
 
 impl CacheMounts {
+    /// Returns a handle to the cache mounts of an open store.
+    pub(crate) fn new(room: &Arc<Room>) -> Self {
+        Self { room: room.clone() }
+    }
+
     /// Acquires the directory of cache mount `id`, and creates it empty if it doesn't exist. Blocks
     /// the thread while the directory is locked. The flag is `true` if the directory is new.
     ///
@@ -84,10 +87,10 @@ impl CacheMounts {
     }
 
     fn acquire_once(&self, id: &str, sharing: Sharing) -> Result<(CacheMountGuard, bool)> {
-        if !self.inner.root.is_dir() {
-            return Err(Error::missing("store", self.inner.root.display()));
+        if !self.room.root().is_dir() {
+            return Err(Error::missing("store", self.room.root().display()));
         }
-        let mount = self.inner.root.join("mounts").join(Digest::of(id.as_bytes()).hex());
+        let mount = self.room.root().join("mounts").join(Digest::of(id.as_bytes()).hex());
         if !mount.is_dir() {
             make(&mount)?;
             let text = mount.join("id");
@@ -97,8 +100,8 @@ impl CacheMounts {
         loop {
             let dir = mount.join(number.to_string());
             make(&dir)?;
-            if let Some(mut guard) = take(&self.inner, &dir, sharing)? {
-                guard.base = places::base(&self.inner, &dir)?;
+            if let Some(mut guard) = take(&self.room, &dir, sharing)? {
+                guard.base = places::base(&self.room, &dir)?;
                 let new = !guard.filled;
                 if new {
                     guard.clear()?;
@@ -118,7 +121,7 @@ impl CacheMounts {
 
     /// Returns the IDs of all cache mounts.
     pub fn ids(&self) -> Result<Vec<String>> {
-        let mounts = self.inner.root.join("mounts");
+        let mounts = self.room.root().join("mounts");
         let mut ids = Vec::new();
         for entry in fs::read_dir(&mounts).map_err(Error::io("read", &mounts))? {
             let entry = entry.map_err(Error::io("read", &mounts))?;
@@ -137,10 +140,10 @@ impl CacheMounts {
             let file = lock::open(&path)?;
             if lock::try_lock_shared(&file, &path)? {
                 let (data, sharing) = (dir.join("data"), Sharing::Shared);
-                let (inner, claim) = (self.inner.clone(), Arc::new(Claim::new(&self.inner.room)));
+                let (room, claim) = (self.room.clone(), Arc::new(self.room.claim()));
                 let (base, filled, lock) = (0, true, file);
                 return Ok(Some(CacheMountGuard {
-                    inner,
+                    room,
                     claim,
                     base,
                     dir,
@@ -156,7 +159,7 @@ impl CacheMounts {
 
     /// Returns an iterator over the directories of a cache mount, in order.
     fn dirs(&self, id: &str) -> impl Iterator<Item = PathBuf> {
-        let mount = self.inner.root.join("mounts").join(Digest::of(id.as_bytes()).hex());
+        let mount = self.room.root().join("mounts").join(Digest::of(id.as_bytes()).hex());
         (0_u32..).map(move |number| mount.join(number.to_string())).take_while(|dir| dir.is_dir())
     }
 }
@@ -208,10 +211,10 @@ impl CacheMountGuard {
     /// Opens the directory for initialization. Copies into it claim room first.
     pub fn open(&self) -> Result<Dir> {
         let dir = Dir::open(&self.data)?;
-        if self.inner.room.cap().is_none() {
+        if self.room.cap().bytes().is_none() {
             return Ok(dir);
         }
-        Ok(dir.with_room(Arc::new(Claiming::new(&self.inner, &self.claim))))
+        Ok(dir.with_room(Arc::new(Claiming::new(&self.room, &self.claim))))
     }
 
     fn clear(&self) -> Result<()> {
@@ -229,14 +232,14 @@ impl Drop for CacheMountGuard {
         {
             tracing::debug!(%error, "can't keep a cache mount");
         }
-        if let Err(error) = places::release(&self.inner, &self.dir, &self.claim) {
+        if let Err(error) = places::release(&self.room, &self.dir, &self.claim) {
             tracing::debug!(%error, "can't note the use of a cache mount");
         }
     }
 }
 
 /// Acquires a directory. Returns `None` if the user must try the next one.
-fn take(inner: &Arc<Inner>, dir: &Path, sharing: Sharing) -> Result<Option<CacheMountGuard>> {
+fn take(room: &Arc<Room>, dir: &Path, sharing: Sharing) -> Result<Option<CacheMountGuard>> {
     let path = dir.join("lock");
     let failed = |error| Error::io("lock", dir)(error);
     loop {
@@ -272,8 +275,8 @@ fn take(inner: &Arc<Inner>, dir: &Path, sharing: Sharing) -> Result<Option<Cache
         if filled == now_filled || sharing != Sharing::Shared {
             let (dir, data) = (dir.to_owned(), dir.join("data"));
             return Ok(Some(CacheMountGuard {
-                inner: inner.clone(),
-                claim: Arc::new(Claim::new(&inner.room)),
+                room: room.clone(),
+                claim: Arc::new(room.claim()),
                 base: 0,
                 dir,
                 data,
@@ -294,14 +297,14 @@ pub(crate) fn short_id(path: &str) -> String {
 }
 
 /// Returns the ID of a cache mount, given the path of a directory.
-pub(crate) fn id_of(inner: &Inner, path: &str) -> String {
+pub(crate) fn id_of(room: &Room, path: &str) -> String {
     let mount = Path::new(path).parent().unwrap_or(Path::new(PREFIX));
-    fs::read_to_string(inner.root.join(mount).join("id")).unwrap_or_default()
+    fs::read_to_string(room.root().join(mount).join("id")).unwrap_or_default()
 }
 
 /// Returns `true` if the directory of a cache mount is in use.
-pub(crate) fn is_used(inner: &Inner, path: &str) -> Result<bool> {
-    let path = inner.root.join(path).join("lock");
+pub(crate) fn is_used(room: &Room, path: &str) -> Result<bool> {
+    let path = room.root().join(path).join("lock");
     match lock::open_existing(&path) {
         Ok(file) => Ok(!lock::try_lock(&file, &path)?),
         Err(_) => Ok(false),
@@ -310,14 +313,14 @@ pub(crate) fn is_used(inner: &Inner, path: &str) -> Result<bool> {
 
 /// Removes the directory of an unused cache mount. Returns the number of bytes freed, or `None` if
 /// it is in use.
-pub(crate) fn remove(inner: &Inner, path: &str) -> Result<Option<u64>> {
-    let dir = inner.root.join(path);
+pub(crate) fn remove(room: &Room, path: &str) -> Result<Option<u64>> {
+    let dir = room.root().join(path);
     let lock_path = dir.join("lock");
     let Ok(file) = lock::open_existing(&lock_path) else { return Ok(None) };
     if !lock::try_lock(&file, &lock_path)? || !lock::is_at(&file, &lock_path)? {
         return Ok(None);
     }
-    let aside = inner.process.fresh();
+    let aside = room.process().fresh();
     fs::rename(&dir, &aside).map_err(Error::io("rename", &dir))?;
     drop(file);
     if let Some(mount) = dir.parent() {
@@ -328,7 +331,7 @@ pub(crate) fn remove(inner: &Inner, path: &str) -> Result<Option<u64>> {
             let _ = fs::remove_dir(mount);
         }
     }
-    places::forget(inner, path)?;
+    places::forget(room, path)?;
     remove_tree(&aside).map(Some).map_err(Error::io("remove", &aside))
 }
 

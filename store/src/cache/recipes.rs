@@ -14,12 +14,12 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::error::Result;
 use crate::name;
-use crate::store::Inner;
+use crate::room::Room;
 
 /// The time for which an unused recipe, and the removal of a result, are kept.
-pub const MAX_AGE: Duration = Duration::from_hours(30 * 24);
+const MAX_AGE: Duration = Duration::from_hours(30 * 24);
 /// The maximal number of recipes.
-pub const MAX_RECIPES: u32 = 20_000;
+const MAX_RECIPES: u32 = 20_000;
 
 /// The interval at which the use of a recipe is recorded.
 const NOTED: Duration = Duration::from_hours(24);
@@ -27,7 +27,7 @@ const NOTED: Duration = Duration::from_hours(24);
 /// The recipes and removals of a store.
 #[derive(Clone, Debug)]
 pub struct Recipes {
-    pub(crate) inner: Arc<Inner>,
+    room: Arc<Room>,
 }
 
 /// The removal of a result.
@@ -49,12 +49,17 @@ pub enum RemovalReason {
 }
 
 impl Recipes {
+    /// Returns a handle to the recipes of an open store.
+    pub(crate) fn new(room: &Arc<Room>) -> Self {
+        Self { room: room.clone() }
+    }
+
     /// Returns those `keys` that have no recipe, in order. Records the use of the others.
     pub fn unknown(&self, keys: &[Digest]) -> Result<Vec<Digest>> {
         let now = name::now();
         let noted = now - NOTED.as_nanos() as i64;
         let (mut unknown, mut unnoted) = (Vec::new(), Vec::new());
-        let seen: Vec<Option<i64>> = self.inner.index.read("look up recipes", |connection| {
+        let seen: Vec<Option<i64>> = self.room.index().read("look up recipes", |connection| {
             // In a single transaction, SQLite checks the index for changes only once.
             let snapshot = connection.unchecked_transaction()?;
             let sql = "SELECT seen_at FROM recipes WHERE key = ?1";
@@ -72,7 +77,7 @@ impl Recipes {
         }
         if !unnoted.is_empty() {
             let sql = "UPDATE recipes SET seen_at = ?2 WHERE key = ?1";
-            self.inner.index.write("note recipes", |transaction| {
+            self.room.index().write("note recipes", |transaction| {
                 let mut statement = transaction.prepare_cached(sql)?;
                 for key in &unnoted {
                     statement.execute((key.as_bytes(), now))?;
@@ -87,7 +92,7 @@ impl Recipes {
     pub fn put(&self, recipes: &[(Digest, String)]) -> Result<()> {
         let now = name::now();
         let sql = "INSERT OR REPLACE INTO recipes (key, seen_at, recipe) VALUES (?1, ?2, ?3)";
-        self.inner.index.write("keep recipes", |transaction| {
+        self.room.index().write("keep recipes", |transaction| {
             let mut statement = transaction.prepare_cached(sql)?;
             for (key, recipe) in recipes {
                 statement.execute((key.as_bytes(), now, recipe))?;
@@ -99,7 +104,7 @@ impl Recipes {
     /// Returns the recipe of a key, if it is stored.
     pub fn get(&self, key: &Digest) -> Result<Option<String>> {
         let sql = "SELECT recipe FROM recipes WHERE key = ?1";
-        self.inner.index.read("look up a recipe", |connection| {
+        self.room.index().read("look up a recipe", |connection| {
             connection.prepare_cached(sql)?.query_row([key.as_bytes()], |row| row.get(0)).optional()
         })
     }
@@ -107,7 +112,7 @@ impl Recipes {
     /// Returns the last removal of a key's result, if it is stored.
     pub fn removal(&self, key: &Digest) -> Result<Option<Removal>> {
         let sql = "SELECT removed_at, reason FROM removals WHERE key = ?1";
-        self.inner.index.read("look up a removal", |connection| {
+        self.room.index().read("look up a removal", |connection| {
             let mut statement = connection.prepare_cached(sql)?;
             let removal = |row: &rusqlite::Row<'_>| {
                 let reason: String = row.get(1)?;
@@ -122,7 +127,7 @@ impl Recipes {
     /// Returns random bytes that are unique to this store. With them, fingerprints of secret values
     /// are useless elsewhere.
     pub fn pepper(&self) -> Result<Vec<u8>> {
-        self.inner.index.read("read the pepper", |connection| {
+        self.room.index().read("read the pepper", |connection| {
             let sql = "SELECT value FROM meta WHERE key = 'pepper'";
             connection.prepare_cached(sql)?.query_row([], |row| row.get(0))
         })
@@ -133,7 +138,7 @@ impl Recipes {
 const LOST: &str = "lost";
 
 /// Changes the reason of a result's removal from pruned to lost.
-pub(crate) fn note_lost(connection: &Connection, key: &Digest) -> rusqlite::Result<()> {
+pub(super) fn note_lost(connection: &Connection, key: &Digest) -> rusqlite::Result<()> {
     let sql = "UPDATE removals SET reason = ?2 WHERE key = ?1";
     connection.prepare_cached(sql)?.execute((key.as_bytes(), LOST))?;
     Ok(())
@@ -165,7 +170,7 @@ mod tests {
         assert_eq!(recipes.unknown(&[key(1), key(2)]).unwrap(), [key(2)]);
         assert_eq!(recipes.get(&key(1)).unwrap().as_deref(), Some("one"));
         let age = |sql: &str| {
-            store.inner().index.write("test", |transaction| transaction.execute(sql, [])).unwrap();
+            store.room().index().write("test", |transaction| transaction.execute(sql, [])).unwrap();
         };
         age("UPDATE recipes SET seen_at = 0");
         // Using a recipe again renews it.

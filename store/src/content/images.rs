@@ -1,13 +1,16 @@
 //! The images: names of manifests and indexes.
 
+pub(crate) mod publication;
+
 use std::sync::Arc;
 
 use kiln_oci::Digest;
 use rusqlite::{Connection, OptionalExtension, Row};
 
+use self::publication::Publication;
+use crate::db::{Index, sums};
 use crate::error::Result;
-use crate::store::Inner;
-use crate::{layout, sums};
+use crate::room::Room;
 
 /// An image with its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +31,8 @@ pub struct ImageRow {
 /// The images of a store.
 #[derive(Clone, Debug)]
 pub struct Images {
-    pub(crate) inner: Arc<Inner>,
+    room: Arc<Room>,
+    publication: Arc<Publication>,
 }
 
 /// Assigns an image its name. Returns the image that had the name before.
@@ -53,6 +57,11 @@ fn replace(transaction: &Connection, image: &ImageRow) -> rusqlite::Result<Optio
 const COLUMNS: &str = "name, media_type, digest, size, created_at";
 
 impl Images {
+    /// Returns a handle to the images of an open store.
+    pub(crate) fn new(room: &Arc<Room>) -> Self {
+        Self { room: room.clone(), publication: Arc::default() }
+    }
+
     /// Assigns a name to an image. Another image with the name loses it.
     pub fn put(&self, image: &ImageRow) -> Result<()> {
         self.put_all(std::slice::from_ref(image)).map(drop)
@@ -61,34 +70,30 @@ impl Images {
     /// Assigns names to images, all or none, in order. Returns for each image the one that had its
     /// name before. Writes the index of the layout once.
     pub fn put_all(&self, images: &[ImageRow]) -> Result<Vec<Option<ImageRow>>> {
-        let losers = self.inner.index.write("name images", |transaction| {
+        let losers = self.room.index().write("name images", |transaction| {
             images.iter().map(|image| replace(transaction, image)).collect()
         })?;
-        layout::publish_change(&self.inner)?;
+        self.publish_change()?;
         Ok(losers)
     }
 
     /// Returns the image with a name, if it exists.
     pub fn get(&self, name: &str) -> Result<Option<ImageRow>> {
-        self.inner.index.read("look up an image", |connection| by_name(connection, name))
+        self.room.index().read("look up an image", |connection| by_name(connection, name))
     }
 
     /// Returns all images, newest first.
     pub fn list(&self) -> Result<Vec<ImageRow>> {
-        let sql =
-            format!("SELECT {COLUMNS}, {} FROM images ORDER BY created_at DESC, name", is_right());
-        self.inner.index.read("list images", |connection| {
-            connection.prepare_cached(&sql)?.query_map([], image)?.collect()
-        })
+        list(self.room.index())
     }
 
     /// Removes a name. Returns `true` if it existed. Garbage collection removes the image's blobs
     /// and layers.
     pub fn remove_name(&self, name: &str) -> Result<bool> {
-        let removed = self.inner.index.write("remove a name", |transaction| {
+        let removed = self.room.index().write("remove a name", |transaction| {
             transaction.prepare_cached("DELETE FROM images WHERE name = ?1")?.execute([name])
         })?;
-        layout::publish_change(&self.inner)?;
+        self.publish_change()?;
         Ok(removed > 0)
     }
 
@@ -97,17 +102,26 @@ impl Images {
     pub fn remove(&self, digest: &Digest) -> Result<Vec<String>> {
         let sql = "DELETE FROM images WHERE digest = ?1 RETURNING name";
         let names: Vec<Option<String>> =
-            self.inner.index.write("remove an image", |transaction| {
+            self.room.index().write("remove an image", |transaction| {
                 transaction
                     .prepare_cached(sql)?
                     .query_map([digest.as_bytes()], |row| row.get(0))?
                     .collect()
             })?;
-        layout::publish_change(&self.inner)?;
+        self.publish_change()?;
         let mut names: Vec<String> = names.into_iter().flatten().collect();
         names.sort();
         Ok(names)
     }
+}
+
+/// Returns all images, newest first.
+pub(crate) fn list(index: &Index) -> Result<Vec<ImageRow>> {
+    let sql =
+        format!("SELECT {COLUMNS}, {} FROM images ORDER BY created_at DESC, name", is_right());
+    index.read("list images", |connection| {
+        connection.prepare_cached(&sql)?.query_map([], image)?.collect()
+    })
 }
 
 fn insert(transaction: &Connection, image: &ImageRow) -> rusqlite::Result<()> {

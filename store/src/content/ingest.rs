@@ -14,9 +14,9 @@ use std::time::{Duration, SystemTime};
 
 use kiln_oci::{Digest, HashingReader};
 
-use crate::content::{BlobWriter, Content};
+use super::{BlobWriter, Content};
 use crate::error::{Error, Result};
-use crate::{lock, private};
+use crate::room::{lock, private};
 
 /// The number of bytes from which an incomplete blob is kept.
 const WORTH: u64 = 1 << 20;
@@ -27,7 +27,7 @@ impl Content {
     /// Begins a blob with the bytes that an earlier attempt has left, if there are any: see
     /// [`BlobWriter::written`].
     pub fn resume(&self, digest: &Digest) -> Result<BlobWriter> {
-        let directory = self.inner.root.join("ingest");
+        let directory = self.room.root().join("ingest");
         private::create_dir(&directory)?;
         let path = directory.join(digest.hex());
         let file = OpenOptions::new()
@@ -45,7 +45,7 @@ impl Content {
         let mut reader = HashingReader::new(file);
         io::copy(&mut reader, &mut io::sink()).map_err(Error::io("read", &path))?;
         let (file, hasher, size) = reader.into_parts();
-        Ok(BlobWriter::of_ingest(self.inner.clone(), path, file, hasher, size))
+        Ok(BlobWriter::of_ingest(self.room.clone(), path, file, hasher, size))
     }
 }
 

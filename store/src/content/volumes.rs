@@ -10,10 +10,10 @@ use std::sync::Arc;
 use rustix::fs::CWD;
 
 use crate::error::{Error, Result};
-use crate::rename::rename_directory;
-use crate::room::Claim;
-use crate::store::Inner;
-use crate::{lock, name, places};
+use crate::name;
+use crate::room::cap::Claim;
+use crate::room::rename::rename_directory;
+use crate::room::{Room, lock, places};
 
 /// The prefix of the paths of volumes, relative to the store's root.
 pub(crate) const PREFIX: &str = "volumes/";
@@ -21,7 +21,7 @@ pub(crate) const PREFIX: &str = "volumes/";
 /// A volume in use. It can't be removed until this is dropped.
 #[derive(Debug)]
 pub struct VolumeGuard {
-    inner: Arc<Inner>,
+    room: Arc<Room>,
     path: PathBuf,
     /// The size in bytes when the volume was acquired, if the store has a cap. `claim` covers its
     /// growth.
@@ -50,7 +50,7 @@ impl VolumeGuard {
 
 impl Drop for VolumeGuard {
     fn drop(&mut self) {
-        if let Err(error) = places::release(&self.inner, &self.path, &self.claim) {
+        if let Err(error) = places::release(&self.room, &self.path, &self.claim) {
             tracing::debug!(%error, "can't note the use of a volume");
         }
     }
@@ -59,10 +59,15 @@ impl Drop for VolumeGuard {
 /// The volumes of a store.
 #[derive(Clone, Debug)]
 pub struct Volumes {
-    pub(crate) inner: Arc<Inner>,
+    room: Arc<Room>,
 }
 
 impl Volumes {
+    /// Returns a handle to the volumes of an open store.
+    pub(crate) fn new(room: &Arc<Room>) -> Self {
+        Self { room: room.clone() }
+    }
+
     /// Returns the directory of a named volume, and creates it if it doesn't exist. The flag is
     /// `true` if it is new.
     pub fn named(&self, name: &str) -> Result<(PathBuf, bool)> {
@@ -80,12 +85,12 @@ impl Volumes {
         if path.is_dir() {
             return Ok((path, false));
         }
-        let temporary = self.inner.process.fresh_dir()?;
+        let temporary = self.room.process().fresh_dir()?;
         fs::set_permissions(&temporary, fs::Permissions::from_mode(0o755))
             .map_err(Error::io("change the mode of", &temporary))?;
         let placed = fill(&temporary).and_then(|()| Ok(place(&temporary, &path)?));
         if !matches!(placed, Ok(true)) {
-            self.inner.trash.add(temporary, None);
+            self.room.trash().add(temporary, None);
         }
         Ok((path, placed?))
     }
@@ -102,7 +107,7 @@ impl Volumes {
 
     /// Returns the sorted names of all volumes.
     pub fn list(&self) -> Result<Vec<String>> {
-        let dir = self.inner.root.join("volumes");
+        let dir = self.room.root().join("volumes");
         let mut names = fs::read_dir(&dir)
             .map_err(Error::io("read", &dir))?
             .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
@@ -121,9 +126,9 @@ impl Volumes {
         if !is_there {
             return Ok(None);
         }
-        let (inner, claim) = (self.inner.clone(), Arc::new(Claim::new(&self.inner.room)));
-        let base = places::base(&inner, &path)?;
-        Ok(Some(VolumeGuard { inner, path, base, claim, _dir: dir }))
+        let (room, claim) = (self.room.clone(), Arc::new(self.room.claim()));
+        let base = places::base(&room, &path)?;
+        Ok(Some(VolumeGuard { room, path, base, claim, _dir: dir }))
     }
 
     /// Returns `true` if a container uses a volume.
@@ -140,7 +145,7 @@ impl Volumes {
         if !lock::try_lock(&dir, &path)? || !lock::is_at(&dir, &path)? {
             return Ok(None);
         }
-        let aside = self.inner.process.fresh();
+        let aside = self.room.process().fresh();
         fs::rename(&path, &aside).map_err(Error::io("rename", &path))?;
         Ok(Some(aside))
     }
@@ -154,7 +159,7 @@ impl Volumes {
         if !path.is_dir() {
             return Err(Error::missing("volume", name));
         }
-        self.inner.discard(&path)
+        self.room.discard(&path)
     }
 
     fn path(&self, name: &str) -> Result<PathBuf> {
@@ -166,7 +171,7 @@ impl Volumes {
         } else if !name.as_bytes()[0].is_ascii_alphanumeric() || !name.bytes().all(valid) {
             "only letters, digits, _, . and - are allowed, and it begins with a letter or digit"
         } else {
-            return Ok(self.inner.root.join("volumes").join(name));
+            return Ok(self.room.root().join("volumes").join(name));
         };
         Err(Error::Invalid { what: "volume name", name: name.to_owned(), problem })
     }

@@ -325,7 +325,7 @@ mod tests {
         for from in 0..=VERSION {
             let path = dir.path().join(from.to_string());
             let mut connection = Connection::open(&path).unwrap();
-            crate::sums::register(&connection).unwrap();
+            crate::db::sums::register(&connection).unwrap();
             for step in MIGRATIONS.iter().take(from as usize) {
                 connection.execute_batch(step).unwrap();
             }

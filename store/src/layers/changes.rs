@@ -7,9 +7,9 @@
 use kiln_tree::Changes;
 use rusqlite::{Connection, OptionalExtension};
 
+use super::{LayerId, Layers};
+use crate::db::sums;
 use crate::error::{Error, Result};
-use crate::layers::{LayerId, Layers};
-use crate::sums;
 
 impl Layers {
     /// Returns the differences between the tar of a layer and its tree.
@@ -21,7 +21,7 @@ impl Layers {
             "SELECT changes, sum IS {} FROM layer_changes WHERE layer = ?1",
             sums::LAYER_CHANGES
         );
-        let found = self.inner.index.read("look up the changes of a layer", |connection| {
+        let found = self.room.index().read("look up the changes of a layer", |connection| {
             connection
                 .prepare_cached(&sql)?
                 .query_row([id.as_str()], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get(1)?)))
@@ -69,8 +69,8 @@ mod tests {
         assert!(layers.changes(&other).unwrap().is_empty());
         let execute = |sql: &str| {
             let write = layers
-                .inner
-                .index
+                .room
+                .index()
                 .write("test", |transaction| transaction.execute(sql, [layer.as_str()]));
             write.unwrap()
         };

@@ -6,9 +6,9 @@
 use kiln_oci::Digest;
 use rusqlite::OptionalExtension;
 
+use super::Layers;
+use crate::db::sums;
 use crate::error::{Error, Result};
-use crate::layers::Layers;
-use crate::sums;
 
 /// The compression level. The contents have a few hundred kilobytes and are written once.
 const LEVEL: i32 = 3;
@@ -22,7 +22,7 @@ impl Layers {
             "SELECT content FROM layer_contents WHERE diff_id = ?1 AND sum IS {}",
             sums::LAYER_CONTENTS
         );
-        let packed = self.inner.index.read("look up what a layer holds", |connection| {
+        let packed = self.room.index().read("look up what a layer holds", |connection| {
             connection
                 .prepare_cached(&sql)?
                 .query_row([diff_id.as_bytes()], |row| row.get::<_, Vec<u8>>(0))
@@ -38,9 +38,9 @@ impl Layers {
             return Ok(());
         }
         let packed = zstd::bulk::compress(contents, LEVEL)
-            .map_err(Error::io("compress", self.inner.root.join("kiln.db")))?;
+            .map_err(Error::io("compress", self.room.root().join("kiln.db")))?;
         let sql = "INSERT OR REPLACE INTO layer_contents VALUES (?1, ?2, row_sum(?1, ?2))";
-        self.inner.index.write("store what a layer holds", |transaction| {
+        self.room.index().write("store what a layer holds", |transaction| {
             transaction.prepare_cached(sql)?.execute((diff_id.as_bytes(), packed))?;
             Ok(())
         })
@@ -74,8 +74,8 @@ mod tests {
             let sql = "DELETE FROM layers WHERE id = ?1";
             let id = id.as_str();
             layers
-                .inner
-                .index
+                .room
+                .index()
                 .write("delete", |transaction| transaction.execute(sql, [id]))
                 .unwrap();
         };

@@ -5,7 +5,7 @@
 //! entries once. A larger tree is compared every ten minutes, since a walk takes some microseconds
 //! for each entry. The *seal* of a tree is a digest of all its contents. It requires reading
 //! everything, and no build waits for that: the process that flushes the store after a build takes
-//! the seal, and [`Store::check`] compares it.
+//! the seal, and `Store::check` compares it.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -14,11 +14,11 @@ use kiln_oci::Digest;
 use kiln_tree::stamp::{Stamp, stamp};
 use kiln_tree::{Dir, Selection, View};
 
+use super::{Layer, LayerId, Layers};
+use crate::db::text_column;
 use crate::error::{Error, Result};
-use crate::layers::{Layer, LayerId, Layers};
-use crate::lock::KeyGuard;
 use crate::name;
-use crate::store::Store;
+use crate::room::lock::KeyGuard;
 
 /// The number of entries up to which each process checks a tree.
 const SMALL: u64 = 100;
@@ -59,12 +59,12 @@ impl Layers {
 
     /// Remembers that a tree is unchanged.
     pub(crate) fn believe(&self, id: &LayerId) {
-        let mut checked = self.inner.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut checked = self.state.checked.lock().unwrap_or_else(PoisonError::into_inner);
         checked.insert(id.as_str().to_owned());
     }
 
     fn is_believed(&self, id: &LayerId, record: &TreeRecord) -> bool {
-        let checked = self.inner.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        let checked = self.state.checked.lock().unwrap_or_else(PoisonError::into_inner);
         let age = name::now().saturating_sub(record.checked_at);
         let is_fresh = (0..BELIEVED.as_nanos() as i64).contains(&age);
         checked.contains(id.as_str()) || record.stamp.entries > SMALL && is_fresh
@@ -72,7 +72,7 @@ impl Layers {
 
     fn note_checked(&self, id: &LayerId) -> Result<()> {
         let sql = "UPDATE layers SET checked_at = ?2 WHERE id = ?1";
-        self.inner.index.write("note a check", |transaction| {
+        self.room.index().write("note a check", |transaction| {
             transaction.prepare_cached(sql)?.execute((id.as_str(), name::now()))?;
             Ok(())
         })
@@ -94,7 +94,7 @@ impl Layers {
     pub(crate) fn record(&self, id: &LayerId, stamp: &Stamp, seal: &Digest) -> Result<()> {
         let sql = "UPDATE layers SET stamp = ?2, entries = ?3, seal = ?4, checked_at = ?5
                    WHERE id = ?1 AND has_tree AND seal IS NULL";
-        self.inner.index.write("seal a tree", |transaction| {
+        self.room.index().write("seal a tree", |transaction| {
             transaction.prepare_cached(sql)?.execute((
                 id.as_str(),
                 stamp.digest.as_bytes(),
@@ -108,23 +108,23 @@ impl Layers {
 
     /// Returns the IDs of all layers with trees.
     pub(crate) fn with_trees(&self) -> Result<Vec<LayerId>> {
-        self.inner.index.read("list trees", |connection| {
+        self.room.index().read("list trees", |connection| {
             let ids = "SELECT id FROM layers WHERE has_tree ORDER BY created_at";
-            let ids = crate::recovery::text_column(connection, ids)?;
+            let ids = text_column(connection, ids)?;
             Ok(ids.into_iter().map(LayerId::from_index).collect())
         })
     }
 }
 
-impl Store {
+impl Layers {
     /// Returns the right to seal trees, or `None` if another process has it: both would read the same
     /// files.
     ///
     /// # Errors
     /// Fails if the file of keys can't be opened.
-    pub fn sealer(&self) -> Result<Option<Sealer>> {
-        let key = KeyGuard::try_acquire(&self.inner().keys(), SEALS)?;
-        Ok(key.map(|key| Sealer { store: self.clone(), _key: key }))
+    pub(crate) fn sealer(&self) -> Result<Option<Sealer>> {
+        let key = KeyGuard::try_acquire(&self.room.keys(), SEALS)?;
+        Ok(key.map(|key| Sealer { layers: self.clone(), _key: key }))
     }
 }
 
@@ -134,19 +134,19 @@ const SEALS: &str = "seals";
 /// The right to seal trees. One process has it at a time.
 #[derive(Debug)]
 pub struct Sealer {
-    store: Store,
+    layers: Layers,
     _key: KeyGuard,
 }
 
 impl Sealer {
-    /// Takes the seals of trees that have none, so that [`Store::check`] can detect changes later,
+    /// Takes the seals of trees that have none, so that [`Store::check`](crate::Store::check) can detect changes later,
     /// including trees that other processes store meanwhile. Reads all of their contents. Skips trees
     /// that were touched, or are removed meanwhile.
     ///
     /// # Errors
     /// Fails if the index fails.
     pub fn seal_trees(&self) -> Result<()> {
-        let layers = self.store.layers();
+        let layers = &self.layers;
         loop {
             let mut sealed = 0;
             for id in layers.with_trees()? {

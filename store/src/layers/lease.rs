@@ -4,31 +4,36 @@ use std::sync::Arc;
 
 use kiln_oci::Digest;
 
+use super::LayerId;
 use crate::error::{Error, Result};
-use crate::layers::LayerId;
-use crate::store::Inner;
+use crate::room::Room;
 
 /// A lease on layers and blobs, which prevents their collection until it is dropped.
 #[derive(Debug)]
 pub struct Lease {
-    pub(crate) inner: Arc<Inner>,
-    pub(crate) number: i64,
+    room: Arc<Room>,
+    number: i64,
 }
 
 impl Lease {
+    /// Begins an empty lease.
+    pub(crate) fn new(room: &Arc<Room>) -> Self {
+        Self { room: room.clone(), number: room.new_lease() }
+    }
+
     /// Adds a layer, and all layers below it.
     ///
     /// # Errors
     /// Fails if the layer doesn't exist.
     pub fn add_layer(&self, id: &LayerId) -> Result<()> {
-        let there = self.inner.index.write("lease a layer", |transaction| {
+        let there = self.room.index().write("lease a layer", |transaction| {
             let known = "SELECT 1 FROM layers WHERE id = ?1";
             if !transaction.prepare_cached(known)?.exists([id.as_str()])? {
                 return Ok(false);
             }
             transaction
                 .prepare_cached("INSERT OR IGNORE INTO lease_layers VALUES (?1, ?2, ?3)")?
-                .execute((self.inner.process.name(), self.number, id.as_str()))?;
+                .execute((self.room.process().name(), self.number, id.as_str()))?;
             Ok(true)
         })?;
         if there { Ok(()) } else { Err(Error::missing("layer", id)) }
@@ -39,14 +44,14 @@ impl Lease {
     /// # Errors
     /// Fails if the blob doesn't exist.
     pub fn add_blob(&self, digest: &Digest) -> Result<()> {
-        let there = self.inner.index.write("lease a blob", |transaction| {
+        let there = self.room.index().write("lease a blob", |transaction| {
             let known = "SELECT 1 FROM blobs WHERE digest = ?1";
             if !transaction.prepare_cached(known)?.exists([digest.as_bytes()])? {
                 return Ok(false);
             }
             transaction
                 .prepare_cached("INSERT OR IGNORE INTO lease_blobs VALUES (?1, ?2, ?3)")?
-                .execute((self.inner.process.name(), self.number, digest.as_bytes()))?;
+                .execute((self.room.process().name(), self.number, digest.as_bytes()))?;
             Ok(true)
         })?;
         if there { Ok(()) } else { Err(Error::missing("blob", digest)) }
@@ -55,8 +60,8 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let ended = self.inner.index.write("end a lease", |transaction| {
-            let whose = (self.inner.process.name(), self.number);
+        let ended = self.room.index().write("end a lease", |transaction| {
+            let whose = (self.room.process().name(), self.number);
             transaction
                 .prepare_cached("DELETE FROM lease_layers WHERE process = ?1 AND lease = ?2")?
                 .execute(whose)?;

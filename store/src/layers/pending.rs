@@ -5,19 +5,20 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kiln_tree::{Changes, Dir, Room};
+use kiln_tree::{Changes, Dir};
 use rustix::fs::CWD;
 
 use crate::error::{Error, Result};
-use crate::rename::rename_directory;
-use crate::room::Claim;
-use crate::store::Inner;
+use crate::room::Room;
+use crate::room::cap::Claim;
+use crate::room::claiming::Claiming;
+use crate::room::rename::rename_directory;
 
 /// A tree under construction in `tmp/`, and a work directory for overlayfs. Dropping it removes the
 /// work directory and, unless it was committed, the tree.
 #[derive(Debug)]
 pub struct PendingTree {
-    inner: Arc<Inner>,
+    room: Arc<Room>,
     dir: PathBuf,
     fs: PathBuf,
     work: PathBuf,
@@ -27,12 +28,12 @@ pub struct PendingTree {
 }
 
 impl PendingTree {
-    pub(crate) fn create(inner: &Arc<Inner>) -> Result<Self> {
-        let dir = inner.process.fresh_dir()?;
-        let (fs, work) = (dir.join("fs"), inner.process.fresh());
-        let claim = Arc::new(Claim::new(&inner.room));
-        let (inner, changes) = (inner.clone(), Changes::default());
-        let pending = Self { inner, dir, fs, work, claim, changes, placed: false };
+    pub(super) fn create(room: &Arc<Room>) -> Result<Self> {
+        let dir = room.process().fresh_dir()?;
+        let (fs, work) = (dir.join("fs"), room.process().fresh());
+        let claim = Arc::new(room.claim());
+        let (room, changes) = (room.clone(), Changes::default());
+        let pending = Self { room, dir, fs, work, claim, changes, placed: false };
         for path in [&pending.fs, &pending.work] {
             fs::create_dir(path).map_err(Error::io("create", path))?;
         }
@@ -54,10 +55,10 @@ impl PendingTree {
 
     /// Makes copies and unpacking into `dir`, which shows the tree, claim room first.
     pub fn claiming(&self, dir: Dir) -> Dir {
-        if self.inner.room.cap().is_none() {
+        if self.room.cap().bytes().is_none() {
             return dir;
         }
-        dir.with_room(Arc::new(Claiming::new(&self.inner, &self.claim)))
+        dir.with_room(Arc::new(Claiming::new(&self.room, &self.claim)))
     }
 
     /// Stores the differences between the tar of the layer and the tree.
@@ -72,7 +73,7 @@ impl PendingTree {
 
     /// Claims room for a file of `bytes` bytes that is about to be written.
     pub fn claim_for(&self, bytes: u64) -> Result<()> {
-        self.claim.add(&self.inner, bytes)
+        self.claim.add(&self.room, bytes)
     }
 
     /// Returns the claim on the tree's disk space.
@@ -102,28 +103,9 @@ impl PendingTree {
 impl Drop for PendingTree {
     fn drop(&mut self) {
         if !self.placed {
-            self.inner.trash.add(std::mem::take(&mut self.dir), Some(self.claim.clone()));
+            self.room.trash().add(std::mem::take(&mut self.dir), Some(self.claim.clone()));
         }
         // Overlayfs leaves directories in it, which are removed in the background.
-        self.inner.trash.add(std::mem::take(&mut self.work), None);
-    }
-}
-
-/// A claim on room in the store for data that is written below a directory.
-#[derive(Debug)]
-pub(crate) struct Claiming {
-    inner: Arc<Inner>,
-    claim: Arc<Claim>,
-}
-
-impl Claiming {
-    pub(crate) fn new(inner: &Arc<Inner>, claim: &Arc<Claim>) -> Self {
-        Self { inner: inner.clone(), claim: claim.clone() }
-    }
-}
-
-impl Room for Claiming {
-    fn take(&self, bytes: u64) -> std::io::Result<()> {
-        self.claim.add(&self.inner, bytes).map_err(std::io::Error::other)
+        self.room.trash().add(std::mem::take(&mut self.work), None);
     }
 }

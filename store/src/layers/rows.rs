@@ -4,13 +4,14 @@ use kiln_oci::Digest;
 use kiln_tree::{DiskUse, Stamp};
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use crate::integrity::TreeRecord;
-use crate::layers::{Layer, LayerBlob, LayerId, chain_id};
-use crate::{name, sums};
+use super::integrity::TreeRecord;
+use super::{Layer, LayerBlob, LayerId, chain_id};
+use crate::db::sums;
+use crate::name;
 
 /// Returns the columns of a layer for a query.
 pub(crate) fn columns() -> String {
-    let sum = crate::sums::LAYER;
+    let sum = sums::LAYER;
     format!(
         "layers.id, layers.parent, layers.diff_id, layers.chain_id, layers.has_tree,
          layers.created_at, layers.description, layers.stamp, layers.entries, layers.seal,

@@ -18,15 +18,10 @@ use std::str::FromStr;
 
 use kiln_tree::{Overlay, Upper};
 
+use super::Layers;
 use crate::error::{Error, Result};
-use crate::store::Inner;
-use crate::{private, recovery};
-
-/// The name of a file that exists if files mark deletions.
-pub(crate) const FILE_MARKS: &str = "file-marks";
-
-/// The name of a file with the situation in which an overlay was mounted.
-pub(crate) const REMEMBERED: &str = "overlay";
+use crate::room::layout::{FILE_MARKS, OVERLAY};
+use crate::room::{Room, boot_id, private};
 
 /// The warning for file systems without file capabilities, such as NFS.
 const LOSES: &str = "the file system keeps no file capabilities, files lose theirs";
@@ -76,16 +71,28 @@ pub struct Snapshotting {
     pub file_marks: bool,
 }
 
+impl Layers {
+    /// Returns the snapshotter. The first call in a process determines it.
+    pub(crate) fn snapshotting(&self) -> Result<&Snapshotting> {
+        if let Some(known) = self.state.snapshotting.get() {
+            return Ok(known);
+        }
+        // Two threads may do this at the same time, with the same result.
+        let chosen = choose(&self.room, self.state.wanted)?;
+        Ok(self.state.snapshotting.get_or_init(|| chosen))
+    }
+}
+
 /// Chooses a snapshotter, unless one is `wanted`.
 ///
 /// # Errors
 /// Fails if overlayfs is wanted but doesn't work, or if the store can't be written.
-pub(crate) fn choose(inner: &Inner, wanted: Option<Snapshotter>) -> Result<Snapshotting> {
-    let has_file_marks = inner.root.join(FILE_MARKS).exists();
+fn choose(room: &Room, wanted: Option<Snapshotter>) -> Result<Snapshotting> {
+    let has_file_marks = room.root().join(FILE_MARKS).exists();
     let copy = |reason| {
-        let file_marks = has_file_marks || !takes_marks(inner)?;
+        let file_marks = has_file_marks || !takes_marks(room)?;
         let reason = match reason {
-            Some(reason) if !keeps_capabilities(inner)? => Some(format!("{reason}; {LOSES}")),
+            Some(reason) if !keeps_capabilities(room)? => Some(format!("{reason}; {LOSES}")),
             reason => reason,
         };
         Ok(Snapshotting { snapshotter: Snapshotter::Copy, reason, file_marks })
@@ -96,7 +103,7 @@ pub(crate) fn choose(inner: &Inner, wanted: Option<Snapshotter>) -> Result<Snaps
     let obstacle = if has_file_marks {
         Some("layers of this store mark deletions by files".to_owned())
     } else {
-        obstacle(inner)?
+        obstacle(room)?
     };
     match (obstacle, wanted) {
         (None, _) => {
@@ -104,38 +111,38 @@ pub(crate) fn choose(inner: &Inner, wanted: Option<Snapshotter>) -> Result<Snaps
             Ok(Snapshotting { snapshotter, reason: None, file_marks: false })
         }
         (Some(reason), None) => copy(Some(reason)),
-        (Some(reason), Some(_)) => Err(Error::NoOverlay { root: inner.root.clone(), reason }),
+        (Some(reason), Some(_)) => Err(Error::NoOverlay { root: room.root().to_owned(), reason }),
     }
 }
 
 /// Returns the reason why no overlay can be mounted, or `None` if it works or has worked in the
 /// same situation.
-fn obstacle(inner: &Inner) -> Result<Option<String>> {
-    let situation = situation(inner)?;
-    if fs::read_to_string(inner.root.join(REMEMBERED)).is_ok_and(|known| known == situation) {
+fn obstacle(room: &Room) -> Result<Option<String>> {
+    let situation = situation(room)?;
+    if fs::read_to_string(room.root().join(OVERLAY)).is_ok_and(|known| known == situation) {
         return Ok(None);
     }
-    let obstacle = try_overlay(inner)?.err();
+    let obstacle = try_overlay(room)?.err();
     if obstacle.is_none() {
-        remember(inner, &situation);
+        remember(room, &situation);
     }
     Ok(obstacle)
 }
 
 /// Describes the factors that decide whether an overlay can be mounted: the boot, the store's
 /// device, and the process's privileges.
-fn situation(inner: &Inner) -> Result<String> {
-    let device = fs::metadata(&inner.root).map_err(Error::io("look at", &inner.root))?.dev();
+fn situation(room: &Room) -> Result<String> {
+    let device = fs::metadata(room.root()).map_err(Error::io("look at", room.root()))?.dev();
     let may = rustix::thread::capabilities(None).map(|sets| sets.effective.bits());
-    let (boot, ids) = (recovery::boot_id(), kiln_tree::Ids::current().on_disk());
+    let (boot, ids) = (boot_id(), kiln_tree::Ids::current().on_disk());
     Ok(format!("boot {boot}\ndevice {device}\ncapabilities {may:?}\n{ids}"))
 }
 
 /// Remembers a situation. If this fails, the next process tries again.
-fn remember(inner: &Inner, situation: &str) {
-    let path = inner.process.fresh();
+fn remember(room: &Room, situation: &str) {
+    let path = room.process().fresh();
     let placed = private::write(&path, situation.as_bytes())
-        .and_then(|()| fs::rename(&path, inner.root.join(REMEMBERED)));
+        .and_then(|()| fs::rename(&path, room.root().join(OVERLAY)));
     if let Err(error) = placed {
         tracing::debug!(%error, "the snapshotter isn't remembered");
     }
@@ -155,8 +162,8 @@ pub(crate) fn note_file_marks(root: &Path) -> Result<()> {
 
 /// Mounts an overlay and changes a file in it, since some file systems report the problem only
 /// then. Returns the kernel's error.
-fn try_overlay(inner: &Inner) -> Result<std::result::Result<(), String>> {
-    let top = inner.process.fresh_dir()?;
+fn try_overlay(room: &Room) -> Result<std::result::Result<(), String>> {
+    let top = room.process().fresh_dir()?;
     let make = |name: &str| -> Result<PathBuf> {
         let path = top.join(name);
         fs::create_dir(&path).map_err(Error::io("create", &path))?;
@@ -166,24 +173,24 @@ fn try_overlay(inner: &Inner) -> Result<std::result::Result<(), String>> {
     fs::write(lower.join("file"), "").map_err(Error::io("create", lower.join("file")))?;
     let overlay = Overlay { lowers: vec![lower], upper: Some(Upper { fs, work }) };
     let tried = overlay.open().and_then(|root| root.remove_all(Path::new("file")));
-    inner.trash.add(top, None);
+    room.trash().add(top, None);
     Ok(tried.map_err(|error| told(&error)))
 }
 
 /// Returns `true` if overlayfs's marks work. Creates one and lists its directory, since some file
 /// systems create and hide it, and then can't list the directory.
-fn takes_marks(inner: &Inner) -> Result<bool> {
+fn takes_marks(room: &Room) -> Result<bool> {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
-    let top = inner.process.fresh_dir()?;
+    let top = room.process().fresh_dir()?;
     let made = mknodat(CWD, top.join("mark"), FileType::CharacterDevice, Mode::empty(), 0);
     let listed = fs::read_dir(&top).map(|mut entries| entries.next().is_some_and(|e| e.is_ok()));
-    inner.trash.add(top, None);
+    room.trash().add(top, None);
     Ok(made.is_ok() && listed.unwrap_or(false))
 }
 
 /// Returns `true` if files can have capabilities.
-fn keeps_capabilities(inner: &Inner) -> Result<bool> {
-    let path = inner.process.fresh();
+fn keeps_capabilities(room: &Room) -> Result<bool> {
+    let path = room.process().fresh();
     private::write(&path, b"").map_err(Error::io("create", &path))?;
     let keeps = takes_capabilities(&path);
     fs::remove_file(&path).map_err(Error::io("remove", &path))?;

@@ -6,11 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_tree::{Dir, Files, Overlay, assemble};
 
+use super::snapshotter::Snapshotter;
+use super::{LayerId, Layers};
 use crate::error::Result;
-use crate::layers::{LayerId, Layers};
-use crate::layout;
-use crate::snapshotter::Snapshotter;
-use crate::store::Inner;
+use crate::room::{Room, layout};
 
 /// The maximal number of unused assembled trees that are kept.
 const KEPT: usize = 8;
@@ -30,7 +29,7 @@ impl AssembledTree {
 
 /// The trees that this process has assembled, the latest last.
 #[derive(Debug, Default)]
-pub(crate) struct Views(Mutex<VecDeque<(LayerId, Arc<AssembledTree>)>>);
+pub(super) struct Views(Mutex<VecDeque<(LayerId, Arc<AssembledTree>)>>);
 
 impl Layers {
     /// Returns the trees of a chain, uppermost first. All must exist.
@@ -55,10 +54,10 @@ impl Layers {
         let lowers = self.lowers(top)?;
         match (lowers.as_slice(), top) {
             ([], _) | (_, None) => {
-                Ok(Dir::open(&self.inner.root.join(layout::ANCHOR))?.without_devices())
+                Ok(Dir::open(&self.room.root().join(layout::ANCHOR))?.without_devices())
             }
             ([only], _) => Ok(Dir::open(only)?.without_devices()),
-            (_, Some(top)) => match self.inner.snapshotting()?.snapshotter {
+            (_, Some(top)) => match self.snapshotting()?.snapshotter {
                 Snapshotter::Overlay => Ok(Overlay { lowers, upper: None }.open()?),
                 Snapshotter::Copy => {
                     let tree = self.assembled(top)?;
@@ -73,27 +72,27 @@ impl Layers {
     /// # Errors
     /// Fails if a tree is missing, or if the tree can't be assembled.
     pub fn assembled(&self, top: &LayerId) -> Result<Arc<AssembledTree>> {
-        let mut views = self.inner.views.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut views = self.state.views.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, tree)) = views.iter().find(|(layer, _)| layer == top) {
             return Ok(tree.clone());
         }
-        let path = self.inner.process.fresh_dir()?;
+        let path = self.room.process().fresh_dir()?;
         let tree = Arc::new(AssembledTree { path });
         assemble(&self.lowers(Some(top))?, &Dir::open(tree.path())?, Files::Shared)?;
-        forget_unused(&mut views, &self.inner);
+        forget_unused(&mut views, &self.room);
         views.push_back((top.clone(), tree.clone()));
         Ok(tree)
     }
 }
 
 /// Removes the oldest unused trees beyond the limit.
-fn forget_unused(views: &mut VecDeque<(LayerId, Arc<AssembledTree>)>, inner: &Inner) {
+fn forget_unused(views: &mut VecDeque<(LayerId, Arc<AssembledTree>)>, room: &Room) {
     let mut surplus = views.len().saturating_sub(KEPT - 1);
     views.retain(|(_, tree)| {
         let goes = surplus > 0 && Arc::strong_count(tree) == 1;
         if goes {
             surplus -= 1;
-            inner.trash.add(tree.path.clone(), None);
+            room.trash().add(tree.path.clone(), None);
         }
         !goes
     });

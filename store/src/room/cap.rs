@@ -8,12 +8,12 @@
 //! in the same transaction, or when the data is removed from the disk.
 //!
 //! If there is no room, the least recently used parts of the cache are removed first
-//! ([`crate::prune`]). If nothing can be removed, the process waits while another build is running,
-//! since that build releases its data in the end. Otherwise the claim fails. If several processes
+//! ([`Keeper::evict`](super::Keeper::evict)). If nothing can be removed, the process waits while
+//! another build is running, since that build releases its data in the end. Otherwise the claim fails. If several processes
 //! wait for each other, one fails and the others continue.
 //!
 //! The output of programs can't be claimed in advance. Their directories are watched: see
-//! [`crate::watch`].
+//! `upkeep::watch`.
 //!
 //! The reservation of a killed process remains until its directory in `tmp/` is removed. The
 //! process that takes over the directory also takes over the reservation.
@@ -27,10 +27,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Transaction};
 
+use super::{Room, places};
 use crate::error::{Error, Result};
-use crate::places;
-use crate::store::{Inner, Store};
-use crate::usage::{files_in, idle_ingest, own_bytes};
 
 /// The interval between attempts to get room that other processes hold.
 const RETRY: Duration = Duration::from_millis(200);
@@ -43,8 +41,8 @@ const GIVES_UP: i64 = 2;
 
 /// The cap, and this process's share of it.
 #[derive(Debug, Default)]
-pub(crate) struct Room {
-    cap: Option<u64>,
+pub(crate) struct Cap {
+    bytes: Option<u64>,
     held: Mutex<Claims>,
     /// The lock that lets one thread at a time make room.
     making: Mutex<()>,
@@ -61,34 +59,34 @@ struct Claims {
 /// A claim on bytes that are, or may be, on the disk and have no row yet.
 #[derive(Debug)]
 pub(crate) struct Claim {
-    room: Arc<Room>,
+    cap: Arc<Cap>,
     bytes: AtomicU64,
 }
 
-impl Room {
-    pub(crate) fn new(cap: Option<u64>) -> Self {
-        Self { cap, ..Self::default() }
+impl Cap {
+    pub(crate) fn new(bytes: Option<u64>) -> Self {
+        Self { bytes, ..Self::default() }
     }
 
     /// Returns `true` if this process may have a reservation.
     pub(crate) fn is_in_use(&self) -> bool {
-        self.cap.is_some() || self.held().granted > 0
+        self.bytes.is_some() || self.held().granted > 0
     }
 
     /// Returns the cap in bytes.
-    pub(crate) fn cap(&self) -> Option<u64> {
-        self.cap
+    pub(crate) fn bytes(&self) -> Option<u64> {
+        self.bytes
     }
 
     /// Returns the number of bytes that a process reserves beyond its claims.
     fn chunk(&self) -> u64 {
-        self.cap.map_or(0, |cap| (cap / 128).clamp(256 << 10, 16 << 20))
+        self.bytes.map_or(0, |cap| (cap / 128).clamp(256 << 10, 16 << 20))
     }
 
     /// Returns the number of bytes kept free for programs, whose output is only measured
     /// afterwards.
     pub(crate) fn headroom(&self) -> u64 {
-        self.cap.map_or(0, |cap| cap / 16)
+        self.bytes.map_or(0, |cap| cap / 16)
     }
 
     fn held(&self) -> MutexGuard<'_, Claims> {
@@ -96,19 +94,19 @@ impl Room {
     }
 
     /// Claims bytes if there is room. Otherwise returns the number of missing bytes.
-    fn take(&self, inner: &Inner, cap: u64, bytes: u64) -> Result<std::result::Result<(), u64>> {
+    fn take(&self, room: &Room, cap: u64, bytes: u64) -> Result<std::result::Result<(), u64>> {
         let mut held = self.held();
         let needed = held.claimed.saturating_add(bytes);
         if needed > held.granted {
             let (before, more, chunk) = (held.granted, needed - held.granted, self.chunk());
-            let own = store_bytes(inner)?;
-            let granted = inner.index.write("reserve room", |transaction| {
+            let own = room.keeper.unrecorded_bytes(room)?;
+            let granted = room.index().write("reserve room", |transaction| {
                 let free = cap.saturating_sub(own + recorded_bytes(transaction)?);
                 if more > free {
                     return Ok(Err(more - free));
                 }
                 let granted = before + free.min(more + chunk);
-                reserve(transaction, inner.process.name(), granted, 0)?;
+                reserve(transaction, room.process().name(), granted, 0)?;
                 Ok(Ok(granted))
             })?;
             match granted {
@@ -121,24 +119,24 @@ impl Room {
     }
 
     /// Claims bytes, and makes room for them if necessary.
-    fn claim(&self, inner: &Arc<Inner>, bytes: u64) -> Result<()> {
-        let Some(cap) = self.cap else { return Ok(()) };
+    fn claim(&self, room: &Arc<Room>, bytes: u64) -> Result<()> {
+        let Some(cap) = self.bytes else { return Ok(()) };
         // The header of an archive may say anything. Neither the cache nor time makes room for that.
         if bytes > cap {
             return Err(Error::Full { cap, needed: bytes });
         }
-        if self.take(inner, cap, bytes)?.is_ok() {
+        if self.take(room, cap, bytes)?.is_ok() {
             return Ok(());
         }
         let _one = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             // Pending removals are completed first.
-            inner.trash.settle();
-            let Err(missing) = self.take(inner, cap, bytes)? else { return Ok(()) };
-            if evict(inner, missing, missing.saturating_add(self.headroom() / 2))? > 0 {
+            room.trash().settle();
+            let Err(missing) = self.take(room, cap, bytes)? else { return Ok(()) };
+            if evict(room, missing, missing.saturating_add(self.headroom() / 2))? > 0 {
                 continue;
             }
-            if !wait_for_others(inner, self.held().granted)? {
+            if !wait_for_others(room, self.held().granted)? {
                 return Err(Error::Full { cap, needed: bytes });
             }
             std::thread::sleep(RETRY);
@@ -148,21 +146,21 @@ impl Room {
     /// Writes the rows of claimed data, and ends the claim in the same transaction.
     pub(crate) fn record<T>(
         &self,
-        inner: &Inner,
+        room: &Room,
         claim: &Claim,
         action: &'static str,
         write: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T> {
-        if self.cap.is_none() {
-            return inner.index.write(action, write);
+        if self.bytes.is_none() {
+            return room.index().write(action, write);
         }
         let mut held = self.held();
         let left = held.claimed.saturating_sub(claim.bytes());
         let wanted = held.granted.min(left + self.chunk());
-        let value = inner.index.write(action, |transaction| {
+        let value = room.index().write(action, |transaction| {
             let value = write(transaction)?;
             if wanted < held.granted {
-                reserve(transaction, inner.process.name(), wanted, 0)?;
+                reserve(transaction, room.process().name(), wanted, 0)?;
             }
             Ok(value)
         })?;
@@ -173,36 +171,36 @@ impl Room {
 
     /// Keeps headroom for programs, at least `ahead` bytes, and raises the reservation to cover
     /// their output. Returns the number of bytes that may still be written.
-    pub(crate) fn balance(&self, inner: &Arc<Inner>, ahead: u64) -> Result<u64> {
-        let Some(cap) = self.cap else { return Ok(u64::MAX) };
+    pub(crate) fn balance(&self, room: &Arc<Room>, ahead: u64) -> Result<u64> {
+        let Some(cap) = self.bytes else { return Ok(u64::MAX) };
         let headroom = self.headroom().max(ahead);
-        let used = self.used(inner)?;
+        let used = self.used(room)?;
         if used + headroom <= cap {
             return Ok(cap - used);
         }
         let _one = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        let used = self.used(inner)?;
+        let used = self.used(room)?;
         let wanted = (used + headroom).saturating_sub(cap);
         if wanted > 0 {
-            evict(inner, 0, wanted + headroom / 2)?;
+            evict(room, 0, wanted + headroom / 2)?;
         }
-        Ok(cap.saturating_sub(self.used(inner)?))
+        Ok(cap.saturating_sub(self.used(room)?))
     }
 
     /// Raises the reservation to the sum of claims, even without room. Returns the disk space of
     /// the store and all reservations.
-    fn used(&self, inner: &Inner) -> Result<u64> {
+    fn used(&self, room: &Room) -> Result<u64> {
         let mut held = self.held();
-        let own = store_bytes(inner)?;
+        let own = room.keeper.unrecorded_bytes(room)?;
         let claimed = held.claimed;
         let changes = claimed > held.granted || held.granted > claimed + 4 * self.chunk();
         let used = if changes {
-            inner.index.write("reserve room", |transaction| {
-                reserve(transaction, inner.process.name(), claimed, 0)?;
+            room.index().write("reserve room", |transaction| {
+                reserve(transaction, room.process().name(), claimed, 0)?;
                 recorded_bytes(transaction)
             })?
         } else {
-            inner.index.read_all("add up", recorded_bytes)?
+            room.index().read_all("add up", recorded_bytes)?
         };
         if changes {
             held.granted = claimed;
@@ -213,34 +211,34 @@ impl Room {
 
 impl Claim {
     /// Returns a claim on zero bytes.
-    pub(crate) fn new(room: &Arc<Room>) -> Self {
-        Self { room: Arc::clone(room), bytes: AtomicU64::new(0) }
+    pub(super) fn new(cap: &Arc<Cap>) -> Self {
+        Self { cap: Arc::clone(cap), bytes: AtomicU64::new(0) }
     }
 
     /// Adds the disk space of a file of `bytes` bytes to the claim.
     ///
     /// # Errors
     /// Fails if there is no room for them and none can be made.
-    pub(crate) fn add(&self, inner: &Arc<Inner>, bytes: u64) -> Result<()> {
-        if self.room.cap.is_some() {
+    pub(crate) fn add(&self, room: &Arc<Room>, bytes: u64) -> Result<()> {
+        if self.cap.bytes.is_some() {
             let bytes = bytes.div_ceil(BLOCK).saturating_mul(BLOCK);
-            self.room.claim(inner, bytes)?;
+            self.cap.claim(room, bytes)?;
             self.bytes.fetch_add(bytes, Ordering::Relaxed);
         }
         Ok(())
     }
 
     /// Raises the claim to `bytes` bytes.
-    pub(crate) fn ensure(&self, inner: &Arc<Inner>, bytes: u64) -> Result<()> {
+    pub(crate) fn ensure(&self, room: &Arc<Room>, bytes: u64) -> Result<()> {
         match bytes.saturating_sub(self.bytes()) {
             0 => Ok(()),
-            missing => self.add(inner, missing),
+            missing => self.add(room, missing),
         }
     }
 
     /// Sets the claim to the bytes on the disk, even without room.
     pub(crate) fn set(&self, bytes: u64) {
-        let mut held = self.room.held();
+        let mut held = self.cap.held();
         let before = self.bytes.swap(bytes, Ordering::Relaxed);
         held.claimed = (held.claimed + bytes).saturating_sub(before);
     }
@@ -260,9 +258,9 @@ impl Drop for Claim {
 }
 
 /// Takes over the reservation of a dead process, together with its directory.
-pub(crate) fn adopt(inner: &Inner, dead: &str) -> Result<Option<Claim>> {
-    let mut held = inner.room.held();
-    let bytes = inner.index.write("take over a reservation", |transaction| {
+pub(crate) fn adopt(room: &Room, dead: &str) -> Result<Option<Claim>> {
+    let mut held = room.cap.held();
+    let bytes = room.index().write("take over a reservation", |transaction| {
         let sql = "SELECT sum(bytes) FROM reservations WHERE process = ?1";
         let bytes: Option<i64> =
             transaction.prepare_cached(sql)?.query_row([dead], |row| row.get(0))?;
@@ -271,7 +269,7 @@ pub(crate) fn adopt(inner: &Inner, dead: &str) -> Result<Option<Claim>> {
             .prepare_cached("DELETE FROM reservations WHERE process = ?1")?
             .execute([dead])?;
         if bytes > 0 {
-            reserve(transaction, inner.process.name(), held.granted + bytes, 0)?;
+            reserve(transaction, room.process().name(), held.granted + bytes, 0)?;
         }
         Ok(bytes)
     })?;
@@ -280,8 +278,8 @@ pub(crate) fn adopt(inner: &Inner, dead: &str) -> Result<Option<Claim>> {
     }
     held.granted += bytes;
     held.claimed += bytes;
-    let (room, bytes) = (Arc::clone(&inner.room), AtomicU64::new(bytes));
-    Ok(Some(Claim { room, bytes }))
+    let (cap, bytes) = (Arc::clone(&room.cap), AtomicU64::new(bytes));
+    Ok(Some(Claim { cap, bytes }))
 }
 
 /// Deletes the reservation of a process without unfinished data.
@@ -311,24 +309,19 @@ fn recorded_bytes(connection: &Connection) -> rusqlite::Result<u64> {
     Ok(bytes.cast_unsigned() + places::total(connection)?)
 }
 
-/// Returns the disk space of everything without a row.
-fn store_bytes(inner: &Inner) -> Result<u64> {
-    Ok(own_bytes(inner)? + files_in(&inner.root.join("builds"))? + idle_ingest(inner)?)
-}
-
 /// Frees room. Returns a positive number if anything was removed: the number of bytes freed, plus
 /// the number of trees of dead processes.
-fn evict(inner: &Arc<Inner>, least: u64, wanted: u64) -> Result<u64> {
-    let before = inner.trash.settle();
-    let freed = Store::of(Arc::clone(inner)).evict(least, wanted)?;
-    Ok(freed + (inner.trash.settle() - before))
+fn evict(room: &Arc<Room>, least: u64, wanted: u64) -> Result<u64> {
+    let before = room.trash().settle();
+    let freed = room.keeper.evict(room, least, wanted)?;
+    Ok(freed + (room.trash().settle() - before))
 }
 
 /// Records that this process waits for room. Returns `true` if another build is running that
 /// doesn't wait.
-fn wait_for_others(inner: &Inner, granted: u64) -> Result<bool> {
-    let own = inner.process.name();
-    inner.index.write("wait for room", |transaction| {
+fn wait_for_others(room: &Room, granted: u64) -> Result<bool> {
+    let own = room.process().name();
+    room.index().write("wait for room", |transaction| {
         let sql = "SELECT 1 FROM builds LEFT JOIN reservations USING (process)
                    WHERE status = 'running' AND process <> ?1 AND coalesce(waits, 0) <> ?2";
         let is_other_at_work = transaction.prepare_cached(sql)?.exists((own, WAITS))?;
@@ -343,9 +336,10 @@ mod tests {
     use std::fs;
     use std::io::Write;
 
-    use super::*;
-    use crate::{LayerId, StoreOptions};
     use kiln_oci::Digest;
+
+    use super::*;
+    use crate::{LayerId, Store, StoreOptions};
 
     const CAP: u64 = 4 << 20;
 
@@ -365,8 +359,8 @@ mod tests {
 
     fn reserved(store: &Store) -> i64 {
         store
-            .inner()
-            .index
+            .room()
+            .index()
             .read("test", |connection| {
                 let sql = "SELECT coalesce(sum(bytes), 0) FROM reservations";
                 connection.query_row(sql, [], |row| row.get(0))
@@ -428,8 +422,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = open(dir.path());
         store
-            .inner()
-            .index
+            .room()
+            .index()
             .write("test", |transaction| reserve(transaction, "1-dead", 3 << 20, 0))
             .unwrap();
         fs::create_dir_all(dir.path().join("tmp/1-dead/0/fs")).unwrap();

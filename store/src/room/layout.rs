@@ -1,8 +1,8 @@
 //! The fixed parts of a store: the OCI image layout `content/` (`oci-layout`, `index.json`,
 //! `blobs/sha256`), `mount-points-2/` and `anchor/`.
 //!
-//! The SQLite index is the authority for images. `index.json` is written from it, for other tools,
-//! whenever a name changes and after sweeping.
+//! The SQLite index is the authority for images. `index.json` is written from it, for other tools
+//! (`content::images::publication`).
 //!
 //! `mount-points-2/` is a tree of the mount points that every program needs, all empty and always
 //! the same. It is the lowest directory of programs' root file systems, so that mount points need
@@ -18,10 +18,23 @@ use std::time::UNIX_EPOCH;
 use kiln_oci::{Digest, media_type};
 use serde_json::json;
 
+use super::{Room, private};
 use crate::error::{Error, Result};
-use crate::lock::KeyGuard;
-use crate::private;
-use crate::store::Inner;
+
+/// The directory of the layers' trees.
+pub(crate) const TREES: &str = "snapshots";
+
+/// The directory of the blobs.
+pub(crate) const BLOBS: &str = "content/blobs/sha256";
+
+/// The file that lists the named images.
+pub(crate) const INDEX_JSON: &str = "content/index.json";
+
+/// The name of a file that exists if files mark deletions.
+pub(crate) const FILE_MARKS: &str = "file-marks";
+
+/// The name of a file with the situation in which an overlay was mounted.
+pub(crate) const OVERLAY: &str = "overlay";
 
 /// The name of the empty directory.
 pub(crate) const ANCHOR: &str = "anchor";
@@ -34,7 +47,7 @@ pub(crate) const MOUNT_POINTS: &str = "mount-points-2";
 /// Creates an empty layout unless one exists.
 pub(crate) fn create(root: &Path) -> Result<()> {
     let content = root.join("content");
-    let blobs = content.join("blobs/sha256");
+    let blobs = root.join(BLOBS);
     if !content.is_dir() {
         check_file_system(root)?;
         private::create_dir(&content)?;
@@ -47,9 +60,9 @@ pub(crate) fn create(root: &Path) -> Result<()> {
     if !version.exists() {
         place(root, &version, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     }
-    let index = content.join("index.json");
+    let index = root.join(INDEX_JSON);
     if !index.exists() {
-        place(root, &index, &document(&[])?)?;
+        place(root, &index, &index_json(&[])?)?;
     }
     Ok(())
 }
@@ -96,12 +109,12 @@ fn lacking(place: &Path) -> io::Result<Option<String>> {
 }
 
 /// Creates the tree of mount points if it doesn't exist.
-pub(crate) fn create_mount_points(inner: &Inner) -> Result<()> {
-    let path = inner.root.join(MOUNT_POINTS);
+pub(crate) fn create_mount_points(room: &Room) -> Result<()> {
+    let path = room.root().join(MOUNT_POINTS);
     if path.is_dir() {
         return Ok(());
     }
-    let temporary = inner.process.fresh_dir()?;
+    let temporary = room.process().fresh_dir()?;
     for name in ["dev", "etc", "proc", "sys"] {
         let directory = temporary.join(name);
         fs::create_dir(&directory).map_err(Error::io("create", &directory))?;
@@ -129,35 +142,9 @@ pub(crate) fn create_mount_points(inner: &Inner) -> Result<()> {
     }
 }
 
-/// Writes `index.json` after a change of names, unless the change is one of many.
-pub(crate) fn publish_change(inner: &Inner) -> Result<()> {
-    if inner.publication.is_due() { publish(inner) } else { Ok(()) }
-}
-
-/// Writes `index.json`, so that it lists the named images.
-pub(crate) fn publish(inner: &Inner) -> Result<()> {
-    let _alone = KeyGuard::acquire(&inner.keys(), "index.json")?;
-    let named = inner.index.read("list images", |connection| {
-        let sql = "SELECT name, media_type, digest, size FROM images
-                   WHERE name IS NOT NULL ORDER BY name";
-        connection
-            .prepare_cached(sql)?
-            .query_map([], |row| {
-                Ok((row.get(0)?, row.get(1)?, Digest::from_bytes(row.get(2)?), row.get(3)?))
-            })?
-            .collect::<rusqlite::Result<Vec<_>>>()
-    })?;
-    let bytes = document(&named)?;
-    let path = inner.root.join("content/index.json");
-    if fs::read(&path).is_ok_and(|there| there == bytes) {
-        return Ok(());
-    }
-    let temporary = inner.process.fresh();
-    private::write(&temporary, &bytes).map_err(Error::io("write", &temporary))?;
-    fs::rename(&temporary, &path).map_err(Error::io("rename", &path))
-}
-
-fn document(named: &[(String, String, Digest, i64)]) -> Result<Vec<u8>> {
+/// Returns the contents of `index.json` for the named images: their names, media types, digests and
+/// sizes.
+pub(crate) fn index_json(named: &[(String, String, Digest, i64)]) -> Result<Vec<u8>> {
     let manifests: Vec<_> = named
         .iter()
         .map(|(name, media_type, digest, size)| {

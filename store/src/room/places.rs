@@ -5,7 +5,7 @@
 //! requested, or by the process that flushes the store after a build, but not earlier, since
 //! measuring is a walk.
 //!
-//! The disk space of a cache mount is that of its numbered directories. [`crate::usage`] counts the
+//! The disk space of a cache mount is that of its numbered directories. `upkeep::usage` counts the
 //! directory around them and the file with its ID.
 
 use std::fs;
@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
+use super::Room;
+use super::cap::Claim;
+use super::measure::measure;
 use crate::error::{Error, Result};
-use crate::measure::measure;
 use crate::name;
-use crate::room::Claim;
-use crate::store::{Inner, Store};
 
 /// The row of a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,32 +31,22 @@ pub(crate) struct Place {
     pub(crate) used_at: i64,
 }
 
-impl Store {
-    /// Measures the cache mounts and volumes that may have changed since their last measurement.
-    ///
-    /// # Errors
-    /// Fails if a directory can't be read.
-    pub fn measure_places(&self) -> Result<()> {
-        measured(self.inner()).map(drop)
-    }
-}
-
 /// Records that a directory was used and may have changed.
-pub(crate) fn note_use(inner: &Inner, path: &Path) -> Result<()> {
-    let Some(path) = relative(inner, path) else { return Ok(()) };
+pub(crate) fn note_use(room: &Room, path: &Path) -> Result<()> {
+    let Some(path) = relative(room, path) else { return Ok(()) };
     let sql = "INSERT INTO places VALUES (?1, 0, 0, ?2, ?2)
                ON CONFLICT DO UPDATE SET is_measured = 0, used_at = excluded.used_at";
-    inner.index.write("note a use", |transaction| {
+    room.index().write("note a use", |transaction| {
         transaction.prepare_cached(sql)?.execute((path, name::now())).map(|_| ())
     })
 }
 
 /// Records the current disk space of a directory.
-pub(crate) fn note_size(inner: &Inner, path: &Path, bytes: u64) -> Result<()> {
-    let Some(path) = relative(inner, path) else { return Ok(()) };
+pub(crate) fn note_size(room: &Room, path: &Path, bytes: u64) -> Result<()> {
+    let Some(path) = relative(room, path) else { return Ok(()) };
     let sql = "INSERT INTO places VALUES (?1, ?2, 1, ?3, ?3)
                ON CONFLICT DO UPDATE SET bytes = excluded.bytes, is_measured = 1";
-    inner.index.write("note a size", |transaction| {
+    room.index().write("note a size", |transaction| {
         transaction.prepare_cached(sql)?.execute((path, bytes.cast_signed(), name::now()))?;
         Ok(())
     })
@@ -64,10 +54,10 @@ pub(crate) fn note_size(inner: &Inner, path: &Path, bytes: u64) -> Result<()> {
 
 /// Releases a directory that may have grown. If the store has a cap, the directory is measured
 /// before the claim ends.
-pub(crate) fn release(inner: &Inner, path: &Path, claim: &Claim) -> Result<()> {
-    note_use(inner, path)?;
-    if inner.room.cap().is_some() {
-        note_size(inner, path, measure(path)?)?;
+pub(crate) fn release(room: &Room, path: &Path, claim: &Claim) -> Result<()> {
+    note_use(room, path)?;
+    if room.cap().bytes().is_some() {
+        note_size(room, path, measure(path)?)?;
         claim.set(0);
     }
     Ok(())
@@ -75,14 +65,14 @@ pub(crate) fn release(inner: &Inner, path: &Path, claim: &Claim) -> Result<()> {
 
 /// Returns the disk space of a directory that is going to grow, if the store has a cap, or else
 /// zero.
-pub(crate) fn base(inner: &Inner, path: &Path) -> Result<u64> {
-    if inner.room.cap().is_none() { Ok(0) } else { known_size(inner, path) }
+pub(crate) fn base(room: &Room, path: &Path) -> Result<u64> {
+    if room.cap().bytes().is_none() { Ok(0) } else { known_size(room, path) }
 }
 
 /// Returns the disk space of a directory at its last measurement.
-fn known_size(inner: &Inner, path: &Path) -> Result<u64> {
-    let Some(path) = relative(inner, path) else { return Ok(0) };
-    inner.index.read("look up a size", |connection| {
+fn known_size(room: &Room, path: &Path) -> Result<u64> {
+    let Some(path) = relative(room, path) else { return Ok(0) };
+    room.index().read("look up a size", |connection| {
         let bytes: Option<i64> = connection
             .prepare_cached("SELECT sum(bytes) FROM places WHERE path = ?1")?
             .query_row([path], |row| row.get(0))?;
@@ -91,22 +81,22 @@ fn known_size(inner: &Inner, path: &Path) -> Result<u64> {
 }
 
 /// Removes the row of a directory that was removed.
-pub(crate) fn forget(inner: &Inner, path: &str) -> Result<()> {
-    inner.index.write("forget a directory", |transaction| {
+pub(crate) fn forget(room: &Room, path: &str) -> Result<()> {
+    room.index().write("forget a directory", |transaction| {
         transaction.prepare_cached("DELETE FROM places WHERE path = ?1")?.execute([path])?;
         Ok(())
     })
 }
 
 /// Returns all existing directories. Measures those that may have changed.
-pub(crate) fn measured(inner: &Inner) -> Result<Vec<Place>> {
-    let there = paths(inner)?;
-    let known: Vec<(Place, bool)> = inner.index.read("list directories", |connection| {
+pub(crate) fn measured(room: &Room) -> Result<Vec<Place>> {
+    let there = paths(room)?;
+    let known: Vec<(Place, bool)> = room.index().read("list directories", |connection| {
         let sql = "SELECT path, bytes, created_at, used_at, is_measured FROM places";
         connection.prepare_cached(sql)?.query_map([], place)?.collect()
     })?;
     for (place, _) in known.iter().filter(|(place, _)| !there.contains(&place.path)) {
-        forget(inner, &place.path)?;
+        forget(room, &place.path)?;
     }
     let mut places = Vec::with_capacity(there.len());
     for path in there {
@@ -115,9 +105,9 @@ pub(crate) fn measured(inner: &Inner) -> Result<Vec<Place>> {
             places.push(place.clone());
             continue;
         }
-        let absolute = inner.root.join(&path);
+        let absolute = room.root().join(&path);
         let bytes = measure(&absolute)?;
-        note_size(inner, &absolute, bytes)?;
+        note_size(room, &absolute, bytes)?;
         let now = name::now();
         let times = found.map_or((now, now), |(place, _)| (place.created_at, place.used_at));
         places.push(Place { path, bytes, created_at: times.0, used_at: times.1 });
@@ -139,20 +129,20 @@ pub(crate) fn total(connection: &Connection) -> rusqlite::Result<u64> {
     Ok(sum.unwrap_or_default().cast_unsigned())
 }
 
-fn relative(inner: &Inner, path: &Path) -> Option<String> {
-    Some(path.strip_prefix(&inner.root).ok()?.to_str()?.to_owned())
+fn relative(room: &Room, path: &Path) -> Option<String> {
+    Some(path.strip_prefix(room.root()).ok()?.to_str()?.to_owned())
 }
 
 /// Returns the paths of all existing directories.
-fn paths(inner: &Inner) -> Result<Vec<String>> {
+fn paths(room: &Room) -> Result<Vec<String>> {
     let mut found = Vec::new();
-    for mount in directories(&inner.root.join("mounts"))? {
+    for mount in directories(&room.root().join("mounts"))? {
         for directory in directories(&mount)? {
-            found.extend(relative(inner, &directory));
+            found.extend(relative(room, &directory));
         }
     }
-    for volume in directories(&inner.root.join("volumes"))? {
-        found.extend(relative(inner, &volume));
+    for volume in directories(&room.root().join("volumes"))? {
+        found.extend(relative(room, &volume));
     }
     found.sort_unstable();
     Ok(found)

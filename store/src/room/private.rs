@@ -14,15 +14,15 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use super::layout;
 use crate::error::{Error, Result};
-use crate::{layout, snapshotter};
 
 /// The store's entries. Other entries in the root directory don't belong to the store.
 const OWN: [&str; 16] = [
     layout::ANCHOR,
     "builds",
     "content",
-    snapshotter::FILE_MARKS,
+    layout::FILE_MARKS,
     "ids",
     "ingest",
     "keys",
@@ -31,8 +31,8 @@ const OWN: [&str; 16] = [
     "kiln.db-wal",
     "lock",
     "mounts",
-    snapshotter::REMEMBERED,
-    "snapshots",
+    layout::OVERLAY,
+    layout::TREES,
     "tmp",
     "volumes",
 ];

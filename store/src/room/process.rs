@@ -11,10 +11,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::lock::{self, RootLock};
+use super::private;
+use super::remove::remove_tree;
 use crate::error::{Error, Result};
-use crate::lock::{self, RootLock};
-use crate::remove::remove_tree;
-use crate::{name, private};
+use crate::name;
 
 /// The directory of this process.
 #[derive(Debug)]

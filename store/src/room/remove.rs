@@ -16,7 +16,7 @@ use kiln_tree::Ids;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use crate::rename::rename_directory;
+use super::rename::rename_directory;
 
 /// The maximal number of levels that are open at a time.
 const LEVELS: u32 = 64;

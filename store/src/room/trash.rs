@@ -6,8 +6,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::remove::remove_tree;
-use crate::room::Claim;
+use super::cap::Claim;
+use super::remove::remove_tree;
 
 /// A task of the background thread.
 enum Item {

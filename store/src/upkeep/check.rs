@@ -3,9 +3,9 @@
 //! | part | damaged if |
 //! | --- | --- |
 //! | the index | SQLite reports errors |
-//! | a row of the index | its checksum is wrong ([`crate::sums`]) |
+//! | a row of the index | its checksum is wrong ([`crate::db::sums`]) |
 //! | a blob | its bytes don't match its digest |
-//! | a tree | its stamp or its seal has changed ([`crate::integrity`]) |
+//! | a tree | its stamp or its seal has changed ([`crate::layers::integrity`]) |
 //! | an image | a part of it is neither in the store nor available elsewhere |
 //!
 //! A repair removes the damaged parts, and then everything that depends on them: layers without any
@@ -22,13 +22,15 @@ use kiln_oci::{Digest, json, media_type};
 use rusqlite::{Connection, OpenFlags};
 use serde::Deserialize;
 
+use super::{Upkeep, recovery};
+use crate::cache::lost::forget_lost;
+use crate::content::images::ImageRow;
+use crate::db::{digest_column, schema, sums};
 use crate::error::{Error, Result};
-use crate::images::ImageRow;
-use crate::integrity::TreeRecord;
 use crate::layers::LayerId;
-use crate::lock::RootLock;
-use crate::store::{Inner, Store};
-use crate::{recovery, schema, sums};
+use crate::layers::integrity::TreeRecord;
+use crate::room::Room;
+use crate::room::lock::RootLock;
 
 /// The maximal number of problems that SQLite reports.
 const PROBLEMS: u32 = 20;
@@ -69,13 +71,13 @@ impl fmt::Display for Damage {
     }
 }
 
-impl Store {
+impl Upkeep {
     /// Checks every row, every blob and every tree, and returns the damaged ones. Adds the seals of
     /// trees that have none. Reads all data.
     ///
     /// # Errors
     /// Fails if a part can't be checked. Damage is no error.
-    pub fn check(&self) -> Result<Vec<Damage>> {
+    pub(crate) fn check(&self) -> Result<Vec<Damage>> {
         let mut found = self.check_rows()?;
         found.extend(self.check_blobs()?);
         found.extend(self.check_trees()?);
@@ -87,38 +89,38 @@ impl Store {
     ///
     /// # Errors
     /// Fails if a part can't be removed.
-    pub fn repair(&self, found: &[Damage]) -> Result<()> {
-        let inner = self.inner();
+    pub(crate) fn repair(&self, found: &[Damage]) -> Result<()> {
+        let room = &self.room;
         {
-            let _alone = RootLock::exclusive(&inner.root)?;
+            let _alone = RootLock::exclusive(room.root())?;
             for damage in found {
                 match &damage.what {
                     Damaged::Blob(digest) => self.content().remove_corrupt(digest)?,
-                    Damaged::Tree(layer) => drop_tree(inner, layer)?,
+                    Damaged::Tree(layer) => drop_tree(room, layer)?,
                     Damaged::Rows(_) | Damaged::Image(_) => {}
                 }
             }
-            inner.index.write("repair", |transaction| {
+            room.index().write("repair", |transaction| {
                 for (table, sum) in sums::TABLES {
                     let sql = format!("DELETE FROM {table} WHERE sum IS NOT {sum}");
                     transaction.execute(&sql, [])?;
                 }
-                recovery::forget_lost(transaction)
+                forget_lost(transaction)
             })?;
-            recovery::sweep(inner)?;
+            recovery::sweep(room)?;
         }
         // The removed parts may have belonged to further images.
-        let together = self.images().together();
+        let together = self.images.together();
         for damage in self.check_images()? {
             if let Damaged::Image(digest) = &damage.what {
-                self.images().remove(digest)?;
+                self.images.remove(digest)?;
             }
         }
         together.end()
     }
 
     fn check_rows(&self) -> Result<Vec<Damage>> {
-        self.inner().index.read("check rows", |connection| {
+        self.room.index().read("check rows", |connection| {
             let mut found = Vec::new();
             for (table, sum) in sums::TABLES {
                 let sql = format!("SELECT count(*) FROM {table} WHERE sum IS NOT {sum}");
@@ -135,8 +137,8 @@ impl Store {
 
     fn check_blobs(&self) -> Result<Vec<Damage>> {
         let content = self.content();
-        let digests = self.inner().index.read("list blobs", |connection| {
-            recovery::digest_column(connection, "SELECT digest FROM blobs ORDER BY digest")
+        let digests = self.room.index().read("list blobs", |connection| {
+            digest_column(connection, "SELECT digest FROM blobs ORDER BY digest")
         })?;
         let mut found = Vec::new();
         for digest in digests {
@@ -149,7 +151,7 @@ impl Store {
 
     fn check_trees(&self) -> Result<Vec<Damage>> {
         let mut found = Vec::new();
-        for id in self.layers().with_trees()? {
+        for id in self.layers.with_trees()? {
             if let Some(problem) = self.problem_of_tree(&id)? {
                 found.push(Damage { what: Damaged::Tree(id), problem: problem.to_owned() });
             }
@@ -158,7 +160,7 @@ impl Store {
     }
 
     fn problem_of_tree(&self, id: &LayerId) -> Result<Option<&'static str>> {
-        let layers = self.layers();
+        let layers = &self.layers;
         // A damaged row is reported separately.
         let Ok(Some(layer)) = layers.get(id) else { return Ok(None) };
         let Ok(stamp) = layers.stamp_of(id) else {
@@ -180,7 +182,7 @@ impl Store {
     }
 
     fn check_images(&self) -> Result<Vec<Damage>> {
-        let Ok(images) = self.images().list() else { return Ok(Vec::new()) };
+        let Ok(images) = self.images.list() else { return Ok(Vec::new()) };
         let mut found: Vec<Damage> = Vec::new();
         for image in images {
             let what = Damaged::Image(image.digest);
@@ -233,7 +235,7 @@ impl Store {
             let sql = "SELECT 1 FROM layer_blobs JOIN layers ON layers.id = layer_blobs.layer
                        WHERE digest = ?1 AND (origin IS NOT NULL OR has_tree)";
             let can_be_had = self.content().size(&layer.digest)?.is_some()
-                || self.inner().index.read("look up a layer", |connection| {
+                || self.room.index().read("look up a layer", |connection| {
                     connection.prepare_cached(sql)?.exists([layer.digest.as_bytes()])
                 })?;
             if !can_be_had {
@@ -258,13 +260,13 @@ struct Part {
     digest: Digest,
 }
 
-fn drop_tree(inner: &Inner, layer: &LayerId) -> Result<()> {
+fn drop_tree(room: &Room, layer: &LayerId) -> Result<()> {
     let sql = "UPDATE layers SET has_tree = 0, stamp = NULL, entries = NULL, seal = NULL
                WHERE id = ?1";
-    inner.index.write("drop a tree", |transaction| {
+    room.index().write("drop a tree", |transaction| {
         transaction.prepare_cached(sql)?.execute([layer.as_str()]).map(|_| ())
     })?;
-    inner.discard(&inner.trees.join(layer.as_str()))
+    room.discard(&room.trees().join(layer.as_str()))
 }
 
 /// Lets SQLite check the index of the store at `root` without opening the store. Returns the
@@ -327,7 +329,7 @@ mod tests {
     use crate::{LayerBlob, Store};
 
     fn damage(store: &Store, sql: &str) {
-        store.inner().index.write("damage", |transaction| transaction.execute(sql, [])).unwrap();
+        store.room().index().write("damage", |transaction| transaction.execute(sql, [])).unwrap();
     }
 
     fn found(store: &Store) -> Vec<String> {

@@ -1,26 +1,25 @@
 //! Garbage collection, and removal of chosen parts of the cache.
 //!
-//! [`crate::inventory`] determines the garbage. The rows are deleted in one transaction, leaves
-//! first, and then the files, all while the root lock is held exclusively. So a process that stores
+//! The `inventory` determines the garbage. The rows are deleted in one transaction, leaves first, and then the files, all while the root lock is held exclusively. So a process that stores
 //! a removed blob again waits, and its file isn't deleted under its row. Trees are moved aside
 //! under the lock and removed after it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use kiln_oci::Digest;
 use rusqlite::Connection;
 
-use crate::content::Content;
+use super::inventory::{ImageReach, Inventory, Node};
+use super::{Upkeep, recovery, tree_sizes};
+use crate::cache::{self, Uses};
+use crate::content::{Content, ingest};
 use crate::error::{Error, Result};
-use crate::ingest;
-use crate::inventory::{ImageReach, Inventory, Node};
-use crate::lock::RootLock;
-use crate::recovery;
-use crate::remove::remove_tree;
-use crate::store::{Inner, Store};
-use crate::{cache, tree_sizes};
+use crate::room::Room;
+use crate::room::lock::RootLock;
+use crate::room::remove::remove_tree;
 
 /// The result of a garbage collection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,55 +32,56 @@ pub struct Collected {
     pub bytes: u64,
 }
 
-impl Store {
+impl Upkeep {
     /// Removes every blob and layer that no image, cache record or living lease reaches.
-    pub fn collect(&self) -> Result<Collected> {
-        let (mut collected, ()) = self.collect_with(|_| (Vec::new(), ()))?;
-        collected.bytes += ingest::sweep(&self.inner().root)?;
+    pub(crate) fn collect(&self) -> Result<Collected> {
+        let (mut collected, ()) = collect_with(&self.room, &self.uses, |_| (Vec::new(), ()))?;
+        collected.bytes += ingest::sweep(self.room.root())?;
         self.builds().prune()?;
         Ok(collected)
     }
+}
 
-    /// Lets `choose` select cache records of the inventory, by index. Removes these records and
-    /// then everything that is no longer reachable.
-    pub(crate) fn collect_with<T>(
-        &self,
-        choose: impl FnOnce(&mut Inventory) -> (Vec<usize>, T),
-    ) -> Result<(Collected, T)> {
-        let inner = self.inner();
-        inner.flush_used()?;
-        let images = ImageReach::of(self)?;
-        let mut collected = Collected::default();
-        let mut trees = Vec::new();
-        let value = {
-            let _alone = RootLock::exclusive(&inner.root)?;
-            recovery::reap(inner)?;
-            let (doomed, value) = inner.index.write("collect garbage", |transaction| {
-                let mut inventory = Inventory::take(transaction, &images)?;
-                let (records, value) = choose(&mut inventory);
-                for record in records {
-                    cache::forget(transaction, &inventory.records[record].key)?;
-                }
-                Ok((Unreachable::of(transaction, &inventory)?, value))
-            })?;
-            collected.layers = doomed.layers.len() as u64;
-            collected.blobs = doomed.blobs.len() as u64;
-            for id in &doomed.layers {
-                trees.extend(set_aside(inner, id)?);
+/// Lets `choose` select cache records of the inventory, by index. Removes these records and
+/// then everything that is no longer reachable.
+pub(super) fn collect_with<T>(
+    room: &Arc<Room>,
+    uses: &Uses,
+    choose: impl FnOnce(&mut Inventory) -> (Vec<usize>, T),
+) -> Result<(Collected, T)> {
+    uses.flush(room.index())?;
+    let images = ImageReach::of(room)?;
+    let content = Content::new(room);
+    let mut collected = Collected::default();
+    let mut trees = Vec::new();
+    let value = {
+        let _alone = RootLock::exclusive(room.root())?;
+        recovery::reap(room)?;
+        let (doomed, value) = room.index().write("collect garbage", |transaction| {
+            let mut inventory = Inventory::take(transaction, &images)?;
+            let (records, value) = choose(&mut inventory);
+            for record in records {
+                cache::forget(transaction, &inventory.records[record].key)?;
             }
-            for digest in &doomed.blobs {
-                collected.bytes += unlink_blob(&self.content(), digest)?;
-            }
-            value
-        };
-        for tree in &trees {
-            collected.bytes += remove_tree(tree).map_err(Error::io("remove", tree))?;
+            Ok((Unreachable::of(transaction, &inventory)?, value))
+        })?;
+        collected.layers = doomed.layers.len() as u64;
+        collected.blobs = doomed.blobs.len() as u64;
+        for id in &doomed.layers {
+            trees.extend(set_aside(room, id)?);
         }
-        if !trees.is_empty() {
-            tree_sizes::recount_shared(inner)?;
+        for digest in &doomed.blobs {
+            collected.bytes += unlink_blob(&content, digest)?;
         }
-        Ok((collected, value))
+        value
+    };
+    for tree in &trees {
+        collected.bytes += remove_tree(tree).map_err(Error::io("remove", tree))?;
     }
+    if !trees.is_empty() {
+        tree_sizes::recount_shared(room)?;
+    }
+    Ok((collected, value))
 }
 
 /// The parts whose rows are deleted.
@@ -120,8 +120,8 @@ impl Unreachable {
 }
 
 /// Moves a tree to a path that no other process knows. Returns the path if the tree existed.
-fn set_aside(inner: &Inner, id: &str) -> Result<Option<PathBuf>> {
-    let (from, to) = (inner.trees.join(id), inner.process.fresh());
+fn set_aside(room: &Room, id: &str) -> Result<Option<PathBuf>> {
+    let (from, to) = (room.trees().join(id), room.process().fresh());
     match fs::rename(&from, &to) {
         Ok(()) => Ok(Some(to)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),

@@ -10,6 +10,7 @@
 //! counts with the first of them.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use kiln_oci::{Digest, RootFs, json, media_type};
 use rusqlite::Connection;
@@ -17,11 +18,11 @@ use serde::Deserialize;
 
 use crate::cache::CacheKind;
 use crate::content::Content;
+use crate::content::images::{self, ImageRow};
+use crate::db::digest_column;
 use crate::error::Result;
-use crate::images::ImageRow;
 use crate::layers::chain_id;
-use crate::recovery::digest_column;
-use crate::store::Store;
+use crate::room::Room;
 
 /// The maximal size in bytes of a manifest, index or config that is read.
 const DOCUMENT: u64 = 16 << 20;
@@ -87,9 +88,9 @@ pub(crate) struct Inventory {
 
 impl ImageReach {
     /// Finds the parts of all images.
-    pub(crate) fn of(store: &Store) -> Result<Self> {
-        let rows = store.images().list()?;
-        let (content, mut reaches) = (store.content(), HashMap::new());
+    pub(crate) fn of(room: &Arc<Room>) -> Result<Self> {
+        let rows = images::list(room.index())?;
+        let (content, mut reaches) = (Content::new(room), HashMap::new());
         for row in &rows {
             reaches.entry(row.digest).or_insert_with(|| {
                 let mut reach = Reach::default();

@@ -10,15 +10,18 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::cache::CacheKind;
+use super::gc::collect_with;
+use super::inventory::Inventory;
+use super::{Upkeep, tree_sizes};
+use crate::cache::{CacheKind, Uses, file_digests, mounts};
+use crate::content::{ingest, volumes};
 use crate::error::{Error, Result};
-use crate::inventory::Inventory;
-use crate::measure::blocks_of;
-use crate::places::{self, Place};
-use crate::remove::remove_tree;
-use crate::store::{Inner, Store};
-use crate::{cache_mounts, file_digests, ingest, tree_sizes, volumes};
+use crate::room::Room;
+use crate::room::measure::blocks_of;
+use crate::room::places::{self, Place};
+use crate::room::remove::remove_tree;
 
 /// The selection of parts to remove.
 #[derive(Clone, Debug, Default)]
@@ -72,18 +75,18 @@ impl PruneOptions {
     }
 }
 
-impl Store {
+impl Upkeep {
     /// Removes the selected parts of the cache, and everything that is no longer referenced.
     ///
     /// # Errors
     /// Fails if a part can't be removed.
-    pub fn prune(&self, options: &PruneOptions) -> Result<Pruned> {
-        let inner = self.inner();
-        tree_sizes::measure_unknown(inner)?;
-        let places = places::measured(inner)?;
-        let is_mount = |place: &&Place| place.path.starts_with(cache_mounts::PREFIX);
+    pub(crate) fn prune(&self, options: &PruneOptions) -> Result<Pruned> {
+        let room = &self.room;
+        tree_sizes::measure_unknown(room)?;
+        let places = places::measured(room)?;
+        let is_mount = |place: &&Place| place.path.starts_with(mounts::PREFIX);
         let mounts: u64 = places.iter().filter(is_mount).map(|place| place.bytes).sum();
-        let (collected, (items, rest)) = self.collect_with(|inventory| {
+        let (collected, (items, rest)) = collect_with(room, &self.uses, |inventory| {
             let total = cache_bytes(inventory) + mounts;
             let mut choice = Choice::new(inventory, options);
             choice.run(total.saturating_sub(options.keep_bytes));
@@ -91,7 +94,7 @@ impl Store {
             (choice.records, (choice.items, rest))
         })?;
         let mut pruned = Pruned { items, bytes: collected.bytes };
-        pruned.bytes += ingest::sweep(&inner.root)?;
+        pruned.bytes += ingest::sweep(room.root())?;
         if options.wants_mounts() {
             let excess = rest.saturating_sub(options.keep_bytes);
             self.prune_mounts(places.iter().filter(is_mount), options, excess, &mut pruned)?;
@@ -100,8 +103,8 @@ impl Store {
             self.prune_volumes(&places, options, &mut pruned)?;
         }
         self.builds().prune()?;
-        file_digests::forget_unused(inner)?;
-        inner.index.shrink()?;
+        file_digests::forget_unused(room)?;
+        room.index().shrink()?;
         Ok(pruned)
     }
 
@@ -117,12 +120,12 @@ impl Store {
         let mut mounts: Vec<&Place> = mounts.collect();
         mounts.sort_by_key(|place| place.used_at);
         for place in mounts {
-            let id = cache_mounts::short_id(&place.path);
+            let id = mounts::short_id(&place.path);
             let is_enough = options.keep_bytes > 0 && excess == 0;
             if is_enough || !options.wants(CacheKind::CacheMount, &id, place.used_at) {
                 continue;
             }
-            let Some(bytes) = cache_mounts::remove(self.inner(), &place.path)? else { continue };
+            let Some(bytes) = mounts::remove(&self.room, &place.path)? else { continue };
             excess = excess.saturating_sub(place.bytes);
             pruned.bytes += bytes;
             let (kind, used_at) = (Some(CacheKind::CacheMount), place.used_at);
@@ -144,48 +147,47 @@ impl Store {
             }
             let Some(dir) = self.volumes().take_unused(name)? else { continue };
             let bytes = removed(&dir)?;
-            places::forget(self.inner(), &place.path)?;
+            places::forget(&self.room, &place.path)?;
             pruned.bytes += bytes;
             let (id, used_at) = (name.to_owned(), place.used_at);
             pruned.items.push(PrunedItem { id, kind: None, bytes, used_at });
         }
         Ok(())
     }
+}
 
-    /// Frees `wanted` bytes, or as many as possible: garbage, incomplete downloads, the least
-    /// recently used layers of the cache, then cache mounts. Returns the number of bytes freed.
-    /// Removes nothing from the cache if that wouldn't free at least `least` bytes.
-    pub(crate) fn evict(&self, least: u64, wanted: u64) -> Result<u64> {
-        let inner: &Inner = self.inner();
-        let mut freed = ingest::remove_idle(&inner.root)?;
-        let mut mounts = places::measured(inner)?;
-        mounts.retain(|place| place.path.starts_with(cache_mounts::PREFIX));
-        let possible = freed + mounts.iter().map(|place| place.bytes).sum::<u64>();
-        let options = PruneOptions::default();
-        let (collected, is_possible) = self.collect_with(|inventory| {
-            let mut choice = Choice::new(inventory, &options);
-            choice.run(wanted.saturating_sub(freed));
-            let is_possible = possible + choice.freed >= least;
-            let records = if is_possible { choice.records } else { Vec::new() };
-            (records, is_possible)
-        })?;
-        freed += collected.bytes;
-        let log = inner.root.join("kiln.db-wal");
-        if blocks_of(&log)? > inner.room.headroom() / 4 {
-            inner.index.shrink()?;
-        }
-        if freed >= wanted || !is_possible {
-            return Ok(freed);
-        }
-        mounts.sort_by_key(|place| place.used_at);
-        for place in mounts {
-            if freed >= wanted {
-                break;
-            }
-            freed += cache_mounts::remove(inner, &place.path)?.unwrap_or_default();
-        }
-        Ok(freed)
+/// Frees `wanted` bytes, or as many as possible: garbage, incomplete downloads, the least
+/// recently used layers of the cache, then cache mounts. Returns the number of bytes freed.
+/// Removes nothing from the cache if that wouldn't free at least `least` bytes.
+pub(super) fn evict(room: &Arc<Room>, uses: &Uses, least: u64, wanted: u64) -> Result<u64> {
+    let mut freed = ingest::remove_idle(room.root())?;
+    let mut mounts = places::measured(room)?;
+    mounts.retain(|place| place.path.starts_with(mounts::PREFIX));
+    let possible = freed + mounts.iter().map(|place| place.bytes).sum::<u64>();
+    let options = PruneOptions::default();
+    let (collected, is_possible) = collect_with(room, uses, |inventory| {
+        let mut choice = Choice::new(inventory, &options);
+        choice.run(wanted.saturating_sub(freed));
+        let is_possible = possible + choice.freed >= least;
+        let records = if is_possible { choice.records } else { Vec::new() };
+        (records, is_possible)
+    })?;
+    freed += collected.bytes;
+    let log = room.root().join("kiln.db-wal");
+    if blocks_of(&log)? > room.cap().headroom() / 4 {
+        room.index().shrink()?;
     }
+    if freed >= wanted || !is_possible {
+        return Ok(freed);
+    }
+    mounts.sort_by_key(|place| place.used_at);
+    for place in mounts {
+        if freed >= wanted {
+            break;
+        }
+        freed += mounts::remove(room, &place.path)?.unwrap_or_default();
+    }
+    Ok(freed)
 }
 
 fn removed(dir: &Path) -> Result<u64> {

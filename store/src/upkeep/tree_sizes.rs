@@ -7,30 +7,28 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use kiln_tree::{Dir, FileKind, View, walk};
 
+use crate::db::text_column;
 use crate::error::Result;
-use crate::layers::{LayerId, Layers};
-use crate::measure::blocks_of;
-use crate::recovery::text_column;
-use crate::store::Inner;
+use crate::layers::trees::tree_path;
+use crate::room::Room;
+use crate::room::measure::blocks_of;
 
 /// Measures the trees without a known size, which an older version of kiln has stored.
-pub(crate) fn measure_unknown(inner: &Arc<Inner>) -> Result<()> {
-    let unknown = inner.index.read("list trees", |connection| {
+pub(crate) fn measure_unknown(room: &Room) -> Result<()> {
+    let unknown = room.index().read("list trees", |connection| {
         text_column(connection, "SELECT id FROM layers WHERE has_tree AND disk IS NULL")
     })?;
-    let layers = Layers { inner: inner.clone() };
     for id in unknown {
-        let path = layers.tree_path(&LayerId::from_index(id.clone()));
+        let path = tree_path(room, &id);
         // A tree that was removed in the meantime needs no size.
-        let Ok((_, room)) = Dir::open(&path).and_then(|dir| kiln_tree::survey(&dir)) else {
+        let Ok((_, size)) = Dir::open(&path).and_then(|dir| kiln_tree::survey(&dir)) else {
             continue;
         };
-        let own = room.own + blocks_of(&inner.trees.join(&id))?;
-        set(inner, &[(id, own, room.shared)])?;
+        let own = size.own + blocks_of(&room.trees().join(&id))?;
+        set(room, &[(id, own, size.shared)])?;
     }
     Ok(())
 }
@@ -46,16 +44,15 @@ struct Linked {
 }
 
 /// Measures the trees with shared files again. Call this after trees were removed.
-pub(crate) fn recount_shared(inner: &Arc<Inner>) -> Result<()> {
-    let sharing = inner.index.read("list trees", |connection| {
+pub(crate) fn recount_shared(room: &Room) -> Result<()> {
+    let sharing = room.index().read("list trees", |connection| {
         let sql = "SELECT id FROM layers WHERE has_tree AND shared > 0 ORDER BY created_at, id";
         text_column(connection, sql)
     })?;
-    let layers = Layers { inner: inner.clone() };
     let mut sizes = Vec::with_capacity(sharing.len());
     let mut linked: HashMap<(u64, u64), Linked> = HashMap::new();
     for id in sharing {
-        let tree = layers.tree_path(&LayerId::from_index(id.clone()));
+        let tree = tree_path(room, &id);
         let Ok(entries) = Dir::open(&tree).and_then(|dir| {
             let view = View { xattrs: false, ..View::of(&dir) };
             walk::entries(view, Path::new("/"))
@@ -63,7 +60,7 @@ pub(crate) fn recount_shared(inner: &Arc<Inner>) -> Result<()> {
             continue;
         };
         let place = sizes.len();
-        let mut own = blocks_of(&inner.trees.join(&id))?;
+        let mut own = blocks_of(&room.trees().join(&id))?;
         for metadata in entries.iter().map(|entry| &entry.metadata) {
             let bytes = metadata.blocks * 512;
             if metadata.links < 2 || metadata.kind == FileKind::Directory {
@@ -91,14 +88,14 @@ pub(crate) fn recount_shared(inner: &Arc<Inner>) -> Result<()> {
             if owner == Some(place) { size.1 += file.bytes } else { size.2 += file.bytes }
         }
     }
-    set(inner, &sizes)
+    set(room, &sizes)
 }
 
-fn set(inner: &Inner, sizes: &[(String, u64, u64)]) -> Result<()> {
+fn set(room: &Room, sizes: &[(String, u64, u64)]) -> Result<()> {
     if sizes.is_empty() {
         return Ok(());
     }
-    inner.index.write("note sizes", |transaction| {
+    room.index().write("note sizes", |transaction| {
         let sql = "UPDATE layers SET disk = ?2, shared = ?3 WHERE id = ?1 AND has_tree";
         let mut statement = transaction.prepare_cached(sql)?;
         for (id, own, shared) in sizes {
@@ -113,13 +110,12 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::MetadataExt;
 
-    use super::*;
-    use crate::Store;
+    use crate::{LayerId, Store};
 
     fn sizes(store: &Store, id: &LayerId) -> (u64, u64) {
         store
-            .inner()
-            .index
+            .room()
+            .index()
             .read("test", |connection| {
                 let sql = "SELECT disk, shared FROM layers WHERE id = ?1";
                 connection.query_row(sql, [id.as_str()], |row| {

@@ -12,14 +12,15 @@ use std::path::Path;
 
 use kiln_oci::Digest;
 
-use crate::cache::CacheKind;
+use super::inventory::{ImageReach, Inventory, Reach};
+use super::{Upkeep, tree_sizes};
+use crate::cache::{CacheKind, mounts};
+use crate::content::{ingest, volumes};
 use crate::error::{Error, Result};
-use crate::inventory::{ImageReach, Inventory, Reach};
-use crate::layout::{ANCHOR, MOUNT_POINTS};
-use crate::measure::{blocks_of, measure};
-use crate::places::{self, directories};
-use crate::store::{Inner, Store};
-use crate::{cache_mounts, ingest, tree_sizes, volumes};
+use crate::room::Room;
+use crate::room::layout::{ANCHOR, BLOBS, MOUNT_POINTS, TREES};
+use crate::room::measure::{blocks_of, measure};
+use crate::room::places::{self, directories};
 
 /// The disk space of a store by part, in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,8 +35,8 @@ pub struct DiskUsage {
     pub cache_bytes: (u64, u64),
     /// The volumes, sorted by name.
     pub volumes: Vec<VolumeUsage>,
-    /// The number of builds in the history, and the size of their logs.
-    pub history: (u64, u64),
+    /// The number of recorded builds, and the size of their logs.
+    pub builds: (u64, u64),
     /// The size of the index and of the store's own directories and files.
     pub index_bytes: u64,
     /// The size of unfinished data.
@@ -96,25 +97,25 @@ impl DiskUsage {
         self.images_bytes.0
             + self.cache_bytes.0
             + volumes
-            + self.history.1
+            + self.builds.1
             + self.index_bytes
             + self.temporary_bytes
     }
 }
 
-impl Store {
+impl Upkeep {
     /// Returns the disk space of the store by part.
     ///
     /// # Errors
     /// Fails if a part can't be measured.
-    pub fn disk_usage(&self) -> Result<DiskUsage> {
-        let inner = self.inner();
-        inner.flush_used()?;
-        tree_sizes::measure_unknown(inner)?;
-        let images = ImageReach::of(self)?;
-        let places = places::measured(inner)?;
-        let inventory = inner
-            .index
+    pub(crate) fn disk_usage(&self) -> Result<DiskUsage> {
+        let room = &self.room;
+        self.uses.flush(room.index())?;
+        tree_sizes::measure_unknown(room)?;
+        let images = ImageReach::of(room)?;
+        let places = places::measured(room)?;
+        let inventory = room
+            .index()
             .read_all("take stock", |connection| Inventory::take(connection, &images))?;
         let mut usage = DiskUsage::default();
         let parts = Parts::of(&inventory, &images);
@@ -127,14 +128,14 @@ impl Store {
                 usage.volumes.push(VolumeUsage { name, bytes, is_used });
                 continue;
             }
-            let is_used = cache_mounts::is_used(inner, &place.path)?;
+            let is_used = mounts::is_used(room, &place.path)?;
             usage.cache_bytes.0 += place.bytes;
             usage.cache_bytes.1 += if is_used { 0 } else { place.bytes };
             usage.cache.push(CacheUsage {
-                id: cache_mounts::short_id(&place.path),
+                id: mounts::short_id(&place.path),
                 parent: None,
                 kind: CacheKind::CacheMount,
-                description: cache_mounts::id_of(inner, &place.path),
+                description: mounts::id_of(room, &place.path),
                 bytes: place.bytes,
                 created_at: place.created_at,
                 used_at: place.used_at,
@@ -144,11 +145,11 @@ impl Store {
         }
         usage.cache.sort_by_key(|part| std::cmp::Reverse(part.used_at));
         let builds = self.builds().count()?;
-        usage.history = (builds, files_in(&inner.root.join("builds"))?);
-        usage.index_bytes = own_bytes(inner)?;
-        usage.temporary_bytes = unfinished_bytes(inner)?
-            + files_in(&inner.root.join("ingest"))?
-            + blocks_of(&inner.root.join("ingest"))?;
+        usage.builds = (builds, files_in(&room.root().join("builds"))?);
+        usage.index_bytes = own_bytes(room)?;
+        usage.temporary_bytes = unfinished_bytes(room)?
+            + files_in(&room.root().join("ingest"))?
+            + blocks_of(&room.root().join("ingest"))?;
         Ok(usage)
     }
 }
@@ -291,22 +292,27 @@ impl DiskUsage {
 
 /// Returns the size of the processes' unfinished data, without this process's directory, which is
 /// about to be removed.
-fn unfinished_bytes(inner: &Inner) -> Result<u64> {
-    let tmp = inner.root.join("tmp");
+fn unfinished_bytes(room: &Room) -> Result<u64> {
+    let tmp = room.root().join("tmp");
     let mut bytes = blocks_of(&tmp)? + files_in(&tmp)?;
     for process in directories(&tmp)? {
-        if process.file_name() != Some(inner.process.name().as_ref()) {
+        if process.file_name() != Some(room.process().name().as_ref()) {
             bytes += measure(&process)?;
         }
     }
     Ok(bytes)
 }
 
+/// Returns the size of everything without a row in the index.
+pub(super) fn unrecorded_bytes(room: &Room) -> Result<u64> {
+    Ok(own_bytes(room)? + files_in(&room.root().join("builds"))? + idle_ingest(room)?)
+}
+
 /// Returns the size of the index, and of the directories and files around everything else.
-pub(crate) fn own_bytes(inner: &Inner) -> Result<u64> {
-    let root = &inner.root;
+fn own_bytes(room: &Room) -> Result<u64> {
+    let root = room.root();
     let mut bytes = blocks_of(root)? + files_in(root)?;
-    for name in ["content", "content/blobs", "content/blobs/sha256", "snapshots", "volumes"] {
+    for name in ["content", "content/blobs", BLOBS, TREES, "volumes"] {
         bytes += blocks_of(&root.join(name))?;
     }
     for name in ["mounts", "builds", ANCHOR] {
@@ -320,12 +326,12 @@ pub(crate) fn own_bytes(inner: &Inner) -> Result<u64> {
 }
 
 /// Returns the size of the incomplete downloads that no process works on.
-pub(crate) fn idle_ingest(inner: &Inner) -> Result<u64> {
-    Ok(ingest::idle(&inner.root)?.iter().map(|(_, bytes)| bytes).sum())
+fn idle_ingest(room: &Room) -> Result<u64> {
+    Ok(ingest::idle(room.root())?.iter().map(|(_, bytes)| bytes).sum())
 }
 
 /// Returns the size of the files directly in a directory.
-pub(crate) fn files_in(path: &Path) -> Result<u64> {
+fn files_in(path: &Path) -> Result<u64> {
     let entries = match std::fs::read_dir(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
         entries => entries.map_err(Error::io("read", path))?,

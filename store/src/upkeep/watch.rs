@@ -1,7 +1,7 @@
 //! Watches on the output of programs, for stores with a cap.
 //!
 //! A program writes without asking for room. So while it runs, a thread measures the growth of its
-//! directories, claims it ([`crate::room`]), and keeps headroom free. If the store exceeds its cap
+//! directories, claims it (`room::cap`), and keeps headroom free. If the store exceeds its cap
 //! nevertheless, the program must be stopped.
 //!
 //! A measurement is a walk, and directories may be large. Every few milliseconds, the thread
@@ -14,12 +14,14 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::cache_mounts::CacheMountGuard;
-use crate::measure::measure;
-use crate::pending::PendingTree;
-use crate::room::Claim;
-use crate::store::{Inner, Store};
-use crate::volumes::VolumeGuard;
+use super::Upkeep;
+use crate::cache::mounts::CacheMountGuard;
+use crate::content::volumes::VolumeGuard;
+use crate::error::Error;
+use crate::layers::pending::PendingTree;
+use crate::room::Room;
+use crate::room::cap::Claim;
+use crate::room::measure::measure;
 
 /// The interval between queries of the file system.
 const TICK: Duration = Duration::from_millis(10);
@@ -76,33 +78,33 @@ impl VolumeGuard {
     }
 }
 
-impl Store {
+impl Upkeep {
     /// Returns a directory in this process's part of `tmp/` as a growing directory.
-    pub fn growing(&self, path: &Path) -> WatchedDirectory {
-        let claim = Arc::new(Claim::new(&self.inner().room));
+    pub(crate) fn growing(&self, path: &Path) -> WatchedDirectory {
+        let claim = Arc::new(self.room.claim());
         WatchedDirectory { path: path.to_owned(), base: 0, claim }
     }
 
     /// Watches directories to which a program is going to write. If there is no room for its
     /// output, calls `stop`, which must stop the program. Returns `None` if the store has no cap.
-    pub fn watch(
+    pub(crate) fn watch(
         &self,
         growing: Vec<WatchedDirectory>,
         stop: impl Fn() + Send + 'static,
     ) -> Option<Watch> {
-        self.inner().room.cap()?;
-        let (inner, shared) = (Arc::clone(self.inner()), Arc::new(Shared::default()));
+        self.room.cap().bytes()?;
+        let (room, shared) = (Arc::clone(&self.room), Arc::new(Shared::default()));
         let seen = Arc::clone(&shared);
-        let body = move || look_on(&inner, &seen, &growing, &stop);
+        let body = move || look_on(&room, &seen, &growing, &stop);
         let thread = std::thread::Builder::new().name("kiln-watch".to_owned()).spawn(body);
         // Without a thread, the output is claimed when it is stored.
         Some(Watch { shared, thread: thread.ok() })
     }
 
     /// Returns the error for a program that was stopped because of a lack of room.
-    pub fn full(&self) -> crate::Error {
-        let cap = self.inner().room.cap().unwrap_or_default();
-        crate::Error::Full { cap, needed: 0 }
+    pub(crate) fn full(&self) -> Error {
+        let cap = self.room.cap().bytes().unwrap_or_default();
+        Error::Full { cap, needed: 0 }
     }
 }
 
@@ -136,15 +138,15 @@ impl Shared {
 }
 
 fn look_on(
-    inner: &Arc<Inner>,
+    room: &Arc<Room>,
     shared: &Shared,
     growing: &[WatchedDirectory],
     stop: &(impl Fn() + Send),
 ) {
-    let step = inner.room.headroom() / 8;
+    let step = room.cap().headroom() / 8;
     let (mut full, mut walked, mut cost) = (0, Instant::now(), QUIET);
     while shared.goes_on() {
-        let now = filled(&inner.root);
+        let now = filled(room.root());
         let is_quiet = now < full + step;
         if is_quiet && walked.elapsed() < QUIET.max(cost * RATIO) {
             continue;
@@ -156,7 +158,7 @@ fn look_on(
         let since = walked.elapsed().max(TICK);
         let ahead = (grown as f64 * AHEAD.as_secs_f64() / since.as_secs_f64()) as u64;
         (full, walked, cost) = (now, Instant::now(), begun.elapsed());
-        match inner.room.balance(inner, ahead * 2) {
+        match room.cap().balance(room, ahead * 2) {
             // At the next measurement, it would be too late.
             Ok(free) if grown > 0 && free < ahead => {
                 if !shared.is_over.swap(true, Ordering::Relaxed) {

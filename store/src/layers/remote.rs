@@ -3,8 +3,8 @@
 //! Such a layer is declared with the properties that the cache states. Its blob has the origin of a
 //! cache ([`CACHE_ORIGIN`]) until it is downloaded and verified ([`Layers::confirm_cached`]). From
 //! then on, it is the same as a local layer. If it can't be downloaded, or has other contents, it
-//! is removed with everything that depends on it ([`Layers::distrust_cached`]), and the build
-//! creates it again.
+//! is removed with everything that depends on it (`CacheIndex::distrust`), and the build creates it
+//! again.
 //!
 //! The statements of a cache never change other knowledge: a layer with a tree, a blob in the store
 //! or a blob of a base image gets no blob of a cache.
@@ -12,10 +12,10 @@
 use kiln_oci::Digest;
 use rusqlite::{Connection, OptionalExtension};
 
+use super::rows::{NewLayer, insert, select_by_chain};
+use super::{CACHE_ORIGIN, LayerBlob, LayerId, Layers};
 use crate::error::Result;
-use crate::layer_rows::{NewLayer, insert, select_by_chain};
-use crate::layers::{CACHE_ORIGIN, LayerBlob, LayerId, Layers};
-use crate::{name, recovery};
+use crate::name;
 
 /// A layer as a cache states it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Layers {
         cached: &CachedLayer,
     ) -> Result<LayerId> {
         let chain = self.chain_on(parent, &cached.diff_id)?;
-        self.inner.index.write("declare a layer", |transaction| {
+        self.room.index().write("declare a layer", |transaction| {
             let known = known(transaction, &chain, cached)?;
             let id = if let Some(known) = known {
                 known
@@ -56,7 +56,7 @@ impl Layers {
             if !can_be_had(transaction, &id)? {
                 insert_cached(transaction, &id, &cached.blob)?;
             }
-            self.inner.hold_layer(transaction, id.as_str())?;
+            self.room.hold_layer(transaction, id.as_str())?;
             Ok(id)
         })
     }
@@ -68,7 +68,7 @@ impl Layers {
              WHERE digest = ?1 AND diff_id IS NOT NULL AND {}",
             of_cache()
         );
-        self.inner.index.read("look up cached layers", |connection| {
+        self.room.index().read("look up cached layers", |connection| {
             connection
                 .prepare_cached(&sql)?
                 .query_map([blob.as_bytes()], |row| Ok(Digest::from_bytes(row.get(0)?)))?
@@ -84,21 +84,17 @@ impl Layers {
              AND layer IN (SELECT id FROM layers WHERE diff_id = ?2)",
             of_cache()
         );
-        self.inner.index.write("confirm a cached layer", |transaction| {
+        self.room.index().write("confirm a cached layer", |transaction| {
             transaction.prepare_cached(&sql)?.execute((blob.as_bytes(), diff_id.as_bytes()))?;
             Ok(())
         })
     }
+}
 
-    /// Removes a blob of a cache that can't be downloaded or has other contents, and everything
-    /// that depends on it: layers, and records of results.
-    pub fn distrust_cached(&self, blob: &Digest) -> Result<()> {
-        let sql = format!("DELETE FROM layer_blobs WHERE digest = ?1 AND {}", of_cache());
-        self.inner.index.write("drop a cached layer", |transaction| {
-            transaction.prepare_cached(&sql)?.execute([blob.as_bytes()])?;
-            recovery::forget_lost(transaction)
-        })
-    }
+/// Deletes the rows of a blob that only caches are stated to have.
+pub(crate) fn forget_cached(transaction: &Connection, blob: &Digest) -> rusqlite::Result<()> {
+    let sql = format!("DELETE FROM layer_blobs WHERE digest = ?1 AND {}", of_cache());
+    transaction.prepare_cached(&sql)?.execute([blob.as_bytes()]).map(|_| ())
 }
 
 /// Returns the SQL condition that a blob's origin is a cache.
@@ -225,8 +221,8 @@ mod tests {
         layers.confirm_cached(&blob.digest, &good.diff_id).unwrap();
         assert!(layers.cached_diff_ids(&blob.digest).unwrap().is_empty());
         assert_eq!(layers.blobs(&below).unwrap()[0].origin, None);
-        layers.distrust_cached(&bad.blob.digest).unwrap();
-        layers.distrust_cached(&good.blob.digest).unwrap();
+        cache.distrust(&bad.blob.digest).unwrap();
+        cache.distrust(&good.blob.digest).unwrap();
         assert!(layers.get(&top).unwrap().is_none() && cache.get(&keys[1]).unwrap().is_none());
         assert_eq!(cache.get(&keys[0]).unwrap(), Some(vec![Some(below)]));
     }

@@ -8,11 +8,15 @@
 //! If a process is killed before the end, the index lacks its last changes. The next process that
 //! finds it dead writes the index again.
 
+use std::fs;
 use std::sync::{Mutex, PoisonError};
 
-use crate::error::Result;
-use crate::images::Images;
-use crate::layout;
+use kiln_oci::Digest;
+
+use super::Images;
+use crate::error::{Error, Result};
+use crate::room::lock::KeyGuard;
+use crate::room::{Room, layout, private};
 
 /// The number of changes after which the index is written for the first time.
 const FIRST: usize = 100;
@@ -33,7 +37,7 @@ struct State {
 
 impl Publication {
     /// Counts a change. Returns `true` if the index must be written now.
-    pub(crate) fn is_due(&self) -> bool {
+    fn is_due(&self) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state.deferring == 0 {
             return true;
@@ -59,6 +63,29 @@ impl Publication {
     }
 }
 
+/// Writes `index.json`, so that it lists the named images.
+pub(crate) fn publish(room: &Room) -> Result<()> {
+    let _alone = KeyGuard::acquire(&room.keys(), "index.json")?;
+    let named = room.index().read("list images", |connection| {
+        let sql = "SELECT name, media_type, digest, size FROM images
+                   WHERE name IS NOT NULL ORDER BY name";
+        connection
+            .prepare_cached(sql)?
+            .query_map([], |row| {
+                Ok((row.get(0)?, row.get(1)?, Digest::from_bytes(row.get(2)?), row.get(3)?))
+            })?
+            .collect::<rusqlite::Result<Vec<_>>>()
+    })?;
+    let bytes = layout::index_json(&named)?;
+    let path = room.root().join(layout::INDEX_JSON);
+    if fs::read(&path).is_ok_and(|there| there == bytes) {
+        return Ok(());
+    }
+    let temporary = room.process().fresh();
+    private::write(&temporary, &bytes).map_err(Error::io("write", &temporary))?;
+    fs::rename(&temporary, &path).map_err(Error::io("rename", &path))
+}
+
 /// A series of changes to names. While it exists, only few of them cause a write of the index.
 #[derive(Debug)]
 pub struct Batch {
@@ -69,8 +96,13 @@ pub struct Batch {
 impl Images {
     /// Begins a series of changes to names.
     pub fn together(&self) -> Batch {
-        self.inner.publication.defer();
+        self.publication.defer();
         Batch { images: self.clone(), is_over: false }
+    }
+
+    /// Writes `index.json` after a change of names, unless the change is one of many.
+    pub(super) fn publish_change(&self) -> Result<()> {
+        if self.publication.is_due() { publish(&self.room) } else { Ok(()) }
     }
 }
 
@@ -85,8 +117,8 @@ impl Batch {
 
     fn finish(&mut self) -> Result<()> {
         self.is_over = true;
-        self.images.inner.publication.resume();
-        layout::publish(&self.images.inner)
+        self.images.publication.resume();
+        publish(&self.images.room)
     }
 }
 
