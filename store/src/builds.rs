@@ -5,7 +5,7 @@
 //! the process that runs the build. If that process dies, the process that cleans up after it marks
 //! the build as interrupted.
 //!
-//! The history is bounded. When a build ends, old builds are removed: those beyond [`MAX_BUILDS`],
+//! The records are bounded. When a build ends, old builds are removed: those beyond [`MAX_BUILDS`],
 //! those older than [`MAX_AGE`], and those whose logs, together with all later logs, exceed
 //! [`MAX_LOG_BYTES`]. The last build is always kept, whatever the size of its log, and so are
 //! running builds.
@@ -26,9 +26,9 @@ use crate::error::{Error, Result};
 use crate::name;
 use crate::room::Room;
 
-/// The maximal number of builds in the history.
+/// The maximal number of recorded builds.
 const MAX_BUILDS: u32 = 100;
-/// The maximal age of a build in the history.
+/// The maximal age of a recorded build.
 const MAX_AGE: Duration = Duration::from_hours(30 * 24);
 /// The maximal disk space of all logs in bytes, compressed.
 const MAX_LOG_BYTES: u64 = 1 << 30;
@@ -70,7 +70,7 @@ impl BuildStatus {
     }
 }
 
-/// A build in the history. The caller defines the contents of its texts.
+/// The record of a build. The caller defines the contents of its texts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BuildRow {
     /// The unique name. [`Builds::fresh_id`] returns a new one.
@@ -91,7 +91,7 @@ pub struct BuildRow {
     pub record: String,
 }
 
-/// The history of the builds in a store.
+/// The records of the builds in a store.
 #[derive(Clone, Debug)]
 pub struct Builds {
     room: Arc<Room>,

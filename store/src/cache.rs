@@ -1,9 +1,11 @@
-//! The build cache: records of results, and all that makes building again faster or explains it.
+//! The build cache: cache records, digests of files, durations of steps and cache mounts, and the
+//! tables that explain misses.
 //!
-//! A cache record has the layers for a key.
+//! # Cache records
 //!
-//! A look-up checks that the record's checksum is right and that every layer exists. It adds the
-//! layers to the process's implicit lease before it returns them.
+//! A cache record has the layers for a key. A look-up checks that the record's checksum is right
+//! and that every layer exists. It adds the layers to the process's implicit lease before it
+//! returns them.
 
 mod durations;
 pub(crate) mod file_digests;

@@ -33,8 +33,8 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// Opens the index of the store at `root`, and creates or migrates it if necessary. `lock` keeps
-    /// other processes from doing the same; the lock is held during a migration.
+    /// Opens the index of the store at `root`, and creates or migrates it if necessary. `lock` takes
+    /// a lock that excludes other processes; a migration holds it.
     pub(crate) fn open<L>(root: &Path, lock: impl FnOnce() -> Result<L>) -> Result<Self> {
         let failed = |source| Error::index("open", source);
         let path = root.join("kiln.db");

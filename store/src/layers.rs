@@ -93,7 +93,7 @@ pub struct Layers {
     state: Arc<State>,
 }
 
-/// The state that this process's handles to the layers of a store share.
+/// The state that all handles to the layers of an open store share.
 #[derive(Debug, Default)]
 struct State {
     /// The layers whose trees this process has checked or created.

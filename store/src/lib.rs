@@ -32,8 +32,10 @@
 //! | `db` | the SQLite index: schema, connection, checksums of rows |
 //!
 //! A handle to a floor has private fields: an `Arc` of the `Room`, and the state that the floor's
-//! handles share. There is one exception to the direction: making room for a claim, and closing,
-//! need the floors above. `room` declares the trait `Keeper` for them, and `upkeep` implements it.
+//! handles share. The store is closed with the last handle. All tables belong to `db`, so a
+//! statement of any floor may name any table. One call goes up: making room for a claim and closing
+//! the store need the floors above. `room` declares the trait `Keeper` for them, and `upkeep`
+//! implements it.
 //!
 //! # Guarantees
 //!

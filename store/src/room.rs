@@ -1,5 +1,5 @@
-//! The store's place on the disk, and the processes that use it: directories and their modes, locks,
-//! leases, removals, and the cap on the disk space.
+//! The store's place on the disk, and the processes that use it: directories and their modes,
+//! locks, leases, removals, and the cap on the disk space.
 //!
 //! [`Room`] is an open store without its contents. All handles of the floors above refer to it, and
 //! it is closed with the last of them. It ends the process's leases then, and removes the process's

@@ -46,7 +46,7 @@ pub struct Store {
     upkeep: Upkeep,
 }
 
-/// Opening, and what belongs to the store's place on the disk.
+/// The store's place on the disk, and the processes that use it.
 impl Store {
     /// Opens the store at `root`, and creates it if it doesn't exist. Removes the files that dead
     /// processes left in `tmp/`.

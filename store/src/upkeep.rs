@@ -61,7 +61,7 @@ impl Upkeep {
     }
 }
 
-/// The part of upkeep that making room and closing need.
+/// The part of upkeep that the room calls to make room and to close the store.
 #[derive(Debug)]
 pub(crate) struct StoreKeeper {
     uses: Arc<Uses>,

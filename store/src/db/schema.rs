@@ -2,8 +2,8 @@
 //!
 //! Digests are stored as 32 bytes, times as nanoseconds since 1970. For `epoch` columns, see "Power
 //! loss" in the crate's docs; for `sum` columns, see `sums`; for `stamp` and `seal`, see
-//! `integrity`. There are no foreign keys: code that deletes rows does so in the right order, and
-//! each look-up verifies its results.
+//! `layers::integrity`. There are no foreign keys: code that deletes rows does so in the right
+//! order, and each look-up verifies its results.
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
@@ -189,8 +189,8 @@ CREATE TABLE blob_repositories (
     PRIMARY KEY (digest, repository)
 ) STRICT, WITHOUT ROWID;
 ",
-    // The tables explain why steps were not cached: see `recipes` and `listings`. Triggers use
-    // SQLite's clock. The long columns are the last.
+    // The tables explain why steps were not cached: see `recipes` and `listings` in `cache`.
+    // Triggers use SQLite's clock. The long columns are the last.
     "
 CREATE TABLE recipes (
     row     INTEGER PRIMARY KEY,

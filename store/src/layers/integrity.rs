@@ -1,6 +1,6 @@
 //! Detection of changes to stored trees.
 //!
-//! A tree has two records. Its *stamp* ([`kiln_tree::stamp`]) is taken when the tree is stored, and
+//! A tree has two records. Its *stamp* ([`kiln_tree::stamp()`]) is taken when the tree is stored, and
 //! compared before the tree is used. Each process compares the stamp of a tree with up to [`SMALL`]
 //! entries once. A larger tree is compared every ten minutes, since a walk takes some microseconds
 //! for each entry. The *seal* of a tree is a digest of all its contents. It requires reading
@@ -117,11 +117,7 @@ impl Layers {
 }
 
 impl Layers {
-    /// Returns the right to seal trees, or `None` if another process has it: both would read the same
-    /// files.
-    ///
-    /// # Errors
-    /// Fails if the file of keys can't be opened.
+    /// Returns the right to seal trees, or `None` if another process has it.
     pub(crate) fn sealer(&self) -> Result<Option<Sealer>> {
         let key = KeyGuard::try_acquire(&self.room.keys(), SEALS)?;
         Ok(key.map(|key| Sealer { layers: self.clone(), _key: key }))
@@ -139,9 +135,9 @@ pub struct Sealer {
 }
 
 impl Sealer {
-    /// Takes the seals of trees that have none, so that [`Store::check`](crate::Store::check) can detect changes later,
-    /// including trees that other processes store meanwhile. Reads all of their contents. Skips trees
-    /// that were touched, or are removed meanwhile.
+    /// Takes the seals of trees that have none, so that [`Store::check`](crate::Store::check) can
+    /// detect changes later, including trees that other processes store meanwhile. Reads all of
+    /// their contents. Skips trees that were touched, or are removed meanwhile.
     ///
     /// # Errors
     /// Fails if the index fails.

@@ -3,7 +3,7 @@
 //! overlayfs shows a chain of layers as one tree for the cost of a mount, and writes changes to a
 //! separate directory. Not every file system can contain that directory: an overlay (the root of a
 //! container) and file systems in user space or on a network can't. And not every kernel lets a
-//! user mount overlays. In these cases, trees are copied: see [`kiln_tree::assemble`].
+//! user mount overlays. In these cases, trees are copied: see [`kiln_tree::assemble()`].
 //!
 //! The method is determined by a trial in the store's own directory, when it is first needed. The
 //! result is remembered for the boot, as long as the store's mount and the process's privileges are

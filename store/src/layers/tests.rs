@@ -25,9 +25,9 @@ fn trees_become_layers() {
     let base = layers.begin().unwrap();
     std::fs::write(base.fs().join("a"), "a").unwrap();
     // Overlayfs leaves such a directory.
-    let room = base.work().join("work");
-    std::fs::create_dir(&room).unwrap();
-    std::fs::set_permissions(&room, std::fs::Permissions::from_mode(0o000)).unwrap();
+    let inner = base.work().join("work");
+    std::fs::create_dir(&inner).unwrap();
+    std::fs::set_permissions(&inner, std::fs::Permissions::from_mode(0o000)).unwrap();
     let base = layers.commit(base, None).unwrap();
     let top = layers.commit(layers.begin().unwrap(), Some(&base)).unwrap();
     assert_eq!(std::fs::read_to_string(layers.tree_path(&base).join("a")).unwrap(), "a");

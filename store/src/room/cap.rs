@@ -9,8 +9,8 @@
 //!
 //! If there is no room, the least recently used parts of the cache are removed first
 //! ([`Keeper::evict`](super::Keeper::evict)). If nothing can be removed, the process waits while
-//! another build is running, since that build releases its data in the end. Otherwise the claim fails. If several processes
-//! wait for each other, one fails and the others continue.
+//! another build is running, since that build releases its data in the end. Otherwise the claim
+//! fails. If several processes wait for each other, one fails and the others continue.
 //!
 //! The output of programs can't be claimed in advance. Their directories are watched: see
 //! `upkeep::watch`.

@@ -3,9 +3,9 @@
 //! | part | damaged if |
 //! | --- | --- |
 //! | the index | SQLite reports errors |
-//! | a row of the index | its checksum is wrong ([`crate::db::sums`]) |
+//! | a row of the index | its checksum is wrong (`db::sums`) |
 //! | a blob | its bytes don't match its digest |
-//! | a tree | its stamp or its seal has changed ([`crate::layers::integrity`]) |
+//! | a tree | its stamp or its seal has changed (`layers::integrity`) |
 //! | an image | a part of it is neither in the store nor available elsewhere |
 //!
 //! A repair removes the damaged parts, and then everything that depends on them: layers without any
@@ -74,9 +74,6 @@ impl fmt::Display for Damage {
 impl Upkeep {
     /// Checks every row, every blob and every tree, and returns the damaged ones. Adds the seals of
     /// trees that have none. Reads all data.
-    ///
-    /// # Errors
-    /// Fails if a part can't be checked. Damage is no error.
     pub(crate) fn check(&self) -> Result<Vec<Damage>> {
         let mut found = self.check_rows()?;
         found.extend(self.check_blobs()?);
@@ -86,9 +83,6 @@ impl Upkeep {
     }
 
     /// Removes damaged parts, and everything that depends on them.
-    ///
-    /// # Errors
-    /// Fails if a part can't be removed.
     pub(crate) fn repair(&self, found: &[Damage]) -> Result<()> {
         let room = &self.room;
         {

@@ -1,8 +1,9 @@
 //! Garbage collection, and removal of chosen parts of the cache.
 //!
-//! The `inventory` determines the garbage. The rows are deleted in one transaction, leaves first, and then the files, all while the root lock is held exclusively. So a process that stores
-//! a removed blob again waits, and its file isn't deleted under its row. Trees are moved aside
-//! under the lock and removed after it.
+//! [`Inventory`] determines the garbage. The rows are deleted in one transaction, leaves first, and
+//! then the files, all while the root lock is held exclusively. So a process that stores a removed
+//! blob again waits, and its file isn't deleted under its row. Trees are moved aside under the lock
+//! and removed after it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -77,9 +77,6 @@ impl PruneOptions {
 
 impl Upkeep {
     /// Removes the selected parts of the cache, and everything that is no longer referenced.
-    ///
-    /// # Errors
-    /// Fails if a part can't be removed.
     pub(crate) fn prune(&self, options: &PruneOptions) -> Result<Pruned> {
         let room = &self.room;
         tree_sizes::measure_unknown(room)?;

@@ -105,9 +105,6 @@ impl DiskUsage {
 
 impl Upkeep {
     /// Returns the disk space of the store by part.
-    ///
-    /// # Errors
-    /// Fails if a part can't be measured.
     pub(crate) fn disk_usage(&self) -> Result<DiskUsage> {
         let room = &self.room;
         self.uses.flush(room.index())?;
