@@ -300,7 +300,7 @@ impl BlobWriter {
         // The rename is the last change to the file's status.
         let metadata = self.file.metadata().map_err(Error::io("stat", &target))?;
         let (placed, disk) = (identity(&metadata), metadata.blocks() * 512);
-        self.room.cap().record(&self.room, &self.claim, "store a blob", |transaction| {
+        self.room.record(&self.claim, "store a blob", |transaction| {
             let sql = "INSERT OR REPLACE INTO blobs (digest, size, changed_at, disk, epoch)
                        VALUES (?1, ?2, ?3, ?4, (SELECT value FROM meta WHERE key = 'epoch'))";
             let row = (digest.as_bytes(), placed.0, placed.1, disk.cast_signed());

@@ -73,7 +73,7 @@
 //! itself survives a power loss in a consistent state (WAL), possibly without its last
 //! transactions.
 //!
-//! # Room
+//! # The cap
 //!
 //! The index has the disk space of everything in the store, measured when it was stored, so the
 //! account needs no walk (`upkeep::usage`). If the store has a cap, a process claims room before

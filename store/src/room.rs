@@ -26,6 +26,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rusqlite::Transaction;
+
 use self::cap::{Cap, Claim};
 pub(crate) use self::keeper::Keeper;
 use self::leases::Leases;
@@ -124,6 +126,16 @@ impl Room {
     /// Returns the cap on the disk space, and this process's share of it.
     pub(crate) fn cap(&self) -> &Cap {
         &self.cap
+    }
+
+    /// Writes the rows of claimed data, and ends the claim in the same transaction.
+    pub(crate) fn record<T>(
+        &self,
+        claim: &Claim,
+        action: &'static str,
+        write: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        self.cap.record(self, claim, action, write)
     }
 
     /// Returns a claim on zero bytes.

@@ -232,7 +232,7 @@ impl Store {
     }
 }
 
-/// Upkeep.
+/// The work on the store as a whole.
 impl Store {
     /// Flushes everything that any process has stored so far to the disk, and records that it
     /// survives a power loss. Data that is never synced is removed when the machine has been

@@ -116,6 +116,19 @@ fn each_floor_uses_only_those_below() {
 }
 
 #[test]
+fn handles_keep_the_room_to_themselves() {
+    let mut files = Vec::new();
+    add_files(&sources(), &mut files);
+    let is_open =
+        |line: &&str| line.trim_start().starts_with("pub") && line.ends_with(": Arc<Room>,");
+    for file in files {
+        let code = code(&file);
+        let open: Vec<&str> = code.lines().filter(is_open).collect();
+        assert!(open.is_empty(), "{}: {open:?}", file.display());
+    }
+}
+
+#[test]
 fn ways_up_are_found() {
     let floors = ["db", "room", "content"].map(str::to_owned);
     let of = |code: &str| problems(code, "room", 2, &floors);

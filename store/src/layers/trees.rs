@@ -33,7 +33,7 @@ impl Layers {
             }
         };
         let row = NewLayer { id: &id, parent, diff_id: None, tree: Some(look) };
-        let stored = self.room.cap().record(&self.room, &claim, "store a layer", |transaction| {
+        let stored = self.room.record(&claim, "store a layer", |transaction| {
             if let Some(parent) = parent
                 && select(transaction, parent.as_str())?.is_none()
             {
@@ -77,7 +77,7 @@ impl Layers {
             self.room.discard(&target)?;
             tree.place(&target)?;
         }
-        let known = self.room.cap().record(&self.room, &claim, "attach a tree", |transaction| {
+        let known = self.room.record(&claim, "attach a tree", |transaction| {
             let sql = "UPDATE layers SET has_tree = 1, stamp = ?2, entries = ?3, seal = NULL,
                        checked_at = ?4, disk = ?5, shared = ?6,
                        tree_epoch = (SELECT value FROM meta WHERE key = 'epoch')

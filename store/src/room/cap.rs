@@ -64,12 +64,12 @@ pub(crate) struct Claim {
 }
 
 impl Cap {
-    pub(crate) fn new(bytes: Option<u64>) -> Self {
+    pub(super) fn new(bytes: Option<u64>) -> Self {
         Self { bytes, ..Self::default() }
     }
 
     /// Returns `true` if this process may have a reservation.
-    pub(crate) fn is_in_use(&self) -> bool {
+    pub(super) fn is_in_use(&self) -> bool {
         self.bytes.is_some() || self.held().granted > 0
     }
 
@@ -143,8 +143,8 @@ impl Cap {
         }
     }
 
-    /// Writes the rows of claimed data, and ends the claim in the same transaction.
-    pub(crate) fn record<T>(
+    /// Writes the rows of claimed data, and ends the claim: see [`Room::record`].
+    pub(super) fn record<T>(
         &self,
         room: &Room,
         claim: &Claim,
@@ -283,7 +283,7 @@ pub(crate) fn adopt(room: &Room, dead: &str) -> Result<Option<Claim>> {
 }
 
 /// Deletes the reservation of a process without unfinished data.
-pub(crate) fn release(transaction: &Connection, process: &str) -> rusqlite::Result<()> {
+pub(super) fn release(transaction: &Connection, process: &str) -> rusqlite::Result<()> {
     let sql = "DELETE FROM reservations WHERE process = ?1";
     transaction.prepare_cached(sql)?.execute([process]).map(|_| ())
 }
