@@ -18,6 +18,7 @@ mod engines;
 mod format;
 mod image;
 mod limits;
+mod log;
 mod once;
 mod printer;
 mod progress;

@@ -21,8 +21,8 @@ use kiln_frontend::Warning;
 use kiln_solver::EventReceiver;
 use tokio::sync::oneshot;
 
-use kiln::build::files::Dockerfile;
 use crate::commands::build::ProgressMode;
+use kiln::build::files::Dockerfile;
 
 pub(crate) use failure::failure;
 pub(crate) use summary::summary;

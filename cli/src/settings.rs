@@ -9,15 +9,12 @@ use kiln::{Engine, GitEnvironment, Options};
 use kiln_registry::MinimumSpeed;
 use kiln_store::{Snapshotter, Store};
 use kiln_tree::ArchiveLimits;
-use tracing_subscriber::Layer;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::archive_limits;
 use crate::arguments::GlobalArguments;
 use crate::config::Config;
 use crate::limits;
+use crate::log::{Filter, Logger};
 use crate::printer::Printer;
 use crate::registries::Registries;
 
@@ -132,7 +129,7 @@ pub(crate) fn init_tracing(debug: bool, printer: &Printer) {
     if filter == "off" {
         return;
     }
-    let filter: Targets = match filter.parse() {
+    let filter = match Filter::parse(&filter) {
         Ok(filter) => filter,
         Err(error) => {
             printer.note(format_args!("WARNING: KILN_LOG={filter} is ignored: {error}"));
@@ -140,7 +137,6 @@ pub(crate) fn init_tracing(debug: bool, printer: &Printer) {
         }
     };
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let format = tracing_subscriber::fmt::layer().with_ansi(colours);
-    let format = format.with_writer(std::io::stderr).with_filter(filter);
-    tracing_subscriber::registry().with(format).init();
+    // A process sets its logger once.
+    let _ = tracing::subscriber::set_global_default(Logger::new(filter, colours));
 }

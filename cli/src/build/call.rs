@@ -118,12 +118,14 @@ async fn answer(
     let is_json = call.is_json;
     Ok(match call.method {
         Method::Build => bail!("a build is no query"),
-        Method::Targets => engine.targets(spec, reporter).await?.map(|targets| {
-            if is_json { targets.to_json() } else { targets.to_text() }.into()
-        }),
-        Method::Outline => engine.outline(spec, reporter).await?.map(|outline| {
-            if is_json { outline.to_json() } else { outline.to_text() }.into()
-        }),
+        Method::Targets => engine
+            .targets(spec, reporter)
+            .await?
+            .map(|targets| if is_json { targets.to_json() } else { targets.to_text() }.into()),
+        Method::Outline => engine
+            .outline(spec, reporter)
+            .await?
+            .map(|outline| if is_json { outline.to_json() } else { outline.to_text() }.into()),
         Method::Check => {
             engine.check(spec, reporter).await?.map(|report| check_answer(&report, call))
         }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use kiln::BuildSpec;
 use kiln::build::attest::AttestOptions;
 use kiln::build::spec::{Caches, OutputStream, StepNetwork};
-use kiln::BuildSpec;
 use kiln_exporter::{CacheFrom, CacheTo, Compression, OutputKind};
 use kiln_oci::Reference;
 use kiln_solver::LogLimits;

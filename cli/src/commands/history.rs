@@ -10,11 +10,11 @@ use time::OffsetDateTime;
 
 use crate::build::parse_platform;
 use crate::format::{Field, Listing};
-use kiln::image::named::nanoseconds;
-use kiln::image::{self, StoredImage, Wanted};
 use crate::printer::{Printer, human_age, human_size};
 use crate::progress::clean_text;
 use crate::settings::Settings;
+use kiln::image::named::nanoseconds;
+use kiln::image::{self, StoredImage, Wanted};
 
 /// Show how an image was made, the last step first
 #[derive(Debug, Args)]

@@ -9,9 +9,9 @@ use time::OffsetDateTime;
 
 use crate::format::{Field, Listing};
 use crate::image::filter::{Filters, OF_LISTS};
-use kiln::image::named::{NamedImage, is_tagged, named, repository};
 use crate::printer::{Printer, human_age, human_size};
 use crate::settings::Settings;
+use kiln::image::named::{NamedImage, is_tagged, named, repository};
 
 /// List images, the newest first
 #[derive(Debug, Args)]

@@ -10,9 +10,9 @@ use kiln_store::Store;
 use serde_json::{Value, json};
 
 use super::version::{VERSION, kernel, show};
-use kiln::image::named::named;
 use crate::printer::{Printer, human_size};
 use crate::settings::Settings;
+use kiln::image::named::named;
 
 /// Show what kiln works with on this machine
 #[derive(Debug, Args)]

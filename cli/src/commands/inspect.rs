@@ -7,11 +7,11 @@ use clap::{Args, ValueEnum};
 
 use crate::build::parse_platform;
 use crate::format::{Document, inspect};
-use kiln::image::Wanted;
 use crate::image::description::describe;
-use kiln::image::named::find_named;
 use crate::printer::Printer;
 use crate::settings::Settings;
+use kiln::image::Wanted;
+use kiln::image::named::find_named;
 
 /// Show everything about images, as JSON
 #[derive(Debug, Args)]

@@ -13,9 +13,9 @@ use kiln_worker::load::{LoadOptions, LoadedImage, load};
 use time::OffsetDateTime;
 
 use super::sync;
-use kiln::image::{self, Wanted};
 use crate::printer::Printer;
 use crate::settings::Settings;
+use kiln::image::{self, Wanted};
 
 /// Take in images that were saved: archives of docker, old and new, and OCI archives, compressed
 /// with gzip, zstd, bzip2, xz or not at all

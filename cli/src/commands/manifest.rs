@@ -8,10 +8,10 @@ use clap::{Args, Subcommand};
 use kiln_registry::Client;
 use serde_json::{Value, json};
 
-use kiln::json::Json;
 use crate::printer::Printer;
-use kiln::remote_image::{Entry, RemoteImage, parse_reference};
 use crate::settings::Settings;
+use kiln::json::Json;
+use kiln::remote_image::{Entry, RemoteImage, parse_reference};
 
 #[derive(Debug, Args)]
 pub(crate) struct ManifestArguments {

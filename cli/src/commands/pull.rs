@@ -17,10 +17,10 @@ use time::OffsetDateTime;
 
 use super::build::ProgressMode;
 use super::sync;
-use kiln::build::step::Step;
 use crate::printer::Printer;
 use crate::progress::{self, Work};
 use crate::settings::Settings;
+use kiln::build::step::Step;
 
 /// Download an image from a registry
 #[derive(Debug, Args)]

@@ -18,11 +18,11 @@ use kiln_worker::{Blobs, ImageResolver, ImageResolverOptions, PullPolicy};
 use tokio::runtime::Handle;
 
 use super::build::ProgressMode;
-use kiln::build::step::Step;
-use kiln::image::did_you_mean;
 use crate::printer::Printer;
 use crate::progress;
 use crate::settings::Settings;
+use kiln::build::step::Step;
+use kiln::image::did_you_mean;
 
 /// Upload an image to a registry
 #[derive(Debug, Args)]

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 
-use kiln::image::removal::{Removal, Removed};
 use crate::printer::Printer;
 use crate::settings::Settings;
+use kiln::image::removal::{Removal, Removed};
 
 /// Remove images: by name, which takes the name away and removes the image when it was the last;
 /// or by ID

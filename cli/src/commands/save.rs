@@ -19,11 +19,11 @@ use super::build::ProgressMode;
 use kiln::build::step::Step;
 
 use crate::build::parse_platform;
-use kiln::image::named::is_tagged;
-use kiln::image::{StoredImage, Wanted, find_rows, no_such_image};
 use crate::printer::Printer;
 use crate::progress::{self, Work};
 use crate::settings::Settings;
+use kiln::image::named::is_tagged;
+use kiln::image::{StoredImage, Wanted, find_rows, no_such_image};
 
 /// Write images to a tar: an OCI layout that `docker load` and `kiln load` take
 #[derive(Debug, Args)]

@@ -8,9 +8,9 @@ use kiln_oci::Reference;
 use kiln_store::ImageRow;
 use time::OffsetDateTime;
 
-use kiln::image::{find_rows, no_such_image};
 use crate::printer::Printer;
 use crate::settings::Settings;
+use kiln::image::{find_rows, no_such_image};
 
 /// Give an image another name
 #[derive(Debug, Args)]

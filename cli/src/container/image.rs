@@ -11,15 +11,15 @@ use kiln_worker::{PullPolicy, PullRequest, emulation};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
-use kiln::container::Failure;
 use kiln::build::step::Step;
+use kiln::container::Failure;
 
 use crate::build::parse_platform;
 use crate::commands::build::ProgressMode;
 use crate::commands::run::{Pull, RunArguments};
-use kiln::image::{StoredImage, Wanted, did_you_mean, find_rows};
 use crate::printer::Printer;
 use crate::progress::{self, Work};
+use kiln::image::{StoredImage, Wanted, did_you_mean, find_rows};
 
 /// A finder of container images that shows its progress.
 #[derive(Debug)]

@@ -24,9 +24,8 @@ pub(super) fn network(arguments: &RunArguments, printer: &Printer) -> Result<Net
     let publishes = !ports.is_empty() || arguments.publish_all;
     let discard = |name: &str| {
         if publishes {
-            printer.note(format_args!(
-                "WARNING: published ports are discarded with --network={name}"
-            ));
+            printer
+                .note(format_args!("WARNING: published ports are discarded with --network={name}"));
         }
     };
     let kind = match arguments.network {

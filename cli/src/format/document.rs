@@ -3,8 +3,8 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use kiln::json::Json;
 use super::template::{Data, Template};
+use kiln::json::Json;
 
 /// A document that can be printed as JSON or through a template.
 #[derive(Clone, Debug)]

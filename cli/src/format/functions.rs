@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use gotmpl::{FuncMap, TemplateError, Value};
 
-use kiln::json::Json;
 use super::template::Written;
+use kiln::json::Json;
 
 type Answer = Result<Value, TemplateError>;
 

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use kiln::image::named::NamedImage;
 use crate::format::Document;
+use kiln::image::named::NamedImage;
 
 /// The output of `docker image inspect`.
 #[derive(Serialize)]

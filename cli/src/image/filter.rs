@@ -5,10 +5,10 @@ use kiln_oci::Reference;
 use kiln_store::Store;
 use kiln_tree::wildcard;
 
-use kiln::image::Wanted;
-use kiln::image::named::{NamedImage, find_named, is_tagged, repository};
 use crate::arguments::flags::truth;
 use crate::until;
+use kiln::image::Wanted;
+use kiln::image::named::{NamedImage, find_named, is_tagged, repository};
 
 /// The conditions on the images of a list.
 #[derive(Clone, Debug, Default)]

@@ -4,12 +4,12 @@ use kiln_sandbox::SandboxError;
 use kiln_solver::{SolveError, StepError};
 
 use super::text::{clean, clean_text};
+use crate::printer::Printer;
+use crate::rootless;
 use kiln::Failure;
 use kiln::build::files::Dockerfile;
 use kiln::hints;
-use crate::printer::Printer;
 use kiln::redact;
-use crate::rootless;
 
 /// The most lines of a failed step's output in the report.
 const LOG_LINES: usize = 20;

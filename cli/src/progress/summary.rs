@@ -5,8 +5,8 @@ use std::time::Duration;
 use kiln_exporter::{Destination, Output, OutputKind};
 
 use super::steps::seconds;
-use kiln::Built;
 use crate::printer::{Printer, human_size};
+use kiln::Built;
 
 /// Prints the number of steps and of cached steps, the duration, and the results with their
 /// locations.

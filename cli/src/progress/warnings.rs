@@ -4,8 +4,8 @@ use kiln_frontend::Warning;
 use kiln_frontend::error::render_warning;
 
 use super::text::clean_text;
-use kiln::build::files::Dockerfile;
 use crate::printer::Printer;
+use kiln::build::files::Dockerfile;
 
 /// Prints warnings with their lines of the Dockerfile, below their number.
 pub(crate) fn warnings(printer: &Printer, warnings: &[Warning], dockerfile: &Dockerfile) {

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::helper::Helper;
 use super::{Credential, CredentialError, HUB_KEY};
+use crate::retry::random;
 use crate::warnings::json_problem;
 
 /// The content of a credential file.
@@ -168,7 +169,7 @@ impl ConfigFile {
         }
         let replace = || {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-            let name = format!(".kiln-{:016x}", fastrand::u64(..));
+            let name = format!(".kiln-{:016x}", random());
             let temporary = directory.join(name);
             let mut file = std::fs::OpenOptions::new()
                 .write(true)

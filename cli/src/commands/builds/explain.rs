@@ -7,9 +7,9 @@ use clap::Args;
 use kiln_store::Store;
 
 use super::Format;
+use crate::printer::Printer;
 use kiln::explain;
 use kiln::records::{self, BuildRecord};
-use crate::printer::Printer;
 
 #[derive(Debug, Args)]
 pub(super) struct ExplainArguments {

@@ -10,9 +10,9 @@ use kiln_store::{BuildRow, Builds};
 use serde_json::{Value, json};
 
 use super::{Format, duration, timestamp};
-use kiln::records::{self, BuildRecord, StepRecord};
 use crate::printer::{Printer, human_duration, human_size};
 use crate::progress::clean_text;
+use kiln::records::{self, BuildRecord, StepRecord};
 
 #[derive(Debug, Args)]
 pub(super) struct InspectArguments {

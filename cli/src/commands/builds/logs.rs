@@ -8,9 +8,9 @@ use anyhow::{Context, Result};
 use clap::Args;
 use kiln_store::{BuildLog, Builds, LogRecord};
 
-use kiln::records::{self, BuildRecord, StepRecord};
 use crate::printer::Printer;
 use crate::progress::{Lines, clean_text};
+use kiln::records::{self, BuildRecord, StepRecord};
 
 #[derive(Debug, Args)]
 pub(super) struct LogsArguments {

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::{Format, duration, timestamp};
-use kiln::records::BuildRecord;
 use crate::printer::{Printer, human_age, human_duration, table};
 use crate::progress::clean_text;
+use kiln::records::BuildRecord;
 
 /// The most characters of a name that the table shows.
 const NAME: usize = 40;

@@ -6,8 +6,8 @@ use anyhow::{Result, bail};
 use clap::Args;
 use kiln_store::{BuildRow, BuildStatus, Builds};
 
-use kiln::records;
 use crate::printer::Printer;
+use kiln::records;
 
 #[derive(Debug, Args)]
 pub(super) struct RmArguments {

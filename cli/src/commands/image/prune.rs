@@ -11,10 +11,10 @@ use kiln_store::Store;
 use crate::commands::rmi::report;
 use crate::confirm::confirm;
 use crate::image::filter::{Filters, OF_PRUNING};
-use kiln::image::named::{NamedImage, is_tagged};
-use kiln::image::removal::{Removal, Removed};
 use crate::printer::{Printer, human_size};
 use crate::settings::Settings;
+use kiln::image::named::{NamedImage, is_tagged};
+use kiln::image::removal::{Removal, Removed};
 
 /// Remove images that have no name, or all
 #[derive(Debug, Args)]

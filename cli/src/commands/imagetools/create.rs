@@ -10,14 +10,14 @@ use kiln_registry::{Client, Repository};
 use kiln_solver::EventSender;
 use serde_json::{Map, Value};
 
-use kiln::build::step::Step;
 use crate::commands::build::ProgressMode;
 use crate::printer::Printer;
 use crate::progress;
+use crate::settings::Settings;
+use kiln::build::step::Step;
 use kiln::remote_image::combine::{Annotations, Combined, Source, combine, digest};
 use kiln::remote_image::copy::Copier;
 use kiln::remote_image::{RemoteImage, parse_reference};
-use crate::settings::Settings;
 
 #[derive(Debug, Args)]
 pub(super) struct CreateArguments {

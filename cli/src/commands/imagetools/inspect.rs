@@ -12,9 +12,9 @@ use kiln::json::Json;
 use crate::format::{Columns, Document};
 use crate::printer::Printer;
 use crate::progress::clean_text;
+use crate::settings::Settings;
 use kiln::remote_image::attestation::{Kind, REFERENCE_TYPE, statements};
 use kiln::remote_image::{Entry, RemoteImage, parse_reference};
-use crate::settings::Settings;
 
 #[derive(Debug, Args)]
 pub(super) struct InspectArguments {

@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use crate::format::{Field, Listing};
-use kiln::image::named::{NamedImage, is_tagged, named, repository};
 use crate::printer::{Printer, human_age, human_size, table};
 use crate::progress::clean_text;
 use crate::settings::Settings;
+use kiln::image::named::{NamedImage, is_tagged, named, repository};
 
 /// The most characters of a description that the table shows.
 const DESCRIPTION: usize = 60;
