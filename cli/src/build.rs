@@ -43,7 +43,7 @@ pub(crate) use attest::AttestArguments;
 pub(crate) use call::{Call, call};
 pub(crate) use files::Dockerfile;
 pub(crate) use hosts::parse_host;
-pub(crate) use images::Step;
+pub(crate) use images::{Step, Unresolved};
 pub(crate) use on_error::OnError;
 pub(crate) use platforms::{file_name as platform_file_name, platform as parse_platform};
 pub(crate) use request::BuildRequest;
@@ -205,7 +205,7 @@ fn show_warnings(warnings: &[Warning], dockerfile: &Dockerfile, console: Console
 async fn after_failure(failure: &Failure, request: &BuildRequest, printer: &Printer) -> Result<()> {
     if request.on_error == OnError::Shell {
         on_error::enter(failure, printer).await?;
-        printer.error(&failure.summary());
+        printer.failure(failure, None);
     } else if on_error::can_be_entered(failure) {
         let command = progress::clean_text(&Invocation::current().entering());
         printer.note(format_args!("to look into it: {command}"));

@@ -21,6 +21,7 @@ mod subordinate;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use kiln_oci::error::chain;
 use nix::sched::{CloneFlags, unshare};
 use rustix::process::{Gid, Uid, getegid, geteuid};
 use rustix::thread::{CapabilitySet, capabilities};
@@ -66,7 +67,8 @@ pub(crate) fn enter(printer: &Printer) -> Result<()> {
         Ok(None) => map_self(uid, gid)?,
         Err(error) => {
             printer.note(format_args!(
-                "WARNING: subordinate ids can't be used, kiln goes on without: {error:#}"
+                "WARNING: subordinate ids can't be used, kiln goes on without: {}",
+                chain(error.as_ref())
             ));
             map_self(uid, gid)?;
         }

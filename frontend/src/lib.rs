@@ -10,6 +10,7 @@
 pub mod call;
 pub mod error;
 pub mod expand;
+pub mod hint;
 pub mod ignore;
 pub mod instruction;
 pub mod lint;
@@ -21,6 +22,7 @@ pub mod text;
 
 pub use call::targets;
 pub use error::{Error, Span};
+pub use hint::Hint;
 pub use lint::Warning;
 pub use lower::{
     Lowered, Options, ProcessLimits, SpentText, check, is_remote_context, lower, lower_or_warn,

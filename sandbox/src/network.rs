@@ -48,7 +48,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets, capabilities};
 use tokio::sync::OnceCell;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-pub use error::NetworkError;
+pub use error::{NetworkError, NetworkHint};
 use host::Host;
 use namespace::Inside;
 pub use namespace::NetworkNamespace;

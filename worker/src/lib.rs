@@ -42,7 +42,7 @@ mod trees;
 pub use blobs::Blobs;
 pub use cache::{Redact, StoreCache};
 pub use content::copied as selection_of_copy;
-pub use error::{Error, Result};
+pub use error::{Error, Hint, Result};
 pub use exec::FailedStep;
 pub use exec::allowed::{Allowed, NETWORK_HOST, SECURITY_INSECURE};
 pub use file::direct::{Fill, LayerPacker};

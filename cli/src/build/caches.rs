@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use kiln_exporter::{CacheFrom, CacheTarget, CacheTo};
 use kiln_oci::Platform;
+use kiln_oci::error::chain;
 use kiln_solver::Event;
 use kiln_worker::{CachePlace, CacheSource, ImportedCache, RemoteCache};
 use tokio::task::JoinSet;
@@ -10,7 +11,6 @@ use tokio::task::JoinSet;
 use super::images::Step;
 use super::session::Session;
 use crate::hints;
-use crate::printer::causes;
 
 /// The external caches that the user requests.
 #[derive(Debug, Default)]
@@ -57,7 +57,7 @@ pub(super) type Importing = JoinSet<(usize, Option<ImportedCache>)>;
 /// Returns an error on one line, followed by its hint.
 pub(super) fn with_hint(error: &(dyn std::error::Error + 'static)) -> String {
     let hint = hints::of(error).map_or_else(String::new, |hint| format!(" (hint: {hint})"));
-    format!("{}{hint}", causes(error))
+    format!("{}{hint}", chain(error))
 }
 
 impl Session<'_> {

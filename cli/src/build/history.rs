@@ -92,7 +92,7 @@ pub(super) fn ending(
         Err(failure) => {
             let interrupted = interruption.exit_status().is_some() && !failure.is_of_a_step();
             ending.status = if interrupted { BuildStatus::Canceled } else { BuildStatus::Failed };
-            ending.error = Some(crate::printer::causes(failure.summary().as_ref()));
+            ending.error = Some(kiln_oci::error::chain(failure));
         }
     }
     ending

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use kiln_frontend::Warning;
+use kiln_oci::error::chain;
 use kiln_solver::{EventSender, SolveError};
 use kiln_store::Store;
 use tokio::task::JoinSet;
@@ -87,7 +88,8 @@ impl Observers {
         let recorded = recording.finish(ending).await;
         let recorded = recorded
             .inspect_err(|error| {
-                printer.note(format_args!("WARNING: the build is not recorded: {error:#}"));
+                let problem = chain(error.as_ref());
+                printer.note(format_args!("WARNING: the build is not recorded: {problem}"));
             })
             .ok();
         Ok(Observed { exit_status, recorded })

@@ -1,6 +1,7 @@
 //! A build in progress.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::sync::Arc;
 
 use anyhow::anyhow;
@@ -8,6 +9,7 @@ use kiln_exporter::{ExportRequest, ImageSource};
 use kiln_frontend::{Lowered, Warning};
 use kiln_llb::{Definition, Graph};
 use kiln_oci::Platform;
+use kiln_oci::error::chain;
 use kiln_solver::{EventSender, SolveError, StepError};
 use kiln_store::LayerId;
 use kiln_worker::{Output, RemoteCache};
@@ -20,8 +22,7 @@ use super::output::Exporting;
 use super::request::BuildRequest;
 use super::tools::{self, Reporting, Tools};
 use crate::commands::sync;
-use crate::hints;
-use crate::printer::{Printer, causes};
+use crate::printer::Printer;
 
 /// The request, tools and state of a build.
 pub(super) struct Session<'a> {
@@ -69,31 +70,27 @@ impl Failure {
         let Self::Solve(SolveError::Step { error, .. }) = self else { return false };
         !matches!(**error, StepError::Cancelled)
     }
+}
 
-    /// Returns a hint against the failure. Doesn't include the output of the step.
-    pub(crate) fn hint(&self) -> Option<String> {
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Dockerfile(errors) => errors.iter().find_map(|error| error.hint.clone()),
-            Self::Solve(SolveError::Step { error, .. }) => match &**error {
-                StepError::Other(error) => hints::of(error.as_ref()),
-                StepError::Exit { .. } | StepError::Cancelled => None,
-            },
-            Self::Solve(error) => hints::of(error),
-            Self::Other(error) => hints::of(error.as_ref()),
+            Self::Dockerfile(errors) => {
+                let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+                f.write_str(&errors.join("; "))
+            }
+            Self::Solve(error) => error.fmt(f),
+            Self::Other(error) => error.fmt(f),
         }
     }
+}
 
-    /// Returns the error on one line.
-    pub(crate) fn summary(&self) -> anyhow::Error {
+impl std::error::Error for Failure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Dockerfile(errors) => anyhow::Error::msg(
-                errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
-            ),
-            Self::Solve(SolveError::Step { error, .. }) => {
-                anyhow::Error::msg(causes(error.as_ref())).context("failed to solve")
-            }
-            Self::Solve(error) => anyhow::Error::msg(causes(error)),
-            Self::Other(error) => anyhow::Error::msg(causes(error.as_ref())),
+            Self::Dockerfile(errors) => errors.first().map(|error| error as _),
+            Self::Solve(error) => Some(error),
+            Self::Other(error) => Some(error.as_ref()),
         }
     }
 }
@@ -177,7 +174,7 @@ impl Session<'_> {
         exported.warnings.iter().for_each(|message| self.warn(message));
         self.export_caches(&made, &tops).await?;
         if let Err(error) = sync::start(&self.tools.store) {
-            self.warn(&format!("{error:#}"));
+            self.warn(&chain(error.as_ref()));
         }
         Ok(Done { exported, steps, cached })
     }
