@@ -4,6 +4,11 @@
 //! would use, podman, or containerd. Without any, the image stays in kiln's own store, for `kiln
 //! run`. An engine that the user names must be available.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the user names the files, and the command line reads the environment"
+)]
+
 mod docker_host;
 
 use std::ffi::OsString;

@@ -297,7 +297,7 @@ mod tests {
             format!("check the spelling, or log in with `kiln login {}`", registry.address());
         assert_eq!(of(&error).as_ref(), Some(&login));
         for wrapped in wrapped(&refusal) {
-            let has_refusal = causes(&*wrapped).any(|cause| cause.is::<kiln_registry::Error>());
+            let has_refusal = causes(&*wrapped).any(<dyn Error>::is::<kiln_registry::Error>);
             assert!(has_refusal, "{wrapped:?} has lost the registry's error");
             assert_eq!(of(&*wrapped).as_ref(), Some(&login), "{wrapped:?}");
             let text = kiln_oci::error::chain(&*wrapped);

@@ -4,6 +4,11 @@
 //! [`commands`] then does the work. Only this crate uses the environment, the home directory and
 //! the terminal.
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests open the files that they create")
+)]
+
 mod archive_limits;
 mod arguments;
 mod build;
@@ -58,6 +63,7 @@ fn main() -> ExitCode {
 }
 
 /// Parses the command line and runs its command.
+#[expect(clippy::disallowed_methods, reason = "the command line reads the arguments")]
 fn command(printer: &Printer) -> ExitCode {
     let arguments = match Arguments::read(std::env::args_os()) {
         Ok(arguments) => arguments,

@@ -14,6 +14,11 @@
 //! Only a process outside the namespace can write its ID maps. So kiln starts a child before it
 //! enters the namespace, and the child waits ([`mapper`]).
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the files are the system's, and the command line reads the environment"
+)]
+
 mod mapper;
 mod refusal;
 mod subordinate;

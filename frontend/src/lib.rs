@@ -7,6 +7,11 @@
 //! The frontend does no I/O. It resolves images through [`Images`] and reads files of the build
 //! context through [`ContextFiles`].
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests open the files that they create")
+)]
+
 pub mod call;
 pub mod error;
 pub mod expand;

@@ -1,4 +1,6 @@
 //! Tests of the answers about a Dockerfile without a build, and of reporting all errors at once.
+
+#![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use kiln_frontend::hint::{Form, Hint};

@@ -39,6 +39,11 @@
 //! | `verifier`, `resolver` | verification of certificates, host lookups |
 //! | [`connection_error`], [`hint`] | explanations of failed connections, advice against failures |
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests open the files that they create")
+)]
+
 pub mod blob;
 pub mod body;
 pub mod client;

@@ -25,6 +25,8 @@
 //! The network requires root in the machine's initial user namespace, `CAP_NET_ADMIN`, and the
 //! program `nft`. Otherwise kiln uses the host's network.
 
+#![expect(clippy::disallowed_methods, reason = "the files are the kernel's")]
+
 mod error;
 mod firewall;
 mod forwarding;

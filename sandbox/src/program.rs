@@ -1,5 +1,7 @@
 //! Executable programs: kiln's own in unwritable form, and the container's, found in its `PATH`.
 
+#![expect(clippy::disallowed_methods, reason = "the files are the kernel's")]
+
 use std::ffi::CString;
 use std::fs::{File, Metadata};
 use std::io;

@@ -8,6 +8,11 @@
 //! is read in place. A layer is unpacked only when an op needs its files: image sources declare the
 //! layers of their image without downloading them.
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests open the files that they create")
+)]
+
 pub mod blobs;
 pub mod cache;
 pub mod container;

@@ -1,5 +1,7 @@
 //! The Dockerfile, and the files of the context that the frontend reads.
 
+#![expect(clippy::disallowed_methods, reason = "the user names the files")]
+
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};

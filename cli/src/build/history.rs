@@ -1,5 +1,7 @@
 //! The records that a build adds to the history.
 
+#![expect(clippy::disallowed_methods, reason = "the user names the files")]
+
 use kiln_store::BuildStatus;
 use kiln_worker::SecretSource;
 

@@ -1,5 +1,7 @@
 //! The request of a build: its parsed arguments.
 
+#![expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;

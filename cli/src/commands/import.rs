@@ -1,5 +1,7 @@
 //! `kiln import`, `kiln image import`.
 
+#![expect(clippy::disallowed_methods, reason = "the user names the files")]
+
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write as _};
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! The network of a container: `--network`, `--publish`, and the files in `/etc` that describe it.
 
+#![expect(clippy::disallowed_methods, reason = "the file is the system's")]
+
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
