@@ -1,5 +1,7 @@
 //! The run of a container, from arguments to exit status.
 
+#![expect(clippy::disallowed_methods, reason = "the user names the files")]
+
 mod attach;
 mod confinement;
 mod devices;

@@ -4,6 +4,11 @@
 //! [`commands`] then does the work. Only this crate uses the environment, the home directory and
 //! the terminal.
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests open the files that they create")
+)]
+
 mod archive_limits;
 mod arguments;
 mod build;
@@ -16,6 +21,7 @@ mod diff;
 mod docker;
 mod engines;
 mod format;
+mod hints;
 mod image;
 mod limits;
 mod log;
@@ -54,6 +60,7 @@ fn main() -> ExitCode {
 }
 
 /// Parses the command line and runs its command.
+#[expect(clippy::disallowed_methods, reason = "the command line reads the arguments")]
 fn command(printer: &Printer) -> ExitCode {
     let arguments = match Arguments::read(std::env::args_os()) {
         Ok(arguments) => arguments,
@@ -151,7 +158,8 @@ async fn run(command: Command, settings: &Settings, printer: &Printer) -> ExitCo
         Command::Version(arguments) => commands::version::run(&arguments, printer),
         Command::Completion(arguments) => return commands::completion::run(&arguments, printer),
         Command::Container(arguments) => {
-            return commands::container::run(arguments.into_inner(), settings, printer).await;
+            return Box::pin(commands::container::run(arguments.into_inner(), settings, printer))
+                .await;
         }
         Command::Buildx(arguments) => {
             commands::buildx::run(arguments.into_inner(), settings, printer).await

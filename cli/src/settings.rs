@@ -1,5 +1,10 @@
 //! The settings of all commands, from the arguments and the environment.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the files are the system's, and the command line reads the environment"
+)]
+
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::PathBuf;

@@ -15,12 +15,10 @@
 //! ```
 
 pub mod build;
-pub mod chain;
 pub mod container;
 pub mod diff;
 pub mod engine;
 pub mod explain;
-pub mod hints;
 pub mod image;
 pub mod json;
 pub mod records;

@@ -31,6 +31,11 @@
 //! complete. All bytes are a function of layers, configs and options. Times come from the config's
 //! history, the layers, or `SOURCE_DATE_EPOCH`.
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests open the files that they create")
+)]
+
 pub mod ahead;
 pub mod annotations;
 pub mod attest;

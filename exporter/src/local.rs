@@ -1,5 +1,7 @@
 //! The files of an image in a directory.
 
+#![expect(clippy::disallowed_methods, reason = "the user names the destination")]
+
 use std::fs;
 use std::path::Path;
 

@@ -1,5 +1,7 @@
 //! OCI image layouts in a tar or a directory. (OCI image specification, "Image Layout".)
 
+#![expect(clippy::disallowed_methods, reason = "the user names the destination")]
+
 use std::fs;
 use std::io::Write;
 use std::path::Path;

@@ -1,5 +1,6 @@
 //! Tests of every output type. Third-party tools check the results if they are installed.
 
+#![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,

@@ -7,6 +7,7 @@ pub mod cache;
 mod config;
 mod descriptor;
 mod digest;
+pub mod error;
 pub mod json;
 pub mod limits;
 pub mod media_type;

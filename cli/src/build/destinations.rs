@@ -1,5 +1,10 @@
 //! Checks of the outputs' destinations before the build begins.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the user names the files, and the command line reads the environment"
+)]
+
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,7 @@
 //! The contents of `--metadata-file`, as buildx writes it.
 
+#![expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
+
 use std::path::Path;
 
 use anyhow::{Context, Result};

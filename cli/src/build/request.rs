@@ -1,5 +1,7 @@
 //! The request of a build: its parsed arguments.
 
+#![expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};

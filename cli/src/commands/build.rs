@@ -1,5 +1,10 @@
 //! `kiln build`.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the user names the files, and the command line reads the environment"
+)]
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 

@@ -5,11 +5,9 @@ mod prompt;
 use std::io::{IsTerminal, Read};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use kiln_registry::{Credential, CredentialPlace, Credentials, registry_of};
-
-use kiln::chain::causes;
 
 use crate::printer::Printer;
 use crate::settings::Settings;
@@ -65,11 +63,14 @@ pub(crate) async fn run(
     let (username, password) =
         tokio::task::block_in_place(|| ask(arguments, remembered.as_deref(), printer))?;
     let credential = Credential::Password { username: username.clone(), password };
-    // The hint to log in wouldn't help against a wrong password.
-    let refused = |error: kiln_registry::Error| {
-        if error.is_denied() { anyhow!("{}", causes(&error)) } else { error.into() }
+    let kept = match client.login(&registry, &credential).await {
+        // The hint to log in wouldn't help against a wrong password.
+        Err(error) if error.is_denied() => {
+            printer.failure(&error, None);
+            return Ok(ExitCode::FAILURE);
+        }
+        kept => kept?,
     };
-    let kept = client.login(&registry, &credential).await.map_err(refused)?;
     let name = registry.clone();
     let put = move || files.put(&name, &username, &kept);
     if let CredentialPlace::File(path) = tokio::task::spawn_blocking(put).await?? {

@@ -5,14 +5,12 @@ use std::process::ExitCode;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, ValueEnum};
-use kiln_sandbox::SandboxError;
 use kiln_worker::PullPolicy;
 
 use crate::arguments::flags::truth;
 use crate::container::{self, ConfinementArguments, NameArguments};
 use crate::printer::Printer;
 use crate::resources::ResourceArguments;
-use crate::rootless;
 use crate::runtime::RuntimeArguments;
 use crate::settings::Settings;
 
@@ -212,9 +210,6 @@ pub(crate) async fn run(
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             printer.error(&error.error);
-            if let Some(hint) = rootless::hint().filter(|_| error.error.is::<SandboxError>()) {
-                printer.note(format_args!("hint: {hint}"));
-            }
             ExitCode::from(error.code.unwrap_or(OWN_FAILURE))
         }
     }

@@ -9,6 +9,8 @@
 //! before it reports that it is ready, and none afterwards. The command that started it ends only
 //! after this report ([`settle`]).
 
+#![expect(clippy::disallowed_methods, reason = "the files are kiln's own")]
+
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{ChildStdout, Command, ExitCode, Stdio};

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 
 use anyhow::{Context, Result};
+use kiln_oci::error::chain;
 use kiln_oci::{Digest, Platform, Reference, media_type};
 use kiln_solver::{EventSender, StepContext};
 use kiln_store::Store;
@@ -91,7 +92,8 @@ impl Finder<'_> {
                     && policy != Pull::Never
                 {
                     let pulled = self.shown(Source::Registry(&reference), platform).await;
-                    return pulled.with_context(|| format!("{lacking:#}; pull {text}"));
+                    let lacking = chain(lacking.as_ref());
+                    return pulled.with_context(|| format!("{lacking}; pull {text}"));
                 }
                 return Err(lacking);
             };

@@ -4,6 +4,8 @@
 //! The process waits for a byte, then runs the two programs that may write maps. If kiln ends
 //! before, it ends too.
 
+#![expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
+
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitCode, Stdio};

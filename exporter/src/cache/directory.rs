@@ -10,6 +10,8 @@
 //! directory that every build writes to therefore doesn't grow. A writer holds a lock on
 //! `.kiln.lock`. A concurrent reader may find a blob missing, and treats that as a cache miss.
 
+#![expect(clippy::disallowed_methods, reason = "the user names the destination")]
+
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};

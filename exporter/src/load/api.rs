@@ -59,7 +59,7 @@ impl fmt::Display for EngineAddress {
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     /// The HTTP client can't be created.
-    #[error(transparent)]
+    #[error("{0}")]
     Client(#[from] kiln_registry::Problem),
     /// The engine can't be reached, or the connection broke.
     #[error("no answer to {request}")]

@@ -14,6 +14,14 @@ const PIECE: usize = 1 << 20;
 /// The maximum number of bytes of the program's error output that are kept.
 const SAID: u64 = 64 << 10;
 
+/// A program that can't be run, or whose input can't be written.
+#[derive(Debug, thiserror::Error)]
+#[error("run {program}")]
+struct RunError {
+    program: String,
+    source: io::Error,
+}
+
 /// Runs a program with the archive of these files as its standard input.
 pub(super) fn load(
     mut command: Command,
@@ -22,7 +30,8 @@ pub(super) fn load(
     context: &ExportContext<'_>,
 ) -> Result<(), Failure> {
     let shown = command.get_program().to_string_lossy().into_owned();
-    let failed = |source: io::Error| Failure::Engine(format!("run {shown}: {source}").into());
+    let failed =
+        |source: io::Error| Failure::Engine(RunError { program: shown.clone(), source }.into());
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(failed)?;
     let said = child.stderr.take().map(|stream| std::thread::spawn(move || listen(stream)));

@@ -2,6 +2,8 @@
 //!
 //! Writing the file preserves all settings that aren't about credentials.
 
+#![expect(clippy::disallowed_methods, reason = "the configuration is the user's")]
+
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
