@@ -21,10 +21,10 @@ mod files;
 mod manifest;
 mod statement;
 
-use kiln_oci::Reference;
+use kiln_oci::{Descriptor, Document, Reference};
 use serde_json::Value;
 
-use crate::assemble::{Descriptor, Document, Image};
+use crate::assemble::Image;
 use crate::error::{Error, Result};
 use crate::export::{ExportContext, ExportRequest, ImageSource};
 use crate::spec::{Output, OutputKind};
@@ -209,7 +209,7 @@ impl Provenance {
 
 /// Returns a subject for each name of the image.
 fn subjects(names: &[Reference], source: &ImageSource, image: &Image) -> Vec<Subject> {
-    let digest = image.manifest.descriptor.digest;
+    let digest = image.manifest.digest;
     let named = |name: &Reference| {
         let url = purl::of_image("docker", name, Some(&source.platform));
         Subject::new(url, &digest.hex())

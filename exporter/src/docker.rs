@@ -27,7 +27,7 @@ pub(crate) fn archive(assembled: &Assembled, names: &[Reference]) -> Result<File
     };
     let mut files = oci::layout(assembled, names)?;
     let entry = Entry {
-        config: blob_path(&image.config.descriptor.digest),
+        config: blob_path(&image.config.digest),
         // `null` if the image has no names, as Docker itself writes it.
         repo_tags: (!names.is_empty()).then(|| names.iter().filter_map(tag).collect()),
         layers: image.layers.iter().map(|layer| blob_path(&layer.digest)).collect(),

@@ -176,16 +176,16 @@ fn assemble(export: Export<'_>, output: &Output, context: &ExportContext<'_>) ->
     let assembled = Assembled::new(images, attestations, style, has_index)?;
     for image in &assembled.images {
         for (what, document) in [("manifest", &image.manifest), ("config", &image.config)] {
-            let name = format!("exporting {what} {}", document.descriptor.digest);
+            let name = format!("exporting {what} {}", document.digest);
             context.progress.status(&name, 0, None, true);
         }
     }
     for said in &assembled.attestations {
-        let name = format!("exporting attestation manifest {}", said.descriptor().digest);
+        let name = format!("exporting attestation manifest {}", said.manifest.digest);
         context.progress.status(&name, 0, None, true);
     }
     if let Some(index) = &assembled.index {
-        let name = format!("exporting manifest list {}", index.descriptor.digest);
+        let name = format!("exporting manifest list {}", index.digest);
         context.progress.status(&name, 0, None, true);
     }
     Ok(assembled)

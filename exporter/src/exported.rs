@@ -33,15 +33,15 @@ pub struct Exported {
 impl Exported {
     /// Adds the image that was written to an output.
     pub(crate) fn note(&mut self, assembled: &Assembled, output: &Output) -> Result<()> {
-        let top = &assembled.top()?.descriptor;
+        let top = assembled.top()?;
         if self.manifest.is_none() {
-            let config = || assembled.images.first().map(|image| image.config.descriptor.digest);
-            let index = assembled.index.as_ref().map(|index| index.descriptor.digest);
+            let config = || assembled.images.first().map(|image| image.config.digest);
+            let index = assembled.index.as_ref().map(|index| index.digest);
             self.config = if index.is_some() { None } else { config() };
             self.image_id = index.or_else(config);
             self.manifest = Some(top.digest);
             let descriptor = match &output.kind {
-                OutputKind::Image | OutputKind::Registry => top.clone(),
+                OutputKind::Image | OutputKind::Registry => top.descriptor.clone(),
                 _ => oci::top(assembled)?,
             };
             let failed = |error: serde_json::Error| Error::Config(error.to_string());

@@ -17,7 +17,7 @@ pub(crate) fn write(
     now: i64,
     context: &ExportContext<'_>,
 ) -> Result<()> {
-    let digest = assembled.top()?.descriptor.digest;
+    let digest = assembled.top()?.digest;
     let mut names = output.naming.names(&output.names, digest);
     names.extend(output.naming.stored(&names, digest));
     store(assembled, &names, now, context)?;
@@ -54,25 +54,15 @@ fn store(
     now: i64,
     context: &ExportContext<'_>,
 ) -> Result<()> {
-    let content = context.store.content();
-    for image in &assembled.images {
-        content.put(&image.config.bytes)?;
-        content.put(&image.manifest.bytes)?;
+    for document in assembled.documents() {
+        context.store.content().put(&document.bytes)?;
     }
-    for said in &assembled.attestations {
-        for document in said.blobs().chain([&said.manifest]) {
-            content.put(&document.bytes)?;
-        }
-    }
-    if let Some(index) = &assembled.index {
-        content.put(&index.bytes)?;
-    }
-    let top = &assembled.top()?.descriptor;
+    let top = assembled.top()?;
     let row = |name: Option<String>| ImageRow {
         name,
-        media_type: top.media_type.to_owned(),
+        media_type: top.descriptor.media_type.clone(),
         digest: top.digest,
-        size: top.size,
+        size: top.descriptor.size,
         created_at: now,
     };
     if names.is_empty() {

@@ -4,10 +4,10 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use kiln_oci::Reference;
+use kiln_oci::{Descriptor, Reference};
 
 use crate::archive::{Body, Files};
-use crate::assemble::{self, Assembled, Descriptor};
+use crate::assemble::{self, Assembled};
 use crate::destination::NewFile;
 use crate::error::{Error, Result};
 use crate::export::ExportContext;
@@ -26,26 +26,16 @@ pub(crate) fn layout(assembled: &Assembled, names: &[Reference]) -> Result<Files
         for layer in &image.layers {
             files.insert_blob(&layer.digest, Body::Blob(layer.digest));
         }
-        for document in [&image.config, &image.manifest] {
-            let bytes = document.bytes.clone();
-            files.insert_blob(&document.descriptor.digest, Body::Bytes(bytes));
-        }
     }
-    for said in &assembled.attestations {
-        for document in said.blobs().chain([&said.manifest]) {
-            let bytes = document.bytes.clone();
-            files.insert_blob(&document.descriptor.digest, Body::Bytes(bytes));
-        }
-    }
-    if let Some(index) = &assembled.index {
-        files.insert_blob(&index.descriptor.digest, Body::Bytes(index.bytes.clone()));
+    for document in assembled.documents() {
+        files.insert_blob(&document.digest, Body::Bytes(document.bytes.clone()));
     }
     let top = top(assembled)?;
     let mut manifests: Vec<Descriptor> = names.iter().map(|name| named(&top, name)).collect();
     if manifests.is_empty() {
         manifests.push(top);
     }
-    files.insert("index.json", assemble::archive_index(&manifests)?);
+    files.insert("index.json", assemble::archive_index(manifests)?);
     files.insert("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec());
     Ok(files)
 }

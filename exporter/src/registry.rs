@@ -21,7 +21,7 @@ pub(crate) fn write(
     let problem = || Error::Unsupported("there is nobody to speak to registries".to_owned());
     let remote = context.remote.ok_or_else(problem)?;
     let mut repositories: BTreeMap<Repository, Vec<Reference>> = BTreeMap::new();
-    for name in &output.naming.names(&output.names, assembled.top()?.descriptor.digest) {
+    for name in &output.naming.names(&output.names, assembled.top()?.digest) {
         let names = repositories.entry(Repository::from(name)).or_default();
         if !output.push_by_digest {
             names.push(name.clone());

@@ -7,12 +7,13 @@
 
 use std::collections::BTreeMap;
 
-use kiln_oci::{Digest, ImageConfig, Platform, RootFs, media_type};
-use serde::Serialize;
+use kiln_oci::{
+    Descriptor, Digest, Document, ImageConfig, ImageManifest, Platform, RootFs, media_type,
+};
 
 use super::AttestationManifest;
 use super::statement::Statement;
-use crate::assemble::{Descriptor, Document, document, indented, json as bytes_of, listing};
+use crate::assemble::{indented, json as bytes_of};
 use crate::error::Result;
 
 const STATEMENT: &str = "application/vnd.in-toto+json";
@@ -21,29 +22,8 @@ const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
 const ARTIFACT: &str = "application/vnd.docker.attestation.manifest.v1+json";
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
-
-/// An attestation manifest. The members are in the order of the specification.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Manifest<'a> {
-    schema_version: u32,
-    media_type: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    artifact_type: Option<&'static str>,
-    config: Config<'a>,
-    layers: Vec<&'a Descriptor>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    subject: Option<Descriptor>,
-}
-
-#[derive(Serialize)]
-struct Config<'a> {
-    #[serde(flatten)]
-    descriptor: &'a Descriptor,
-    /// The content in base64, for the empty config of an artifact.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<&'static str>,
-}
+/// The empty config, `{}`, in base64.
+const EMPTY_DATA: &str = "e30=";
 
 /// Creates the manifest of the statements about an image.
 pub(super) fn manifest(
@@ -53,26 +33,26 @@ pub(super) fn manifest(
 ) -> Result<AttestationManifest> {
     let mut documents = Vec::with_capacity(statements.len());
     for statement in statements {
-        let mut document = document(statement.compact()?, STATEMENT);
+        let mut document = Document::new(STATEMENT, statement.compact()?);
         let annotation = (PREDICATE_TYPE.to_owned(), statement.predicate_type.to_owned());
         document.descriptor.annotations.extend([annotation]);
         documents.push(document);
     }
-    let config = if is_artifact { document(b"{}".to_vec(), EMPTY) } else { config(&documents)? };
-    let about = Descriptor { annotations: BTreeMap::new(), platform: None, ..image.clone() };
-    let manifest = Manifest {
-        schema_version: 2,
-        media_type: media_type::OCI_MANIFEST,
-        artifact_type: is_artifact.then_some(ARTIFACT),
-        config: Config { descriptor: &config.descriptor, data: is_artifact.then_some("e30=") },
-        layers: documents.iter().map(|document| &document.descriptor).collect(),
-        subject: is_artifact.then_some(about),
-    };
-    let manifest = indented(&manifest)?;
-    let mut manifest = listing("manifest", manifest, media_type::OCI_MANIFEST)?;
+    let config =
+        if is_artifact { Document::new(EMPTY, b"{}".to_vec()) } else { config(&documents)? };
+    let layers = documents.iter().map(|document| document.descriptor.clone()).collect();
+    let kind = media_type::OCI_MANIFEST;
+    let mut manifest = ImageManifest::new(kind, config.descriptor.clone(), layers);
+    if is_artifact {
+        let about = Descriptor { annotations: BTreeMap::new(), platform: None, ..image.clone() };
+        manifest.artifact_type = Some(ARTIFACT.to_owned());
+        manifest.config.data = Some(EMPTY_DATA.to_owned());
+        manifest.subject = Some(about);
+    }
+    let mut manifest = Document::listing("manifest", kind, indented(&manifest)?)?;
     manifest.descriptor.platform = Some(nobodys());
     manifest.descriptor.annotations = BTreeMap::from([
-        (REFERENCE_DIGEST.to_owned(), image.digest.to_string()),
+        (REFERENCE_DIGEST.to_owned(), image.digest.clone()),
         (REFERENCE_TYPE.to_owned(), "attestation-manifest".to_owned()),
     ]);
     Ok(AttestationManifest { manifest, config, statements: documents })
@@ -80,14 +60,14 @@ pub(super) fn manifest(
 
 /// Creates an image config whose diff IDs are the digests of the statements.
 fn config(statements: &[Document]) -> Result<Document> {
-    let diff_ids: Vec<Digest> = statements.iter().map(|it| it.descriptor.digest).collect();
+    let diff_ids: Vec<Digest> = statements.iter().map(|it| it.digest).collect();
     let config = ImageConfig {
         architecture: "unknown".to_owned(),
         os: "unknown".to_owned(),
         rootfs: RootFs { diff_ids: Some(diff_ids), ..RootFs::default() },
         ..ImageConfig::default()
     };
-    Ok(document(bytes_of(&config)?, media_type::OCI_CONFIG))
+    Ok(Document::new(media_type::OCI_CONFIG, bytes_of(&config)?))
 }
 
 fn nobodys() -> Platform {
@@ -109,10 +89,10 @@ mod tests {
     use super::*;
 
     fn made(is_artifact: bool) -> (AttestationManifest, Value) {
-        let image = document(b"image".to_vec(), media_type::OCI_MANIFEST).descriptor;
+        let image = Document::new(media_type::OCI_MANIFEST, b"image".to_vec()).descriptor;
         let statement = Statement {
             predicate_type: "https://spdx.dev/Document",
-            subjects: vec![Subject::new("_".to_owned(), &image.digest.hex())],
+            subjects: vec![Subject::new("_".to_owned(), &Digest::of(b"image").hex())],
             predicate: json!({"a": 1}),
         };
         let made = manifest(&[statement], &image, is_artifact).unwrap();

@@ -9,11 +9,9 @@
 
 use std::collections::BTreeMap;
 
-use kiln_oci::Platform;
+use kiln_oci::{Descriptor, Platform};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-
-use crate::assemble::Descriptor;
 
 /// The build type in version 1. It defines the meaning of parameters and metadata.
 const BUILD_TYPE: &str =

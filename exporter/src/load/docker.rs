@@ -66,7 +66,7 @@ impl Loading<'_, '_> {
     /// Loads into an engine with containerd's image store, which identifies images by their
     /// manifest or index.
     fn blobs(&self) -> Result<String, Failure> {
-        if self.is_there(&self.assembled.top()?.descriptor.digest)? {
+        if self.is_there(&self.assembled.top()?.digest)? {
             return Ok("it was there already".to_owned());
         }
         let files = match (self.assembled.images.as_slice(), &self.assembled.index) {
@@ -84,7 +84,7 @@ impl Loading<'_, '_> {
         let [image] = self.assembled.images.as_slice() else {
             return Err(docker::no_index().into());
         };
-        if self.is_there(&image.config.descriptor.digest)? {
+        if self.is_there(&image.config.digest)? {
             return Ok("it was there already".to_owned());
         }
         let known = self.known(image)?;
