@@ -9,8 +9,8 @@ use kiln_oci::{Descriptor, Document, ImageConfig, ImageIndex, Platform, limits, 
 use serde::Serialize;
 
 use crate::annotations::{AnnotationLevel, Annotations};
-use crate::attest::AttestationManifest;
-use crate::config::text;
+use crate::attest::ImageAttestations;
+use crate::config::text_of_seconds;
 use crate::error::{Error, Result};
 use crate::pack::PackedLayer;
 
@@ -55,7 +55,7 @@ pub(crate) struct Image {
 pub(crate) struct Assembled {
     pub(crate) images: Vec<Image>,
     /// The manifests of the images' attestations. Empty without an index.
-    pub(crate) attestations: Vec<AttestationManifest>,
+    pub(crate) attestations: Vec<ImageAttestations>,
     pub(crate) index: Option<Document>,
 }
 
@@ -63,14 +63,14 @@ impl Assembled {
     /// Assembles the documents of at least one image. `has_index` adds an index of all images.
     pub(crate) fn new(
         images: Vec<Image>,
-        attestations: Vec<AttestationManifest>,
+        attestations: Vec<ImageAttestations>,
         style: Style<'_>,
         has_index: bool,
     ) -> Result<Self> {
         if !has_index {
             return Ok(Self { images, attestations, index: None });
         }
-        let about = attestations.iter().map(AttestationManifest::descriptor);
+        let about = attestations.iter().map(|said| &said.manifest.descriptor);
         let manifests = images.iter().map(|image| &image.manifest.descriptor).chain(about);
         let said = |level| style.annotations.at(level, None);
         let kind = if style.oci { media_type::OCI_INDEX } else { media_type::DOCKER_MANIFEST_LIST };
@@ -90,8 +90,7 @@ impl Assembled {
     /// Returns all documents. A document comes after those that it refers to.
     pub(crate) fn documents(&self) -> impl Iterator<Item = &Document> {
         let images = self.images.iter().flat_map(|image| [&image.config, &image.manifest]);
-        let said = self.attestations.iter();
-        let said = said.flat_map(|said| said.blobs().chain([&said.manifest]));
+        let said = self.attestations.iter().flat_map(ImageAttestations::documents);
         images.chain(said).chain(&self.index)
     }
 
@@ -115,7 +114,7 @@ impl Image {
         let oci = style.oci;
         let said = |level| style.annotations.at(level, Some(platform));
         let created = config.created.clone();
-        let epoch = epoch.map(|epoch| text(i128::from(epoch) * 1_000_000_000)).transpose()?;
+        let epoch = epoch.map(text_of_seconds).transpose()?;
         let dated = epoch.or_else(|| created.clone());
         let kind = if oci { media_type::OCI_CONFIG } else { media_type::DOCKER_CONFIG };
         let bytes = config.to_json().map_err(|error| Error::Config(error.to_string()))?;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use kiln_oci::{ImageConfig, Platform};
@@ -11,7 +11,7 @@ use kiln_store::{Layer, LayerId, Store};
 use kiln_tree::ArchiveLimits;
 
 use crate::assemble::{Assembled, Image, Style};
-use crate::attest::{Attestations, Prepared};
+use crate::attest::Attester;
 use crate::error::{Error, Result};
 use crate::exported::Exported;
 use crate::pack::{PackedLayer, Packer, locate_layer};
@@ -47,8 +47,8 @@ pub struct ExportRequest {
     pub outputs: Vec<Output>,
     /// `true` if a single image gets an index, too. Several images always have one.
     pub has_index: bool,
-    /// The attestations of the images.
-    pub attestations: Attestations,
+    /// The maker of the images' attestations. `None` for an export without attestations.
+    pub attester: Option<Arc<dyn Attester>>,
 }
 
 impl ExportRequest {
@@ -87,15 +87,6 @@ impl fmt::Debug for ExportContext<'_> {
     }
 }
 
-/// One output's variant of a request, with the attestations of its images.
-#[derive(Clone, Copy)]
-pub(crate) struct Export<'a> {
-    /// The request. Its images have the output's epoch.
-    pub(crate) request: &'a ExportRequest,
-    /// The attestations, prepared once for all outputs.
-    pub(crate) prepared: &'a Prepared<'a>,
-}
-
 /// Writes every output of a request.
 ///
 /// # Errors
@@ -105,34 +96,33 @@ pub fn export(request: &ExportRequest, context: &mut ExportContext<'_>) -> Resul
     check(request)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let now = now.cast_signed();
-    let prepared = Prepared::new(request, context)?;
-    let mut exported = Exported { warnings: prepared.warnings(), ..Exported::default() };
+    let warnings = request.attester.as_ref().map(|it| it.warnings()).unwrap_or_default();
+    let mut exported = Exported { warnings, ..Exported::default() };
     for output in &request.outputs {
         if context.progress.cancelled() {
             return Err(Error::Cancelled);
         }
         let own = (output.epoch != OutputEpoch::OfBuild).then(|| request.with_epoch(output.epoch));
         let request = own.as_ref().unwrap_or(request);
-        let export = Export { request, prepared: &prepared };
         if let OutputKind::Local { dest, split, delete } = &output.kind {
             let name = format!("copying files to {}", dest.display());
             context.progress.status(&name, 0, None, false);
             let split = split.unwrap_or(request.is_index());
-            local::write(export, dest, split, *delete, context)?;
+            local::write(request, dest, split, *delete, context)?;
             context.progress.status(&name, 0, None, true);
             continue;
         }
         if let OutputKind::Tar { dest, split } = &output.kind {
             context.progress.status("writing tar", 0, None, false);
             let split = split.unwrap_or(request.is_index());
-            tarball::write(export, dest, split, context)?;
+            tarball::write(request, dest, split, context)?;
             context.progress.status("writing tar", 0, None, true);
             continue;
         }
         if output.kind == OutputKind::CacheOnly {
             continue;
         }
-        let assembled = assemble(export, output, context)?;
+        let assembled = assemble(request, output, context)?;
         let told = write(&assembled, output, request, now, context)?;
         exported.note(&assembled, output)?;
         exported.told.extend(told);
@@ -153,14 +143,19 @@ fn check(request: &ExportRequest) -> Result<()> {
         output.check_names()?;
         output.check_platforms(&platforms, request.is_index())?;
     }
-    request.attestations.check(&request.outputs)?;
+    if request.attester.as_ref().is_some_and(|it| it.is_required()) {
+        request.outputs.iter().try_for_each(Output::check_attestations)?;
+    }
     Ok(())
 }
 
 /// Packs the remaining layers and creates the documents.
-fn assemble(export: Export<'_>, output: &Output, context: &ExportContext<'_>) -> Result<Assembled> {
-    let Export { request, prepared } = export;
-    let has_index = request.is_index() || prepared.makes_index(output);
+fn assemble(
+    request: &ExportRequest,
+    output: &Output,
+    context: &ExportContext<'_>,
+) -> Result<Assembled> {
+    let has_index = request.is_index() || request.is_index_for_attestations(output);
     let mut images = Vec::with_capacity(request.images.len());
     let mut attestations = Vec::new();
     let style = Style { oci: output.oci_types, annotations: &output.annotations };
@@ -169,7 +164,7 @@ fn assemble(export: Export<'_>, output: &Output, context: &ExportContext<'_>) ->
         let config = config::complete(source, &layers)?;
         let image = Image::new(&config, &source.platform, layers, style, source.epoch)?;
         if has_index {
-            attestations.extend(prepared.about(number, source, &image, output)?);
+            attestations.extend(request.attest_image(number, &image, output)?);
         }
         images.push(image);
     }

@@ -24,7 +24,7 @@ pub struct Exported {
     pub size: Option<u64>,
     /// The full names of the image.
     pub names: Vec<String>,
-    /// The warnings of the search for packages.
+    /// The warnings of the attester.
     pub warnings: Vec<String>,
     /// A message for each engine that has loaded the image.
     pub told: Vec<String>,

@@ -18,7 +18,7 @@
 //! | [`cache`] | a build's results as a cache for other stores |
 //! | [`load`] | loading of images into engines on this machine |
 //! | [`push`] | uploads to registries |
-//! | [`attest`] | attestations: provenance and bills of materials |
+//! | `attest` | the port for attestations of images and files |
 //! | [`save`] | an archive of images from the store |
 //! | [`import`](mod@import) | an image of a root file system |
 //! | [`spec`] | the parser of `--output` |
@@ -33,7 +33,6 @@
 
 pub mod ahead;
 pub mod annotations;
-pub mod attest;
 pub mod cache;
 pub mod compression;
 pub mod error;
@@ -50,6 +49,7 @@ pub mod spec;
 
 mod archive;
 mod assemble;
+mod attest;
 mod budget;
 mod config;
 mod csv;
@@ -68,7 +68,9 @@ mod tarball;
 
 pub use ahead::{AheadContext, PackAhead};
 pub use annotations::Annotations;
-pub use attest::{Attestations, Provenance, SbomOptions};
+pub use attest::{
+    Attested, AttestedFiles, AttestedImage, Attester, FileAttestation, ImageAttestations,
+};
 pub use budget::use_threads;
 pub use cache::spec::{CacheFrom, CachePlace, CacheTarget, CacheTo};
 pub use cache::{CacheExported, CacheRequest, CachedResult, export_cache, inline_cache};
@@ -80,6 +82,7 @@ pub use export::{ExportContext, ExportRequest, ImageSource, export};
 pub use exported::Exported;
 pub use import::{ImportRequest, import};
 pub use load::{DockerEngine, Engine, EngineAddress, EngineTls};
+pub use merged::open_files;
 pub use pack::{PackedLayer, Packer, pack_stream};
 pub use progress::{BlobFetcher, Progress, Silent};
 pub use push::Remote;

@@ -6,19 +6,18 @@ use std::path::Path;
 use kiln_tree::{CopyOptions, Dir, Ids, Owner, Timestamp, View};
 
 use crate::error::{Error, Result};
-use crate::export::{Export, ExportContext, ExportRequest};
+use crate::export::{ExportContext, ExportRequest};
 use crate::{mirror, platforms};
 
 /// Copies the files into `dest`, over existing ones. With `split`, each platform has a directory of
 /// its own. With `delete`, entries that aren't in the images are removed.
 pub(crate) fn write(
-    export: Export<'_>,
+    request: &ExportRequest,
     dest: &Path,
     split: bool,
     delete: bool,
     context: &ExportContext<'_>,
 ) -> Result<()> {
-    let Export { request, prepared } = export;
     // In a user namespace, the user owns all files. The namespace's other IDs have no meaning
     // outside.
     let owner = Ids::current().is_namespace().then(Owner::default);
@@ -43,7 +42,7 @@ pub(crate) fn write(
             ..CopyOptions::default()
         };
         let view = View::of(source);
-        let said = prepared.files(number, image, source, shares)?;
+        let said = request.attest_files(number, image, source, shares)?;
         let dest = Dir::open(&dest)?;
         kiln_tree::copy(view, &dest, &options)?;
         statements.push((dest, said));

@@ -273,6 +273,23 @@ impl Output {
         self.annotations.check(platforms, is_index, self.oci_types)
     }
 
+    /// Checks that the output can hold attestations.
+    ///
+    /// # Errors
+    /// Fails if it can't.
+    pub fn check_attestations(&self) -> Result<()> {
+        if self.is_for_one_platform() {
+            let problem = "docker's engine and archives can't hold attestations: use type=oci, \
+                           image or registry";
+            return Err(Error::Unsupported(problem.to_owned()));
+        }
+        if self.is_image() && !self.oci_types {
+            let problem = "cannot export attestations with \"oci-mediatypes=false\"";
+            return Err(Error::Unsupported(problem.to_owned()));
+        }
+        Ok(())
+    }
+
     /// Returns `true` if the output goes to standard output.
     pub fn is_stdout(&self) -> bool {
         matches!(

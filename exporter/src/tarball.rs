@@ -5,23 +5,22 @@ use kiln_tree::{Dir, PackOptions, Timestamp, Whiteouts};
 
 use crate::archive;
 use crate::error::Result;
-use crate::export::{Export, ExportContext};
+use crate::export::{ExportContext, ExportRequest};
 use crate::platforms;
 use crate::spec::Destination;
 
 /// Writes the files as a tar. With `split`, each platform has a directory of its own.
 pub(crate) fn write(
-    export: Export<'_>,
+    request: &ExportRequest,
     dest: &Destination,
     split: bool,
     context: &mut ExportContext<'_>,
 ) -> Result<()> {
-    let request = export.request;
     let sources = platforms::open(request, context)?;
     if !split {
         platforms::check_conflicts(request, &sources)?;
     }
-    let said = said(export, &sources, split, context)?;
+    let said = said(request, &sources, split, context)?;
     let mut plans = Vec::new();
     for ((image, plan), said) in
         request.images.iter().zip(platforms::plans(request, &sources)?).zip(&said)
@@ -57,16 +56,15 @@ pub(crate) fn write(
 /// Returns a directory with the statements about each image, or `None` for an image without
 /// statements.
 fn said(
-    export: Export<'_>,
+    request: &ExportRequest,
     sources: &[Dir],
     split: bool,
     context: &ExportContext<'_>,
 ) -> Result<Vec<Option<Dir>>> {
-    let Export { request, prepared } = export;
     let shares = !split && request.is_index();
     let images = request.images.iter().zip(sources).enumerate();
     let said = images.map(|(number, (image, source))| {
-        let files = prepared.files(number, image, source, shares)?;
+        let files = request.attest_files(number, image, source, shares)?;
         if files.is_empty() {
             return Ok(None);
         }

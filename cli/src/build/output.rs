@@ -4,6 +4,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use kiln_attest::Attestations;
 use kiln_exporter::{
     Annotations, BlobFetcher, CacheExported, CacheRequest, CacheTarget, CacheTo, EngineChoice,
     ExportContext, ExportRequest, Exported, Output, OutputKind, Progress, Remote, export_cache,
@@ -16,6 +17,7 @@ use kiln_worker::{Blobs, Worker};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+use super::attest::attester;
 use super::destinations;
 use super::images::Step;
 use crate::commands::build::{BuildArguments, Right};
@@ -86,8 +88,15 @@ pub(super) struct Exporting {
 
 impl Exporting {
     /// Writes every output.
-    pub(super) async fn export(self, request: ExportRequest) -> Result<Exported> {
-        let work = move |context: &mut ExportContext<'_>| kiln_exporter::export(&request, context);
+    pub(super) async fn export(
+        self,
+        mut request: ExportRequest,
+        attestations: Attestations,
+    ) -> Result<Exported> {
+        let work = move |context: &mut ExportContext<'_>| {
+            request.attester = attester(attestations, &request, context)?;
+            kiln_exporter::export(&request, context)
+        };
         self.work("exporting", work).await
     }
 

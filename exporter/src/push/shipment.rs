@@ -67,7 +67,7 @@ impl Shipment {
             shipment.add_document(&image.manifest);
         }
         for said in &assembled.attestations {
-            said.blobs().for_each(|blob| shipment.add_blob(blob));
+            said.blobs.iter().for_each(|blob| shipment.add_blob(blob));
             shipment.add_document(&said.manifest);
         }
         match &assembled.index {

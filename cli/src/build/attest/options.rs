@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use kiln_exporter::attest::SlsaVersion;
-use kiln_exporter::{Attestations, Output, csv_fields};
+use kiln_attest::SlsaVersion;
+use kiln_exporter::{Output, csv_fields};
 
 /// The options that attach attestations to images.
 #[derive(Debug, Default, Args)]
@@ -84,8 +84,10 @@ impl AttestOptions {
     /// Rejects outputs that can't hold the attestations, before the build begins.
     pub(in crate::build) fn check(&self, outputs: &[Output]) -> Result<()> {
         let is_inline = self.provenance.as_ref().is_none_or(|it| it.inline_only);
-        let is_asked_for = self.sbom.is_some() || !is_inline;
-        Ok(Attestations::check_outputs(is_asked_for, outputs)?)
+        if self.sbom.is_some() || !is_inline {
+            outputs.iter().try_for_each(Output::check_attestations)?;
+        }
+        Ok(())
     }
 
     /// Adds `type=TYPE,…` to the options and returns the type.

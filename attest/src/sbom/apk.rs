@@ -4,8 +4,8 @@ use super::source::{DATABASE, Files};
 use super::stanzas::stanzas;
 use super::system::System;
 use super::{Found, Package};
-use crate::attest::purl::PackageUrl;
 use crate::error::Result;
+use crate::purl::PackageUrl;
 
 const DATABASES: [&str; 2] = ["lib/apk/db/installed", "usr/lib/apk/db/installed"];
 /// The keys of name, version, architecture, license, origin, maintainer and home page.

@@ -5,8 +5,8 @@
 use super::source::{Files, MANIFEST};
 use super::stanzas::stanzas;
 use super::{Found, Package};
-use crate::attest::purl::PackageUrl;
 use crate::error::Result;
+use crate::purl::PackageUrl;
 
 const FIELDS: [&str; 6] =
     ["Name", "Version", "License-Expression", "License", "Author", "Home-page"];

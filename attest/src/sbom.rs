@@ -29,13 +29,12 @@ mod system;
 
 use std::collections::BTreeMap;
 
-use kiln_tree::{View, walk};
+use kiln_store::Store;
+use kiln_tree::{Dir, View, walk};
 use serde_json::Value;
 
-use super::SbomOptions;
+use crate::SbomOptions;
 use crate::error::{Error, Result};
-use crate::export::{ExportContext, ImageSource};
-use crate::merged;
 
 use source::Files;
 use system::System;
@@ -67,25 +66,27 @@ pub(crate) struct Package {
 
 /// The packages of an image.
 #[derive(Debug, Default)]
-pub(crate) struct Sbom {
+pub struct Sbom {
     system: System,
     packages: Vec<Package>,
-    /// Warnings about databases that couldn't be read.
-    pub(crate) warnings: Vec<String>,
+    warnings: Vec<String>,
 }
 
 impl Sbom {
-    /// Searches an image for packages.
-    pub(crate) fn scan(image: &ImageSource, context: &ExportContext<'_>) -> Result<Self> {
-        let name = "looking for packages";
-        context.progress.status(name, 0, None, false);
-        let dir = merged::open(image.layer.as_ref(), context)?;
-        let view = View { xattrs: false, ..View::of(&dir) };
+    /// Searches the files of an image for packages. Databases are copied to temporary directories of
+    /// the store.
+    ///
+    /// # Errors
+    /// Fails if the files can't be read, or if the image has more than 250,000 packages.
+    pub fn scan(dir: &Dir, store: &Store) -> Result<Self> {
+        let view = View { xattrs: false, ..View::of(dir) };
         let entries = walk::entries(view, std::path::Path::new("/"))?;
-        let files = Files { dir: &dir, entries: &entries };
-        let sbom = Self::of(&files, &|| context.store.temp_dir().map_err(Error::from))?;
-        context.progress.status(name, 0, None, true);
-        Ok(sbom)
+        Self::of(&Files { dir, entries: &entries }, &|| store.temp_dir().map_err(Error::from))
+    }
+
+    /// Returns warnings about databases that couldn't be read.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Searches files for packages. `scratch` creates an empty directory.
@@ -100,14 +101,13 @@ impl Sbom {
         cargo::find(files, &mut found)?;
         let Found { packages, warnings } = found;
         if packages.len() > MOST_PACKAGES {
-            let problem = format!("the image has more than {MOST_PACKAGES} packages");
-            return Err(Error::Unsupported(problem));
+            return Err(Error::TooManyPackages(MOST_PACKAGES));
         }
         Ok(Self { system, packages: packages.into_values().collect(), warnings })
     }
 
     /// Returns the SPDX document of an image with a name.
-    pub(crate) fn document(
+    pub(crate) fn document_of_image(
         &self,
         options: &SbomOptions,
         name: &str,
@@ -117,13 +117,10 @@ impl Sbom {
         spdx::document(self, spdx::About { name, purpose, created, tool: &options.tool })
     }
 
-    /// Returns the SPDX document of an output of files. Its creation time is the epoch, or 1970
-    /// without one.
-    pub(crate) fn document_of_files(&self, options: &SbomOptions, epoch: Option<i64>) -> Value {
-        let created =
-            epoch.and_then(|epoch| crate::config::text(i128::from(epoch) * 1_000_000_000).ok());
+    /// Returns the SPDX document of an output of files. Its creation time is 1970 by default.
+    pub(crate) fn document_of_files(&self, options: &SbomOptions, created: Option<&str>) -> Value {
         let (name, purpose) = ("files", "FILE");
-        let about = spdx::About { name, purpose, created: created.as_deref(), tool: &options.tool };
+        let about = spdx::About { name, purpose, created, tool: &options.tool };
         spdx::document(self, about)
     }
 }

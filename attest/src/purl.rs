@@ -57,7 +57,7 @@ fn encode(url: &mut String, text: &str) {
 
 /// Returns the package URL of an image. `kind` is `docker` for an image in a registry and `oci` for
 /// one in a layout.
-pub fn of_image(kind: &str, image: &Reference, platform: Option<&Platform>) -> String {
+pub fn image_purl(kind: &str, image: &Reference, platform: Option<&Platform>) -> String {
     // The familiar name without tag and digest.
     let full = image.name();
     let short = full.strip_prefix("docker.io/").unwrap_or(&full);
@@ -93,7 +93,7 @@ mod tests {
                 format!("pkg:docker/alpine?digest={digest}&platform=linux%2Farm%2Fv7"),
             ),
         ] {
-            assert_eq!(of_image("docker", &text.parse().unwrap(), Some(&platform)), url);
+            assert_eq!(image_purl("docker", &text.parse().unwrap(), Some(&platform)), url);
         }
     }
 

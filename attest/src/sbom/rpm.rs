@@ -20,8 +20,8 @@ use self::header::{Header, Tag};
 use super::source::{Files, Scratch};
 use super::system::System;
 use super::{Found, Package};
-use crate::attest::purl::PackageUrl;
 use crate::error::{Error, Result};
+use crate::purl::PackageUrl;
 
 const DIRECTORIES: [&str; 2] = ["var/lib/rpm", "usr/lib/sysimage/rpm"];
 const DATABASE: &str = "rpmdb.sqlite";

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::assemble::json;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// The `_type` of statements.
 const STATEMENT: &str = "https://in-toto.io/Statement/v1";
@@ -58,12 +57,11 @@ impl Statement {
 
     /// Serializes to compact JSON.
     pub(crate) fn compact(&self) -> Result<Vec<u8>> {
-        json(&self.envelope())
+        Ok(kiln_oci::json::to_go(&self.envelope())?)
     }
 
     /// Serializes to indented JSON.
     pub(crate) fn indented(&self) -> Result<Vec<u8>> {
-        serde_json::to_vec_pretty(&self.envelope())
-            .map_err(|error| Error::Config(error.to_string()))
+        Ok(serde_json::to_vec_pretty(&self.envelope())?)
     }
 }

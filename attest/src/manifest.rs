@@ -8,13 +8,11 @@
 use std::collections::BTreeMap;
 
 use kiln_oci::{
-    Descriptor, Digest, Document, ImageConfig, ImageManifest, Platform, RootFs, media_type,
+    Descriptor, Digest, Document, ImageConfig, ImageManifest, Platform, RootFs, json, media_type,
 };
 
-use super::AttestationManifest;
-use super::statement::Statement;
-use crate::assemble::{indented, json as bytes_of};
 use crate::error::Result;
+use crate::statement::Statement;
 
 const STATEMENT: &str = "application/vnd.in-toto+json";
 const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
@@ -25,8 +23,17 @@ const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 /// The empty config, `{}`, in base64.
 const EMPTY_DATA: &str = "e30=";
 
+/// The statements about an image, and the manifest that lists them.
+#[derive(Clone, Debug)]
+pub struct AttestationManifest {
+    /// The manifest. Its descriptor has the platform and the annotations for the index.
+    pub manifest: Document,
+    /// The documents that the manifest refers to: the statements, and last its config.
+    pub blobs: Vec<Document>,
+}
+
 /// Creates the manifest of the statements about an image.
-pub(super) fn manifest(
+pub(crate) fn manifest(
     statements: &[Statement],
     image: &Descriptor,
     is_artifact: bool,
@@ -49,13 +56,14 @@ pub(super) fn manifest(
         manifest.config.data = Some(EMPTY_DATA.to_owned());
         manifest.subject = Some(about);
     }
-    let mut manifest = Document::listing("manifest", kind, indented(&manifest)?)?;
+    let mut manifest = Document::listing("manifest", kind, json::to_go_indented(&manifest)?)?;
     manifest.descriptor.platform = Some(nobodys());
     manifest.descriptor.annotations = BTreeMap::from([
         (REFERENCE_DIGEST.to_owned(), image.digest.clone()),
         (REFERENCE_TYPE.to_owned(), "attestation-manifest".to_owned()),
     ]);
-    Ok(AttestationManifest { manifest, config, statements: documents })
+    documents.push(config);
+    Ok(AttestationManifest { manifest, blobs: documents })
 }
 
 /// Creates an image config whose diff IDs are the digests of the statements.
@@ -67,7 +75,7 @@ fn config(statements: &[Document]) -> Result<Document> {
         rootfs: RootFs { diff_ids: Some(diff_ids), ..RootFs::default() },
         ..ImageConfig::default()
     };
-    Ok(Document::new(media_type::OCI_CONFIG, bytes_of(&config)?))
+    Ok(Document::new(media_type::OCI_CONFIG, json::to_go(&config)?))
 }
 
 fn nobodys() -> Platform {
@@ -85,8 +93,8 @@ fn nobodys() -> Platform {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::statement::Subject;
     use super::*;
+    use crate::statement::Subject;
 
     fn made(is_artifact: bool) -> (AttestationManifest, Value) {
         let image = Document::new(media_type::OCI_MANIFEST, b"image".to_vec()).descriptor;
@@ -109,10 +117,10 @@ mod tests {
         let layer = &value["layers"][0];
         assert_eq!(layer["mediaType"], STATEMENT);
         assert_eq!(layer["annotations"][PREDICATE_TYPE], "https://spdx.dev/Document");
-        let config: Value = serde_json::from_slice(&made.config.bytes).unwrap();
+        let config: Value = serde_json::from_slice(&made.blobs[1].bytes).unwrap();
         assert_eq!(config["rootfs"]["diff_ids"][0], layer["digest"]);
         assert!(value.get("artifactType").is_none() && value.get("subject").is_none(), "{value}");
-        let statement: Value = serde_json::from_slice(&made.statements[0].bytes).unwrap();
+        let statement: Value = serde_json::from_slice(&made.blobs[0].bytes).unwrap();
         assert_eq!(statement["_type"], "https://in-toto.io/Statement/v1");
         assert_eq!(statement["predicate"]["a"], 1);
     }
@@ -126,6 +134,6 @@ mod tests {
             (&value["config"]["data"], &value["config"]["size"]),
             (&json!("e30="), &json!(2))
         );
-        assert_eq!(made.config.bytes, b"{}");
+        assert_eq!(made.blobs[1].bytes, b"{}");
     }
 }

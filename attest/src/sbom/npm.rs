@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 
 use super::source::{Files, MANIFEST};
 use super::{Found, Package};
-use crate::attest::purl::PackageUrl;
 use crate::error::Result;
+use crate::purl::PackageUrl;
 
 /// The maximum size of a lock file in bytes.
 const LOCK: u64 = 64 << 20;

@@ -85,10 +85,7 @@ pub(super) mod tests {
     use super::*;
 
     /// Returns a header with these strings and an epoch.
-    pub(in crate::attest::sbom::rpm) fn header(
-        texts: &[(u32, &str)],
-        epoch: Option<u32>,
-    ) -> Vec<u8> {
+    pub(in crate::sbom::rpm) fn header(texts: &[(u32, &str)], epoch: Option<u32>) -> Vec<u8> {
         let (mut index, mut store) = (Vec::new(), Vec::new());
         let mut add = |tag: u32, kind: u32, value: &[u8]| {
             for number in [tag, kind, store.len() as u32, 1] {

@@ -62,10 +62,10 @@ fn links_lead_to_nothing_outside() {
 fn an_image_without_packages_has_a_document() {
     let sbom = found(&[("hello", "hello\n")]);
     let options = SbomOptions { tool: "kiln-1".to_owned(), file_name: "sbom.spdx.json".to_owned() };
-    let document = sbom.document(&options, "app", None);
+    let document = sbom.document_of_image(&options, "app", None);
     assert_eq!(document["packages"].as_array().unwrap().len(), 1);
     assert_eq!(
-        sbom.document_of_files(&options, Some(0))["creationInfo"]["created"],
+        sbom.document_of_files(&options, None)["creationInfo"]["created"],
         "1970-01-01T00:00:00Z"
     );
 }

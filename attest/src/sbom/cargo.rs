@@ -15,8 +15,8 @@ use serde::Deserialize;
 
 use super::source::Files;
 use super::{Found, Package};
-use crate::attest::purl::PackageUrl;
 use crate::error::Result;
+use crate::purl::PackageUrl;
 
 const SECTION: &str = ".dep-v0";
 /// The maximum size of the section in bytes.

@@ -7,8 +7,8 @@ use super::source::{DATABASE, Files};
 use super::stanzas::{Stanza, stanzas};
 use super::system::System;
 use super::{Found, Package};
-use crate::attest::purl::PackageUrl;
 use crate::error::Result;
+use crate::purl::PackageUrl;
 
 const STATUS: &str = "var/lib/dpkg/status";
 const STATUS_D: &str = "var/lib/dpkg/status.d/";
