@@ -51,7 +51,7 @@ pub(crate) struct Image {
 }
 
 /// The images of a build, and their index if the output has one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Assembled {
     pub(crate) images: Vec<Image>,
     /// The manifests of the images' attestations. Empty without an index.

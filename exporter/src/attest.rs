@@ -16,8 +16,8 @@ use crate::assemble::Image;
 use crate::config;
 use crate::error::{Error, Result};
 use crate::export::{ExportRequest, ImageSource};
+use crate::output::{Output, OutputKind};
 use crate::platforms;
-use crate::spec::{Output, OutputKind};
 
 /// The mode of the files with statements.
 const MODE: u32 = 0o600;
@@ -99,7 +99,7 @@ impl ImageAttestations {
 impl ExportRequest {
     /// Returns `true` if the output gets an index for its attestations alone.
     pub(crate) fn is_index_for_attestations(&self, output: &Output) -> bool {
-        let is_archive = !matches!(output.kind, OutputKind::Image | OutputKind::Registry);
+        let is_archive = !matches!(output.kind(), OutputKind::Stored | OutputKind::Pushed);
         let attester = self.attester.as_ref();
         output.oci_types && attester.is_some_and(|it| it.is_required() || !is_archive)
     }

@@ -32,8 +32,8 @@ use self::document::Documents;
 use self::spec::{CacheTarget, CacheTo};
 use crate::error::{Error, Result};
 use crate::export::ExportContext;
+use crate::output::registry::PushProgress;
 use crate::push::{PushBlob, PushContext, Shipment, push};
-use crate::registry::PushProgress;
 
 pub use self::inline::inline_cache;
 

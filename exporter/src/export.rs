@@ -14,11 +14,11 @@ use crate::assemble::{Assembled, Image, Style};
 use crate::attest::Attester;
 use crate::error::{Error, Result};
 use crate::exported::Exported;
+use crate::output::{Export, Output, OutputEpoch};
 use crate::pack::{PackedLayer, Packer, locate_layer};
 use crate::progress::{BlobFetcher, Progress};
 use crate::push::Remote;
-use crate::spec::{Output, OutputEpoch, OutputKind};
-use crate::{archive, config, docker, image, load, local, oci, registry, rewrite, tarball};
+use crate::{config, rewrite};
 
 /// The number of layers that are packed at once. The compression of a large layer is parallel in
 /// itself; for small layers, this hides the latency.
@@ -104,28 +104,17 @@ pub fn export(request: &ExportRequest, context: &mut ExportContext<'_>) -> Resul
         }
         let own = (output.epoch != OutputEpoch::OfBuild).then(|| request.with_epoch(output.epoch));
         let request = own.as_ref().unwrap_or(request);
-        if let OutputKind::Local { dest, split, delete } = &output.kind {
-            let name = format!("copying files to {}", dest.display());
-            context.progress.status(&name, 0, None, false);
-            let split = split.unwrap_or(request.is_index());
-            local::write(request, dest, split, *delete, context)?;
-            context.progress.status(&name, 0, None, true);
-            continue;
+        let assembled = if output.is_image() {
+            assemble(request, output, context)?
+        } else {
+            Assembled::default()
+        };
+        let (assembled, messages) = (&assembled, &mut exported.told);
+        let mut export = Export { request, output, assembled, now, messages };
+        output.exporter.write(&mut export, context)?;
+        if output.is_image() {
+            exported.note(assembled, output)?;
         }
-        if let OutputKind::Tar { dest, split } = &output.kind {
-            context.progress.status("writing tar", 0, None, false);
-            let split = split.unwrap_or(request.is_index());
-            tarball::write(request, dest, split, context)?;
-            context.progress.status("writing tar", 0, None, true);
-            continue;
-        }
-        if output.kind == OutputKind::CacheOnly {
-            continue;
-        }
-        let assembled = assemble(request, output, context)?;
-        let told = write(&assembled, output, request, now, context)?;
-        exported.note(&assembled, output)?;
-        exported.told.extend(told);
     }
     Ok(exported)
 }
@@ -222,13 +211,11 @@ fn pack_chain(
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<Option<Result<PackedLayer>>>> =
         Mutex::new(chain.iter().map(|_| None).collect());
-    let is_unpacked = matches!(&output.kind, OutputKind::Engine(engine) if !engine.keeps_blobs());
     let located = |id: &LayerId| {
-        if is_unpacked && !output.is_packing_given {
-            let found = load::find_layer(context.store, id)?;
-            if found.is_some() {
-                return Ok(found);
-            }
+        if !output.is_packing_given
+            && let Some(found) = output.exporter.find_layer(context.store, id)?
+        {
+            return Ok(Some(found));
         }
         if output.is_elsewhere() {
             locate_layer(context.store, id, output.packing)
@@ -262,55 +249,8 @@ fn pack_chain(
     failed.into_iter().chain(rest).collect()
 }
 
-/// Writes an image. Returns a message if an engine has loaded the image.
-fn write(
-    assembled: &Assembled,
-    output: &Output,
-    request: &ExportRequest,
-    now: i64,
-    context: &mut ExportContext<'_>,
-) -> Result<Option<String>> {
-    match &output.kind {
-        OutputKind::Oci { dest } => {
-            let files = oci::layout(assembled, &output.names)?;
-            reported("writing oci archive", context, |context| {
-                archive::write(&files, dest, context)
-            })?;
-        }
-        OutputKind::OciLayout { dest } => {
-            let files = oci::layout(assembled, &output.names)?;
-            reported("writing oci layout", context, |context| {
-                oci::write_directory(&files, dest, context)
-            })?;
-        }
-        OutputKind::Docker { dest } => {
-            let files = docker::archive(assembled, &output.names)?;
-            reported("writing docker archive", context, |context| {
-                archive::write(&files, dest, context)
-            })?;
-        }
-        OutputKind::DockerLayout { dest } => {
-            let files = docker::archive(assembled, &output.names)?;
-            reported("writing docker layout", context, |context| {
-                oci::write_directory(&files, dest, context)
-            })?;
-        }
-        OutputKind::Engine(engine) => {
-            return load::write(assembled, output, engine, context).map(Some);
-        }
-        OutputKind::Image => image::write(assembled, output, request, now, context)?,
-        OutputKind::Registry => registry::write(assembled, output, context)?,
-        OutputKind::Load(_) => {
-            let problem = "nobody was looked for who could take the image";
-            return Err(Error::Unsupported(problem.to_owned()));
-        }
-        // Outputs of files don't get here: `export` writes them from the tree.
-        OutputKind::Local { .. } | OutputKind::Tar { .. } | OutputKind::CacheOnly => {}
-    }
-    Ok(None)
-}
-
-fn reported(
+/// Does work with a report of its begin and end.
+pub(crate) fn reported(
     name: &str,
     context: &mut ExportContext<'_>,
     work: impl FnOnce(&mut ExportContext<'_>) -> Result<()>,

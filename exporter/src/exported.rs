@@ -4,8 +4,7 @@ use kiln_oci::Digest;
 
 use crate::assemble::Assembled;
 use crate::error::{Error, Result};
-use crate::oci;
-use crate::spec::{Output, OutputKind};
+use crate::output::{Output, OutputKind, oci};
 
 /// The digests, sizes and names of an exported image. Outputs of files (`local`, `tar`) have no
 /// digests, because nothing is packed for them. If several outputs have different options, the
@@ -40,8 +39,8 @@ impl Exported {
             self.config = if index.is_some() { None } else { config() };
             self.image_id = index.or_else(config);
             self.manifest = Some(top.digest);
-            let descriptor = match &output.kind {
-                OutputKind::Image | OutputKind::Registry => top.descriptor.clone(),
+            let descriptor = match output.kind() {
+                OutputKind::Stored | OutputKind::Pushed => top.descriptor.clone(),
                 _ => oci::top(assembled)?,
             };
             let failed = |error: serde_json::Error| Error::Config(error.to_string());

@@ -15,8 +15,8 @@ use std::process::Command;
 use std::sync::Mutex;
 
 use kiln_exporter::{
-    BlobFetcher, Compression, Destination, ExportContext, ExportRequest, Exported, ImageSource,
-    Output, OutputKind, Packer, Packing, Silent, export,
+    BlobFetcher, Compression, ExportContext, ExportRequest, Exported, ImageSource, Output, Packer,
+    Packing, Silent, export,
 };
 use kiln_oci::{Digest, History, ImageConfig, Platform, media_type};
 use kiln_store::{LayerBlob, LayerId, Store};
@@ -455,9 +455,7 @@ fn a_layer_that_nobody_has_is_an_error() {
     fixture.fetcher.held.clear();
     let request = ExportRequest {
         images: vec![source(Some(base))],
-        outputs: vec![Output::new(OutputKind::Oci {
-            dest: Destination::Path(fixture.path("out.tar").into()),
-        })],
+        outputs: vec![output(&format!("type=oci,dest={}", fixture.path("out.tar")))],
         has_index: false,
         attester: None,
     };

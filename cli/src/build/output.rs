@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use kiln_attest::Attestations;
 use kiln_exporter::{
     Annotations, BlobFetcher, CacheExported, CacheRequest, CacheTarget, CacheTo, EngineChoice,
-    ExportContext, ExportRequest, Exported, Output, OutputKind, Progress, Remote, export_cache,
+    ExportContext, ExportRequest, Exported, Output, Progress, Remote, export_cache,
 };
 use kiln_oci::Reference;
 use kiln_solver::{Event, EventSender, VertexId};
@@ -28,17 +28,16 @@ pub(super) fn resolve(arguments: &BuildArguments, tags: &[Reference]) -> Result<
     let texts = arguments.outputs.iter().filter(|text| !text.is_empty());
     let mut outputs = texts.map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
     if arguments.push {
-        let goes_there = |it: &Output| matches!(it.kind, OutputKind::Image | OutputKind::Registry);
-        if !outputs.iter().any(goes_there) {
-            outputs.push(Output::new(OutputKind::Registry));
+        if !outputs.iter().any(Output::is_pushable) {
+            outputs.push(Output::registry());
         }
-        outputs.iter_mut().filter(|it| goes_there(it)).for_each(|output| output.push = true);
+        outputs.iter_mut().filter(|it| it.is_pushable()).for_each(|output| output.push = true);
     }
-    if arguments.load && !outputs.iter().any(|it| matches!(it.kind, OutputKind::Load(_))) {
-        outputs.push(Output::new(OutputKind::Load(EngineChoice::default())));
+    if arguments.load && outputs.iter().all(|it| it.form().engine_choice.is_none()) {
+        outputs.push(Output::load(EngineChoice::default()));
     }
     if outputs.is_empty() {
-        outputs.push(Output::new(OutputKind::Image));
+        outputs.push(Output::image());
     }
     for output in &mut outputs {
         for tag in tags {

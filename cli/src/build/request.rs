@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use kiln_exporter::{Compression, Output, OutputKind};
+use kiln_exporter::Output;
 use kiln_frontend::ProcessLimits;
 use kiln_oci::{Platform, Reference};
 use kiln_registry::{FetchAnswer, FetchRequest};
@@ -200,18 +200,13 @@ impl BuildRequest {
     /// Finds the engine for each output that loads an image.
     pub(crate) async fn find_engines(&mut self, settings: &Settings) -> Result<()> {
         for output in &mut self.outputs {
-            let OutputKind::Load(choice) = &output.kind else { continue };
-            match engines::find(choice, settings.registries.warnings()).await? {
+            let Some(choice) = output.form().engine_choice else { continue };
+            match engines::find(&choice, settings.registries.warnings()).await? {
                 LoadTarget::Store(reason) => {
-                    output.kind = OutputKind::Image;
+                    output.keep_in_store();
                     self.kept = reason;
                 }
-                LoadTarget::Engine(engine) => {
-                    if !engine.keeps_blobs() && !output.is_packing_given {
-                        output.packing.compression = Compression::Uncompressed;
-                    }
-                    output.kind = OutputKind::Engine(engine);
-                }
+                LoadTarget::Engine(engine) => output.load_into(engine),
             }
         }
         platforms::check_outputs(&self.platforms, &self.outputs)

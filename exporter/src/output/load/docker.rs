@@ -12,8 +12,8 @@ use crate::archive::Files;
 use crate::assemble::{Assembled, Image};
 use crate::error::Error;
 use crate::export::ExportContext;
+use crate::output::{docker, oci};
 use crate::pack::PackedLayer;
-use crate::{docker, oci};
 
 /// The maximum number of an engine's images that are inspected for layers.
 const IMAGES: usize = 500;
@@ -70,7 +70,7 @@ impl Loading<'_, '_> {
             return Ok("it was there already".to_owned());
         }
         let files = match (self.assembled.images.as_slice(), &self.assembled.index) {
-            ([_], None) => docker::archive(self.assembled, self.names)?,
+            ([_], None) => docker::files(self.assembled, self.names)?,
             _ => oci::layout(self.assembled, self.names)?,
         };
         let layers = self.assembled.images.iter().flat_map(|image| &image.layers);
@@ -88,7 +88,7 @@ impl Loading<'_, '_> {
             return Ok("it was there already".to_owned());
         }
         let known = self.known(image)?;
-        let mut files = docker::archive(self.assembled, self.names)?;
+        let mut files = docker::files(self.assembled, self.names)?;
         let missing = &image.layers[known..];
         for layer in &image.layers[..known] {
             // A layer further up may have the same digest.
@@ -98,7 +98,7 @@ impl Loading<'_, '_> {
         }
         match self.send(&files, &missing.iter().collect::<Vec<_>>()) {
             Err(Failure::Engine(error)) if known > 0 && is_missed_file(&*error) => {
-                let files = docker::archive(self.assembled, self.names)?;
+                let files = docker::files(self.assembled, self.names)?;
                 self.send(&files, &image.layers.iter().collect::<Vec<_>>())?;
                 Ok(format!("{} sent", count(image.layers.len(), "layer")))
             }

@@ -1,4 +1,4 @@
-//! Loading of images into engines on this machine.
+//! `type=docker` without `dest`: images for engines on this machine.
 //!
 //! | engine | method | skipped uploads |
 //! | --- | --- | --- |
@@ -23,12 +23,12 @@ use std::process::Command;
 
 use kiln_store::{LayerId, Store};
 
-use crate::assemble::Assembled;
+use super::keys::{Checked, Keys};
+use super::{Export, Exporter, Output, OutputForm, OutputKind, options};
 use crate::compression::Compression;
 use crate::error::{Error, Result};
 use crate::export::ExportContext;
 use crate::pack::PackedLayer;
-use crate::spec::Output;
 
 pub use api::{ApiError, EngineAddress, EngineTls};
 pub use docker::DockerEngine;
@@ -87,16 +87,100 @@ impl Engine {
     }
 }
 
+/// The user's choice of an engine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EngineChoice {
+    /// The engine: `docker`, `podman`, `containerd` or `kiln`. `None` selects the first that is
+    /// available.
+    pub engine: Option<String>,
+    /// The Docker context with the address of the engine. `None` selects the current context.
+    pub context: Option<String>,
+}
+
+const ENGINES: &[&str] = &["docker", "podman", "containerd", "kiln"];
+
+#[derive(Debug)]
+enum Load {
+    /// An engine that the caller has to find before the export.
+    Wanted(EngineChoice),
+    /// The engine that was found.
+    Found(Engine),
+}
+
+/// Reads the keys of `type=docker` without `dest`.
+pub(super) fn parse(keys: &mut Keys) -> Checked<Output> {
+    let choice = choice(keys)?;
+    options::archive(keys, Load::Wanted(choice))
+}
+
+fn choice(keys: &mut Keys) -> Checked<EngineChoice> {
+    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+    let engine = given(keys.take("engine"));
+    if let Some(engine) = engine.as_deref().filter(|engine| !ENGINES.contains(engine)) {
+        return Err(format!("unknown engine {engine:?}, expected one of {}", ENGINES.join(", ")));
+    }
+    let context = given(keys.take("context"));
+    if context.is_some() && engine.as_deref().is_some_and(|engine| engine != "docker") {
+        return Err("context is one of docker's".to_owned());
+    }
+    Ok(EngineChoice { engine, context })
+}
+
+impl Output {
+    /// Creates an image for an engine with default options. The caller finds the engine and calls
+    /// [`load_into`](Self::load_into) before the export.
+    pub fn load(choice: EngineChoice) -> Self {
+        Self::new(Load::Wanted(choice))
+    }
+
+    /// Sets the engine that loads the image. The layers aren't compressed for an engine that unpacks
+    /// them, unless the user has set a compression option.
+    pub fn load_into(&mut self, engine: Engine) {
+        if !engine.keeps_blobs() && !self.is_packing_given {
+            self.packing.compression = Compression::Uncompressed;
+        }
+        self.set_exporter(Load::Found(engine));
+    }
+}
+
+impl Exporter for Load {
+    fn form(&self) -> OutputForm {
+        let form = OutputForm::of(OutputKind::Loaded);
+        match self {
+            Self::Wanted(choice) => OutputForm { engine_choice: Some(choice.clone()), ..form },
+            Self::Found(engine) => {
+                OutputForm { is_for_one_platform: engine.is_for_one_platform(), ..form }
+            }
+        }
+    }
+
+    fn find_layer(&self, store: &Store, id: &LayerId) -> Result<Option<PackedLayer>> {
+        match self {
+            Self::Found(engine) if !engine.keeps_blobs() => find_layer(store, id),
+            _ => Ok(None),
+        }
+    }
+
+    fn write(&self, export: &mut Export<'_>, context: &mut ExportContext<'_>) -> Result<()> {
+        match self {
+            Self::Found(engine) => {
+                let message = load(export, engine, context)?;
+                export.messages.push(message);
+                Ok(())
+            }
+            Self::Wanted(_) => {
+                let problem = "nobody was looked for who could take the image";
+                Err(Error::Unsupported(problem.to_owned()))
+            }
+        }
+    }
+}
+
 /// Loads an image into an engine. Returns a message with the number of layers sent.
-pub(crate) fn write(
-    assembled: &Assembled,
-    output: &Output,
-    engine: &Engine,
-    context: &ExportContext<'_>,
-) -> Result<String> {
+fn load(export: &Export<'_>, engine: &Engine, context: &ExportContext<'_>) -> Result<String> {
     let name = format!("loading into {engine}");
     context.progress.status(&name, 0, None, false);
-    let told = hand_over(assembled, output, engine, &name, context).map_err(|failure| {
+    let told = hand_over(export, engine, &name, context).map_err(|failure| {
         let failed = |source| Error::Load { engine: engine.to_string(), source };
         match failure {
             Failure::Export(error) => error,
@@ -108,26 +192,25 @@ pub(crate) fn write(
 }
 
 fn hand_over(
-    assembled: &Assembled,
-    output: &Output,
+    export: &Export<'_>,
     engine: &Engine,
     name: &str,
     context: &ExportContext<'_>,
 ) -> std::result::Result<String, Failure> {
-    let names = &output.names;
+    let (assembled, names) = (export.assembled, &export.output.names);
     let (command, files) = match engine {
         Engine::Docker(engine) => return docker::load(engine, assembled, names, name, context),
         Engine::Podman { program } => {
             let mut command = Command::new(program);
             command.args(["load", "--quiet"]);
-            (command, crate::docker::archive(assembled, names)?)
+            (command, super::docker::files(assembled, names)?)
         }
         Engine::Containerd { program, address, namespace } => {
             let mut command = Command::new(program);
             command.arg("--address").arg(address).arg("--namespace").arg(namespace);
             // Without this flag, `ctr` imports only the image for this machine's platform.
             command.args(["images", "import", "--all-platforms", "-"]);
-            (command, crate::oci::layout(assembled, names)?)
+            (command, super::oci::layout(assembled, names)?)
         }
     };
     let layers: Vec<_> = assembled.images.iter().flat_map(|image| &image.layers).collect();
@@ -139,7 +222,7 @@ fn hand_over(
 
 /// Returns a stored blob of a layer that every engine can read. The engine unpacks it, so that
 /// packing the layer in another way has no benefit.
-pub(crate) fn find_layer(store: &Store, id: &LayerId) -> Result<Option<PackedLayer>> {
+fn find_layer(store: &Store, id: &LayerId) -> Result<Option<PackedLayer>> {
     let Some(layer) = store.layers().get(id)? else { return Ok(None) };
     let Some(diff_id) = layer.diff_id else { return Ok(None) };
     for blob in store.layers().blobs(id)? {

@@ -1,16 +1,13 @@
-//! OCI image layouts in a tar or a directory. (OCI image specification, "Image Layout".)
-
-use std::fs;
-use std::io::Write;
-use std::path::Path;
+//! `type=oci`: OCI image layouts in a tar or a directory. (OCI image specification, "Image Layout".)
 
 use kiln_oci::{Descriptor, Reference};
 
-use crate::archive::{Body, Files};
+use super::keys::{Checked, Keys};
+use super::{Export, Exporter, Output, OutputForm, OutputKind, options};
+use crate::archive::{self, Body, Destination, Files};
 use crate::assemble::{self, Assembled};
-use crate::destination::NewFile;
-use crate::error::{Error, Result};
-use crate::export::ExportContext;
+use crate::error::Result;
+use crate::export::{ExportContext, reported};
 
 /// The annotation with the full name, which containerd reads.
 const IMAGE_NAME: &str = "io.containerd.image.name";
@@ -18,6 +15,41 @@ const IMAGE_NAME: &str = "io.containerd.image.name";
 const CREATED: &str = "org.opencontainers.image.created";
 /// The annotation with the name in the layout. Tools expect a tag.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+#[derive(Debug)]
+struct Oci {
+    dest: Destination,
+}
+
+/// Reads the keys of `type=oci`.
+pub(super) fn parse(keys: &mut Keys) -> Checked<Output> {
+    let dest = if keys.flag("tar")? == Some(false) {
+        Destination::Directory(keys.directory()?)
+    } else {
+        keys.file()?
+    };
+    options::archive(keys, Oci { dest })
+}
+
+impl Exporter for Oci {
+    fn form(&self) -> OutputForm {
+        let is_directory = matches!(self.dest, Destination::Directory(_));
+        OutputForm {
+            destination: Some(self.dest.clone()),
+            description: if is_directory { "an OCI layout" } else { "an OCI archive" },
+            ..OutputForm::of(OutputKind::Archive)
+        }
+    }
+
+    fn write(&self, export: &mut Export<'_>, context: &mut ExportContext<'_>) -> Result<()> {
+        let files = layout(export.assembled, &export.output.names)?;
+        let form =
+            if matches!(self.dest, Destination::Directory(_)) { "layout" } else { "archive" };
+        reported(&format!("writing oci {form}"), context, |context| {
+            archive::write(&files, &self.dest, context)
+        })
+    }
+}
 
 /// Returns the files of a layout that contains the images under these names.
 pub(crate) fn layout(assembled: &Assembled, names: &[Reference]) -> Result<Files> {
@@ -58,29 +90,4 @@ fn named(top: &Descriptor, name: &Reference) -> Descriptor {
         descriptor.annotations.insert(REF_NAME.to_owned(), tag.to_owned());
     }
     descriptor
-}
-
-/// Writes a layout to a directory. The index comes last, so that a reader never misses a blob that
-/// it names.
-pub(crate) fn write_directory(
-    files: &Files,
-    dest: &Path,
-    context: &ExportContext<'_>,
-) -> Result<()> {
-    let blobs = dest.join("blobs/sha256");
-    fs::create_dir_all(&blobs).map_err(Error::io("create", &blobs))?;
-    let (late, early): (Vec<_>, Vec<_>) = files.iter().partition(|(path, _)| *path == "index.json");
-    for (path, body) in early.into_iter().chain(late) {
-        let path = dest.join(path);
-        let mut new = NewFile::create(&path)?;
-        match body {
-            Body::Bytes(bytes) => new.file().write_all(bytes).map_err(Error::io("write", path))?,
-            Body::Blob(digest) => {
-                let mut blob = context.store.content().open(digest)?;
-                std::io::copy(&mut blob, new.file()).map_err(Error::io("write", path))?;
-            }
-        }
-        new.commit()?;
-    }
-    Ok(())
 }

@@ -1,4 +1,5 @@
-//! Archives for `docker load`.
+//! `type=docker` with `dest`: archives for `docker load`. Without `dest`, an engine loads the image
+//! ([`load`]).
 //!
 //! Such an archive is an OCI layout with one more file, `manifest.json`, which gives the paths of
 //! config and layers. Engines before the containerd image store read only that file; newer ones
@@ -7,10 +8,50 @@
 use kiln_oci::{Reference, limits};
 use serde::Serialize;
 
-use crate::archive::{Files, blob_path};
+use super::keys::{Checked, Keys};
+use super::{Export, Exporter, Output, OutputForm, OutputKind, load, oci, options};
+use crate::archive::{self, Destination, Files, blob_path};
 use crate::assemble::{self, Assembled};
 use crate::error::{Error, Result};
-use crate::oci;
+use crate::export::{ExportContext, reported};
+
+#[derive(Debug)]
+struct Docker {
+    dest: Destination,
+}
+
+/// Reads the keys of `type=docker`.
+pub(super) fn parse(keys: &mut Keys) -> Checked<Output> {
+    let dest = match (keys.flag("tar")?, keys.has("dest")) {
+        (Some(false), _) => Destination::Directory(keys.directory()?),
+        (_, true) => keys.file()?,
+        (_, false) => return load::parse(keys),
+    };
+    options::archive(keys, Docker { dest })
+}
+
+impl Exporter for Docker {
+    fn form(&self) -> OutputForm {
+        OutputForm {
+            destination: Some(self.dest.clone()),
+            description: match self.dest {
+                Destination::Directory(_) => "the files of a docker archive",
+                _ => "a docker archive",
+            },
+            is_for_one_platform: true,
+            ..OutputForm::of(OutputKind::Archive)
+        }
+    }
+
+    fn write(&self, export: &mut Export<'_>, context: &mut ExportContext<'_>) -> Result<()> {
+        let files = files(export.assembled, &export.output.names)?;
+        let form =
+            if matches!(self.dest, Destination::Directory(_)) { "layout" } else { "archive" };
+        reported(&format!("writing docker {form}"), context, |context| {
+            archive::write(&files, &self.dest, context)
+        })
+    }
+}
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -21,7 +62,7 @@ struct Entry {
 }
 
 /// Returns the files of the archive.
-pub(crate) fn archive(assembled: &Assembled, names: &[Reference]) -> Result<Files> {
+pub(super) fn files(assembled: &Assembled, names: &[Reference]) -> Result<Files> {
     let [image] = assembled.images.as_slice() else {
         return Err(no_index());
     };
@@ -39,7 +80,7 @@ pub(crate) fn archive(assembled: &Assembled, names: &[Reference]) -> Result<File
 }
 
 /// Returns the error for an output of several platforms.
-pub(crate) fn no_index() -> Error {
+pub(super) fn no_index() -> Error {
     let problem = "docker exporter does not currently support exporting manifest lists";
     Error::Unsupported(format!("{problem}: use type=oci, or build for one platform"))
 }

@@ -8,50 +8,44 @@ use super::*;
 use crate::annotations::AnnotationLevel;
 use crate::compression::Compression;
 
-fn path(text: &str) -> Destination {
-    Destination::Path(text.into())
-}
-
-fn local(dest: &str, split: Option<bool>) -> OutputKind {
-    OutputKind::Local { dest: dest.into(), split, delete: false }
-}
-
-fn choice(engine: Option<&str>, context: Option<&str>) -> EngineChoice {
-    EngineChoice { engine: engine.map(str::to_owned), context: context.map(str::to_owned) }
-}
-
 fn parse(text: &str) -> Output {
     Output::parse(text).unwrap()
 }
 
 #[test]
 fn outputs_are_read() {
-    for (text, kind) in [
-        ("out", local("out", None)),
-        ("out=1", local("out=1", None)),
-        ("-", OutputKind::Tar { dest: Destination::Stdout, split: None }),
-        ("type=tar,dest=-", OutputKind::Tar { dest: Destination::Stdout, split: None }),
-        ("type=local,dest=d,platform-split=1", local("d", Some(true))),
-        (
-            "type=local,dest=d,mode=delete",
-            OutputKind::Local { dest: "d".into(), split: None, delete: true },
-        ),
-        ("type=oci,dest=a.tar", OutputKind::Oci { dest: path("a.tar") }),
-        ("type=oci", OutputKind::Oci { dest: Destination::Stdout }),
-        ("type=oci,dest=d,tar=false", OutputKind::OciLayout { dest: "d".into() }),
-        (r#"type=docker,"dest=a,b.tar""#, OutputKind::Docker { dest: path("a,b.tar") }),
-        ("type=docker,dest=-", OutputKind::Docker { dest: Destination::Stdout }),
-        ("type=docker,dest=d,tar=false", OutputKind::DockerLayout { dest: "d".into() }),
-        ("type=docker", OutputKind::Load(EngineChoice::default())),
-        ("type=docker,context=x", OutputKind::Load(choice(None, Some("x")))),
-        ("type=docker,engine=podman", OutputKind::Load(choice(Some("podman"), None))),
-        ("type=cacheonly", OutputKind::CacheOnly),
-        ("type=image", OutputKind::Image),
-        ("type=image,push=true,store=false", OutputKind::Registry),
-        ("type=registry,store=true", OutputKind::Image),
-        ("type=registry,name=x", OutputKind::Registry),
+    let local = |dest: &str, split: &str, delete: bool| {
+        format!("Local {{ dest: {dest:?}, split: {split}, delete: {delete} }}")
+    };
+    for (text, of) in [
+        ("out", local("out", "None", false)),
+        ("out=1", local("out=1", "None", false)),
+        ("-", "Tar { dest: Stdout, split: None }".to_owned()),
+        ("type=tar,dest=-", "Tar { dest: Stdout, split: None }".to_owned()),
+        ("type=local,dest=d,platform-split=1", local("d", "Some(true)", false)),
+        ("type=local,dest=d,mode=delete", local("d", "None", true)),
+        ("type=oci,dest=a.tar", "Oci { dest: Path(\"a.tar\") }".to_owned()),
+        ("type=oci", "Oci { dest: Stdout }".to_owned()),
+        ("type=oci,dest=d,tar=false", "Oci { dest: Directory(\"d\") }".to_owned()),
+        (r#"type=docker,"dest=a,b.tar""#, "Docker { dest: Path(\"a,b.tar\") }".to_owned()),
+        ("type=docker,dest=-", "Docker { dest: Stdout }".to_owned()),
+        ("type=docker,dest=d,tar=false", "Docker { dest: Directory(\"d\") }".to_owned()),
+        ("type=cacheonly", "CacheOnly".to_owned()),
+        ("type=image", "Image { is_stored: true }".to_owned()),
+        ("type=image,push=true,store=false", "Image { is_stored: false }".to_owned()),
+        ("type=registry,store=true", "Image { is_stored: true }".to_owned()),
+        ("type=registry,name=x", "Image { is_stored: false }".to_owned()),
     ] {
-        assert_eq!(Output::parse(text).unwrap().kind, kind, "{text}");
+        assert_eq!(format!("{:?}", parse(text).exporter), of, "{text}");
+    }
+    for (text, engine, context) in [
+        ("type=docker", None, None),
+        ("type=docker,context=x", None, Some("x")),
+        ("type=docker,engine=podman", Some("podman"), None),
+    ] {
+        let (engine, context) = (engine.map(str::to_owned), context.map(str::to_owned));
+        let expected = EngineChoice { engine, context };
+        assert_eq!(parse(text).form().engine_choice, Some(expected), "{text}");
     }
 }
 

@@ -1,17 +1,20 @@
-//! The keys of all image outputs: names, compression, media types, annotations, times.
+//! The keys that several output types share: names, compression, media types, annotations and times
+//! of images, and the keys of images in repositories.
 
 use kiln_oci::Reference;
 
 use super::keys::{Checked, Keys};
-use super::{Output, OutputEpoch};
+use super::naming::Naming;
+use super::{Exporter, Output, OutputEpoch, OutputKind};
 use crate::annotations::AnnotationKey;
 use crate::compression::{Compression, Packing};
 
-/// Reads the keys into `output`.
-pub(super) fn read(keys: &mut Keys, output: &mut Output) -> Checked<()> {
+/// Reads the keys of all images.
+pub(super) fn image(keys: &mut Keys, kind: impl Exporter + 'static) -> Checked<Output> {
+    let mut output = Output::new(kind);
     output.names = names(keys)?;
     (output.packing, output.is_packing_given) = packing(keys)?;
-    media_types(keys, output)?;
+    media_types(keys, &mut output)?;
     output.rewrite_timestamp = keys.flag("rewrite-timestamp")? == Some(true);
     output.epoch = epoch(keys)?;
     for (key, value) in keys.take_each(AnnotationKey::of_output)? {
@@ -21,11 +24,46 @@ pub(super) fn read(keys: &mut Keys, output: &mut Output) -> Checked<()> {
         let problem = "prefer-nondist-layers: layers that mustn't be distributed aren't supported";
         return Err(problem.to_owned());
     }
+    Ok(output)
+}
+
+/// Reads the keys of images that can't be pushed.
+pub(super) fn archive(keys: &mut Keys, kind: impl Exporter + 'static) -> Checked<Output> {
+    let output = image(keys, kind)?;
+    if keys.flag("push")? == Some(true) {
+        return Err(format!("type {} can't be pushed: add a type=registry", keys.kind()));
+    }
+    Ok(output)
+}
+
+/// Reads the keys of images in the store and in registries.
+pub(super) fn repository(keys: &mut Keys, output: &mut Output) -> Checked<()> {
+    output.push_by_digest = keys.switch("push-by-digest")? == Some(true);
+    if output.push_by_digest && !output.push {
+        return Err("push-by-digest is for what is pushed".to_owned());
+    }
+    if keys.switch("registry.insecure")? == Some(true) {
+        let problem = "registry.insecure: say in registries.toml which registry is insecure";
+        return Err(problem.to_owned());
+    }
+    output.unpack = keys.switch("unpack")? == Some(true);
+    if output.unpack && output.kind() == OutputKind::Pushed {
+        return Err("unpack is for what is stored".to_owned());
+    }
+    if output.unpack && output.rewrite_timestamp {
+        return Err("exporter option \"rewrite-timestamp\" conflicts with \"unpack\"".to_owned());
+    }
+    output.naming = Naming::parse(keys)?;
     Ok(())
 }
 
+/// Reads the keys of files without an image.
+pub(super) fn files(keys: &mut Keys, kind: impl Exporter + 'static) -> Checked<Output> {
+    Ok(Output { epoch: epoch(keys)?, ..Output::new(kind) })
+}
+
 /// Reads `source-date-epoch`: seconds since 1970, or an empty value for no limit.
-pub(super) fn epoch(keys: &mut Keys) -> Checked<OutputEpoch> {
+fn epoch(keys: &mut Keys) -> Checked<OutputEpoch> {
     match keys.take("source-date-epoch").as_deref() {
         None => Ok(OutputEpoch::OfBuild),
         Some("") => Ok(OutputEpoch::None),

@@ -1,23 +1,41 @@
-//! The push of an exported image to registries.
+//! `type=registry`: images that are pushed to registries.
 
 use std::collections::BTreeMap;
 
 use kiln_oci::Reference;
 use kiln_registry::{Pushed, Repository};
 
-use crate::assemble::Assembled;
+use super::image::Image;
+use super::keys::{Checked, Keys};
+use super::{Export, Output, options};
 use crate::error::{Error, Result};
 use crate::export::ExportContext;
 use crate::progress::Progress;
 use crate::push::{PushBlob, PushContext, PushObserver, Shipment, push};
-use crate::spec::Output;
+
+/// Reads the keys of `type=registry`: the image is pushed, and stored on request.
+pub(super) fn parse(keys: &mut Keys) -> Checked<Output> {
+    let mut output = Output { push: true, ..options::image(keys, Image { is_stored: false })? };
+    if keys.switch("push")? == Some(false) {
+        return Err("type registry with push=false goes nowhere".to_owned());
+    }
+    if keys.switch("store")? == Some(true) {
+        output.set_exporter(Image { is_stored: true });
+    }
+    options::repository(keys, &mut output)?;
+    Ok(output)
+}
+
+impl Output {
+    /// Creates an image in registries with default options.
+    pub fn registry() -> Self {
+        Self { push: true, ..Self::new(Image { is_stored: false }) }
+    }
+}
 
 /// Pushes an image under each of its names, or by digest only.
-pub(crate) fn write(
-    assembled: &Assembled,
-    output: &Output,
-    context: &ExportContext<'_>,
-) -> Result<()> {
+pub(super) fn upload(export: &Export<'_>, context: &ExportContext<'_>) -> Result<()> {
+    let Export { assembled, output, .. } = *export;
     let problem = || Error::Unsupported("there is nobody to speak to registries".to_owned());
     let remote = context.remote.ok_or_else(problem)?;
     let mut repositories: BTreeMap<Repository, Vec<Reference>> = BTreeMap::new();

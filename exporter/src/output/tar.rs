@@ -1,18 +1,54 @@
-//! The files of an image in a tar.
+//! `type=tar`: the files of an image in a tar.
 
 use kiln_tree::pack::Plan;
 use kiln_tree::{Dir, PackOptions, Timestamp, Whiteouts};
 
-use crate::archive;
+use super::keys::{Checked, Keys};
+use super::{Export, Exporter, Output, OutputForm, OutputKind, options};
+use crate::archive::{self, Destination};
 use crate::error::Result;
-use crate::export::{ExportContext, ExportRequest};
+use crate::export::{ExportContext, ExportRequest, reported};
 use crate::platforms;
-use crate::spec::Destination;
 
-/// Writes the files as a tar. With `split`, each platform has a directory of its own.
-pub(crate) fn write(
-    request: &ExportRequest,
+#[derive(Debug)]
+struct Tar {
+    dest: Destination,
+    /// `true` if each platform gets a directory of its own. By default, this is so with several
+    /// platforms.
+    split: Option<bool>,
+}
+
+/// Reads the keys of `type=tar`.
+pub(super) fn parse(keys: &mut Keys) -> Checked<Output> {
+    let split = keys.flag("platform-split")?;
+    let dest = keys.file()?;
+    options::files(keys, Tar { dest, split })
+}
+
+/// Returns the output for `-` on the command line.
+pub(super) fn output() -> Output {
+    Output::new(Tar { dest: Destination::Stdout, split: None })
+}
+
+impl Exporter for Tar {
+    fn form(&self) -> OutputForm {
+        OutputForm {
+            destination: Some(self.dest.clone()),
+            description: "an archive of the files",
+            ..OutputForm::of(OutputKind::Files)
+        }
+    }
+
+    fn write(&self, export: &mut Export<'_>, context: &mut ExportContext<'_>) -> Result<()> {
+        let split = self.split.unwrap_or(export.request.is_index());
+        reported("writing tar", context, |context| pack(&self.dest, export.request, split, context))
+    }
+}
+
+/// Writes the files. With `split`, each platform has a directory of its own.
+fn pack(
     dest: &Destination,
+    request: &ExportRequest,
     split: bool,
     context: &mut ExportContext<'_>,
 ) -> Result<()> {
@@ -38,7 +74,7 @@ pub(crate) fn write(
         }
     }
     let mut failure = None;
-    let written = archive::to_destination(dest, context, |mut sink, _| {
+    let written = archive::to_stream(dest, context, |mut sink, _| {
         let mut buffered = std::io::BufWriter::with_capacity(1 << 18, sink.stream());
         let packed = kiln_tree::pack::write_together(&plans, &mut buffered);
         if let Err(error) = packed {

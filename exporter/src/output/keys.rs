@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::Destination;
+use crate::archive::Destination;
 
 /// A result whose error describes the mistake, for [`Error::Spec`](crate::Error::Spec).
 pub(crate) type Checked<T> = Result<T, String>;
