@@ -12,6 +12,33 @@
 //!
 //! Nothing in a statement depends on the time or the machine unless the caller's predicate does:
 //! the same build has the same bytes.
+//!
+//! ```
+//! use kiln_attest::{Attestations, Attester, ImageSubject, Predicate, Provenance, SlsaVersion};
+//! use kiln_oci::{Document, Platform, media_type};
+//!
+//! let provenance = Provenance {
+//!     predicates: vec![Predicate::default()],
+//!     version: SlsaVersion::V1,
+//!     inline_only: false,
+//!     file_name: "provenance.json".to_owned(),
+//! };
+//! let asked = Attestations { provenance: Some(provenance), sbom: None };
+//! let attester = Attester::new(asked, Vec::new());
+//! let (platform, manifest) =
+//!     (Platform::host(), Document::new(media_type::OCI_MANIFEST, b"{}".to_vec()));
+//! let image = ImageSubject {
+//!     number: 0,
+//!     names: &["example.com/app:1".parse().unwrap()],
+//!     platform: &platform,
+//!     manifest: &manifest,
+//!     layers: &[],
+//!     created: None,
+//! };
+//! let attested = attester.of_image(&image, false)?;
+//! assert_eq!(attested.blobs.len(), 2, "a statement, and the config of the manifest");
+//! # Ok::<(), kiln_attest::Error>(())
+//! ```
 
 mod error;
 mod files;

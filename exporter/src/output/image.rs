@@ -59,13 +59,12 @@ impl Exporter for Image {
 /// store has the layers already.
 fn store(export: &Export<'_>, context: &ExportContext<'_>) -> Result<()> {
     let Export { assembled, output, .. } = *export;
-    let digest = assembled.top()?.digest;
-    let mut names = output.naming.names(&output.names, digest);
-    names.extend(output.naming.stored(&names, digest));
+    let top = assembled.top()?;
+    let mut names = output.naming.names(&output.names, top.digest);
+    names.extend(output.naming.stored(&names, top.digest));
     for document in assembled.documents() {
         context.store.content().put(&document.bytes)?;
     }
-    let top = assembled.top()?;
     let row = |name: Option<String>| ImageRow {
         name,
         media_type: top.descriptor.media_type.clone(),
