@@ -52,52 +52,50 @@ impl Exporter for Local {
     fn write(&self, export: &mut Export<'_>, context: &mut ExportContext<'_>) -> Result<()> {
         let name = format!("copying files to {}", self.dest.display());
         let split = self.split.unwrap_or(export.request.is_index());
-        reported(&name, context, |context| self.copy(export.request, split, context))
+        reported(&name, context, |context| copy(self, export.request, split, context))
     }
 }
 
-impl Local {
-    /// Copies the files over existing ones. With `split`, each platform has a directory of its own.
-    fn copy(
-        &self,
-        request: &ExportRequest,
-        split: bool,
-        context: &ExportContext<'_>,
-    ) -> Result<()> {
-        // In a user namespace, the user owns all files. The namespace's other IDs have no meaning
-        // outside.
-        let owner = Ids::current().is_namespace().then(Owner::default);
-        let sources = platforms::open(request, context)?;
-        if !split {
-            platforms::check_conflicts(request, &sources)?;
-        }
-        let shares = !split && request.is_index();
-        let mut statements = Vec::new();
-        for (number, (image, source)) in request.images.iter().zip(&sources).enumerate() {
-            let below = || self.dest.join(platforms::directory(&image.platform));
-            let dest = if split { below() } else { self.dest.clone() };
-            fs::create_dir_all(&dest).map_err(Error::io("create", &dest))?;
-            let options = CopyOptions {
-                source: "/".to_owned(),
-                dest: "/".to_owned(),
-                dir_copy_contents: true,
-                create_dest_path: true,
-                always_replace: true,
-                owner,
-                mtime: image.epoch.map(|seconds| Timestamp { seconds, nanoseconds: 0 }),
-                ..CopyOptions::default()
-            };
-            let view = View::of(source);
-            let said = request.attest_files(number, image, source, shares)?;
-            let dest = Dir::open(&dest)?;
-            kiln_tree::copy(view, &dest, &options)?;
-            statements.push((dest, said));
-        }
-        if self.delete {
-            remove_others(request, &self.dest, split, &sources)?;
-        }
-        statements.iter().try_for_each(|(dest, said)| said.write(dest))
+/// Copies the files over existing ones. With `split`, each platform has a directory of its own.
+fn copy(
+    local: &Local,
+    request: &ExportRequest,
+    split: bool,
+    context: &ExportContext<'_>,
+) -> Result<()> {
+    // In a user namespace, the user owns all files. The namespace's other IDs have no meaning
+    // outside.
+    let owner = Ids::current().is_namespace().then(Owner::default);
+    let sources = platforms::open(request, context)?;
+    if !split {
+        platforms::check_conflicts(request, &sources)?;
     }
+    let shares = !split && request.is_index();
+    let mut statements = Vec::new();
+    for (number, (image, source)) in request.images.iter().zip(&sources).enumerate() {
+        let below = || local.dest.join(platforms::directory(&image.platform));
+        let dest = if split { below() } else { local.dest.clone() };
+        fs::create_dir_all(&dest).map_err(Error::io("create", &dest))?;
+        let options = CopyOptions {
+            source: "/".to_owned(),
+            dest: "/".to_owned(),
+            dir_copy_contents: true,
+            create_dest_path: true,
+            always_replace: true,
+            owner,
+            mtime: image.epoch.map(|seconds| Timestamp { seconds, nanoseconds: 0 }),
+            ..CopyOptions::default()
+        };
+        let view = View::of(source);
+        let said = request.attest_files(number, image, source, shares)?;
+        let dest = Dir::open(&dest)?;
+        kiln_tree::copy(view, &dest, &options)?;
+        statements.push((dest, said));
+    }
+    if local.delete {
+        remove_others(request, &local.dest, split, &sources)?;
+    }
+    statements.iter().try_for_each(|(dest, said)| said.write(dest))
 }
 
 /// Removes the entries of the destination that aren't in the images.
