@@ -14,6 +14,11 @@
 #![doc = include_str!("../examples/embed.rs")]
 //! ```
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests open the files that they create")
+)]
+
 pub mod build;
 pub mod container;
 pub mod diff;

@@ -76,6 +76,9 @@ pub enum Error {
         /// The error of the [`BlobFetcher`](crate::BlobFetcher).
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The [`Attester`](crate::Attester) has failed.
+    #[error(transparent)]
+    Attest(Box<dyn std::error::Error + Send + Sync>),
     /// The image config can't be exported.
     #[error("invalid image config for export: {0}")]
     Config(String),

@@ -208,7 +208,7 @@ const TRUSTED: [&str; 5] = [
 #[test]
 fn all_files_of_trees_are_inspected() {
     let mut files = Vec::new();
-    for member in ["tree", "sandbox", "worker", "exporter"] {
+    for member in ["tree", "sandbox", "worker", "exporter", "attest"] {
         add_files(&repository().join(member).join("src"), "rs", &mut files);
     }
     let mut seen = 0;

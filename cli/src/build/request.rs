@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use kiln::BuildSpec;
 use kiln::build::attest::AttestOptions;
 use kiln::build::spec::{Caches, OutputStream, StepNetwork};
-use kiln_exporter::{CacheFrom, CacheTo, Compression, OutputKind};
+use kiln_exporter::{CacheFrom, CacheTo};
 use kiln_oci::Reference;
 use kiln_solver::LogLimits;
 use kiln_worker::{Allowed, CachePlace, CacheSource, GitLimits};
@@ -106,18 +106,13 @@ impl BuildRequest {
     /// Finds the engine for each output that loads an image.
     pub(crate) async fn find_engines(&mut self, settings: &Settings) -> Result<()> {
         for output in &mut self.spec.outputs {
-            let OutputKind::Load(choice) = &output.kind else { continue };
-            match engines::find(choice, settings.registries.warnings()).await? {
+            let Some(choice) = output.form().engine_choice else { continue };
+            match engines::find(&choice, settings.registries.warnings()).await? {
                 LoadTarget::Store(reason) => {
-                    output.kind = OutputKind::Image;
+                    output.keep_in_store();
                     self.kept = reason;
                 }
-                LoadTarget::Engine(engine) => {
-                    if !engine.keeps_blobs() && !output.is_packing_given {
-                        output.packing.compression = Compression::Uncompressed;
-                    }
-                    output.kind = OutputKind::Engine(engine);
-                }
+                LoadTarget::Engine(engine) => output.load_into(engine),
             }
         }
         platforms::check_outputs(&self.spec.platforms, &self.spec.outputs)

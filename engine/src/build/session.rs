@@ -160,13 +160,14 @@ impl Session<'_> {
             // A retry writes all outputs again, but can't rewind a stream. So streams come last.
             outputs.sort_by_key(kiln_exporter::Output::is_stdout);
         }
+        let attestations = self.attestations(lowered, begun)?;
         let request = ExportRequest {
-            attestations: self.attestations(lowered, begun)?,
+            attester: None,
             has_index: lowered.iter().any(|(_, lowered)| lowered.multi_platform),
             images,
             outputs,
         };
-        let exported = self.exporting().export(request).await?;
+        let exported = self.exporting().export(request, attestations).await?;
         exported.warnings.iter().for_each(|message| self.warn(message));
         self.export_caches(&made, &tops).await?;
         Ok(Built { exported, steps, cached })
