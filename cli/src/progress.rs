@@ -17,8 +17,8 @@ mod warnings;
 use std::io::IsTerminal;
 
 use anyhow::{Result, anyhow};
+use kiln_event::{EventReceiver, Spool};
 use kiln_frontend::Warning;
-use kiln_solver::{EventReceiver, Spool};
 use kiln_store::Store;
 use tokio::sync::oneshot;
 

@@ -5,7 +5,8 @@
 use std::io::Write;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use kiln_exporter::{Compression, Packing, Silent, pack_stream};
+use kiln_event::Reporter;
+use kiln_exporter::{Compression, Packing, pack_stream};
 use kiln_store::Store;
 
 /// The size of the packed content: 16 MiB.
@@ -48,7 +49,7 @@ fn benchmark(criterion: &mut Criterion) {
                         source,
                     })
                 };
-                pack_stream(&store, packing, &Silent, &mut fill).is_ok()
+                pack_stream(&store, packing, &Reporter::silent(), &mut fill).is_ok()
             });
         });
     }

@@ -17,6 +17,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use kiln_event::Reporter;
 use kiln_store::{LayerId, Store};
 use kiln_tree::ArchiveLimits;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -25,7 +26,7 @@ use crate::budget;
 use crate::compression::Packing;
 use crate::error::Result;
 use crate::pack::{Packer, locate_layer};
-use crate::progress::{BlobFetcher, Progress};
+use crate::progress::BlobFetcher;
 use crate::spec::Output;
 
 /// The nice value of the background threads. A step that uses all of a processor leaves them about
@@ -41,7 +42,7 @@ pub struct AheadContext {
     /// The source of base images' layers.
     pub fetcher: Box<dyn BlobFetcher>,
     /// The build's progress. Packing stops when it is cancelled.
-    pub progress: Box<dyn Progress>,
+    pub progress: Reporter,
 }
 
 /// A packer of layers in the background. It starts no thread before the first layer is added.
@@ -157,7 +158,7 @@ impl Work {
                 continue;
             }
             for packing in &self.packings {
-                if self.is_over.load(Ordering::Relaxed) || self.context.progress.cancelled() {
+                if self.is_over.load(Ordering::Relaxed) || self.context.progress.is_cancelled() {
                     return Ok(());
                 }
                 self.pack(&layer.id, *packing)?;
@@ -171,13 +172,8 @@ impl Work {
         if self.is_lazy && locate_layer(store, layer, packing)?.is_some() {
             return Ok(());
         }
-        let packer = Packer {
-            store,
-            packing,
-            limits: *limits,
-            fetcher: fetcher.as_ref(),
-            progress: progress.as_ref(),
-        };
+        let packer =
+            Packer { store, packing, limits: *limits, fetcher: fetcher.as_ref(), progress };
         packer.try_pack(layer)
     }
 }
@@ -202,7 +198,6 @@ mod tests {
 
     use super::*;
     use crate::compression::Compression;
-    use crate::progress::Silent;
 
     struct NoFetcher;
 
@@ -224,7 +219,7 @@ mod tests {
         store.layers().commit(tree, below).unwrap()
     }
 
-    fn ahead(store: &Store, outputs: &[&str], progress: Box<dyn Progress>) -> Option<PackAhead> {
+    fn ahead(store: &Store, outputs: &[&str], progress: Reporter) -> Option<PackAhead> {
         let parse = |text: &&str| Output::parse(text).unwrap();
         let outputs: Vec<Output> = outputs.iter().map(parse).collect();
         let (store, limits) = (store.clone(), ArchiveLimits::default());
@@ -237,7 +232,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let outputs = ["type=oci,dest=/x", "type=image,compression=zstd", "type=docker,dest=/y"];
-        let ahead = ahead(&store, &outputs, Box::new(Silent)).unwrap();
+        let ahead = ahead(&store, &outputs, Reporter::silent()).unwrap();
         let base = layer(&store, "base", None);
         let top = layer(&store, "top", Some(&base));
         ahead.add(&top);
@@ -261,17 +256,12 @@ mod tests {
 
     #[test]
     fn nothing_is_packed_for_files_or_for_a_build_that_stops() {
-        struct Stopped;
-        impl Progress for Stopped {
-            fn status(&self, _: &str, _: u64, _: Option<u64>, _: bool) {}
-            fn cancelled(&self) -> bool {
-                true
-            }
-        }
+        let stopped = Reporter::silent();
+        stopped.cancel.cancel();
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
-        assert!(ahead(&store, &["type=local,dest=/x", "-"], Box::new(Silent)).is_none());
-        let ahead = ahead(&store, &["type=oci,dest=/x"], Box::new(Stopped)).unwrap();
+        assert!(ahead(&store, &["type=local,dest=/x", "-"], Reporter::silent()).is_none());
+        let ahead = ahead(&store, &["type=oci,dest=/x"], stopped).unwrap();
         let top = layer(&store, "top", None);
         ahead.add(&top);
         ahead.finish();

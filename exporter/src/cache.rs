@@ -34,7 +34,6 @@ use self::spec::{CacheTarget, CacheTo};
 use crate::error::{Error, Result};
 use crate::export::ExportContext;
 use crate::push::{Document, PushBlob, PushContext, Shipment, push};
-use crate::registry::PushProgress;
 
 pub use self::inline::inline_cache;
 
@@ -94,9 +93,8 @@ pub fn export_cache(
             let problem =
                 || Error::Unsupported("there is nobody to speak to registries".to_owned());
             let remote = context.remote.ok_or_else(problem)?;
-            let observer = PushProgress(progress);
             let (store, fetcher) = (context.store, context.fetcher);
-            let context = PushContext { store, remote, fetcher, observer: &observer };
+            let context = PushContext { store, remote, fetcher, progress };
             let shipment = shipment(&contents, &documents);
             push(
                 &shipment,

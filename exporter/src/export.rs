@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use kiln_event::Reporter;
 use kiln_oci::{ImageConfig, Platform};
 use kiln_store::{Layer, LayerId, Store};
 use kiln_tree::ArchiveLimits;
@@ -15,7 +16,7 @@ use crate::attest::{Attestations, Prepared};
 use crate::error::{Error, Result};
 use crate::exported::Exported;
 use crate::pack::{PackedLayer, Packer, locate_layer};
-use crate::progress::{BlobFetcher, Progress};
+use crate::progress::BlobFetcher;
 use crate::push::Remote;
 use crate::spec::{Output, OutputEpoch, OutputKind};
 use crate::{archive, config, docker, image, load, local, oci, registry, rewrite, tarball};
@@ -74,7 +75,7 @@ pub struct ExportContext<'a> {
     /// The limits for layers that are decompressed and compressed again.
     pub limits: ArchiveLimits,
     /// The receiver of progress reports.
-    pub progress: &'a dyn Progress,
+    pub progress: &'a Reporter,
     /// The client for registries. `None` if no output goes to a registry.
     pub remote: Option<Remote<'a>>,
     /// The stream for outputs whose destination is `-`.
@@ -108,7 +109,7 @@ pub fn export(request: &ExportRequest, context: &mut ExportContext<'_>) -> Resul
     let prepared = Prepared::new(request, context)?;
     let mut exported = Exported { warnings: prepared.warnings(), ..Exported::default() };
     for output in &request.outputs {
-        if context.progress.cancelled() {
+        if context.progress.is_cancelled() {
             return Err(Error::Cancelled);
         }
         let own = (output.epoch != OutputEpoch::OfBuild).then(|| request.with_epoch(output.epoch));

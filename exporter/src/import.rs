@@ -6,6 +6,7 @@
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+use kiln_event::Reporter;
 use kiln_oci::{
     Descriptor, Digest, History, ImageConfig, ImageManifest, Reference, RootFs, limits, media_type,
 };
@@ -17,7 +18,6 @@ use crate::compression::Packing;
 use crate::config;
 use crate::error::{Error, Result};
 use crate::pack::pack_stream;
-use crate::progress::Silent;
 
 /// The properties of an imported image.
 #[derive(Clone, Debug, Default)]
@@ -89,7 +89,7 @@ fn pack(
         source,
     };
     let (mut plain, _) = limits.decompress(archive).map_err(|error| Error::Tree(failed(error)))?;
-    pack_stream(store, Packing::default(), &Silent, &mut |sink| {
+    pack_stream(store, Packing::default(), &Reporter::silent(), &mut |sink| {
         let mut tee = Tee { from: &mut plain, to: sink };
         let mut reader = TarReader::new(&mut tee);
         let mut entries = 0;

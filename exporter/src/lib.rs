@@ -81,7 +81,7 @@ pub use exported::Exported;
 pub use import::{ImportRequest, import};
 pub use load::{DockerEngine, Engine, EngineAddress, EngineTls};
 pub use pack::{PackedLayer, Packer, pack_stream};
-pub use progress::{BlobFetcher, Progress, Silent};
+pub use progress::BlobFetcher;
 pub use push::Remote;
 pub use save::{SavedImage, save};
 pub use spec::{Destination, EngineChoice, Output, OutputEpoch, OutputKind};

@@ -14,13 +14,14 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 
+use kiln_event::Reporter;
 use kiln_oci::{Digest, HashingWriter};
 use kiln_store::{BlobWriter, Layer, LayerBlob, LayerId, Store};
 use kiln_tree::{ArchiveLimits, Plan};
 
 use crate::compression::{Compression, Compressor, Packing};
 use crate::error::{Error, Result};
-use crate::progress::{BlobFetcher, Progress};
+use crate::progress::BlobFetcher;
 
 /// The number of bytes between two progress reports.
 const REPORT: u64 = 1 << 20;
@@ -58,7 +59,7 @@ pub struct Packer<'a> {
     /// The source of base images' layers.
     pub fetcher: &'a dyn BlobFetcher,
     /// The receiver of progress reports.
-    pub progress: &'a dyn Progress,
+    pub progress: &'a Reporter,
 }
 
 /// Returns a blob of a layer in a registry that an output can use without a download. Returns
@@ -260,7 +261,7 @@ impl Packer<'_> {
 pub fn pack_stream(
     store: &Store,
     packing: Packing,
-    progress: &dyn Progress,
+    progress: &Reporter,
     fill: &mut dyn FnMut(&mut dyn Write) -> kiln_tree::Result<()>,
 ) -> Result<(Digest, LayerBlob)> {
     compress(store, packing, progress, "packing layer", |sink| fill(sink).map_err(Into::into))
@@ -270,7 +271,7 @@ pub fn pack_stream(
 fn compress(
     store: &Store,
     packing: Packing,
-    progress: &dyn Progress,
+    progress: &Reporter,
     name: &str,
     fill: impl FnOnce(&mut dyn Write) -> std::result::Result<(), Failure>,
 ) -> Result<(Digest, LayerBlob)> {
@@ -278,7 +279,7 @@ fn compress(
     let compressor = Compressor::new(store.content().writer()?, packing);
     let mut sink = Meter::new(compressor, name, progress);
     if let Err(failure) = fill(&mut sink) {
-        if progress.cancelled() {
+        if progress.is_cancelled() {
             return Err(Error::Cancelled);
         }
         return Err(match failure {
@@ -346,13 +347,13 @@ fn copy(from: &mut dyn Read, to: &mut dyn Write) -> io::Result<()> {
 struct Meter<'a> {
     inner: HashingWriter<Compressor<BlobWriter>>,
     name: &'a str,
-    progress: &'a dyn Progress,
+    progress: &'a Reporter,
     written: u64,
     reported: u64,
 }
 
 impl<'a> Meter<'a> {
-    fn new(inner: Compressor<BlobWriter>, name: &'a str, progress: &'a dyn Progress) -> Self {
+    fn new(inner: Compressor<BlobWriter>, name: &'a str, progress: &'a Reporter) -> Self {
         Self { inner: HashingWriter::new(inner), name, progress, written: 0, reported: 0 }
     }
 
@@ -366,7 +367,7 @@ impl Write for Meter<'_> {
         let count = self.inner.write(bytes)?;
         self.written += count as u64;
         if self.written - self.reported >= REPORT {
-            if self.progress.cancelled() {
+            if self.progress.is_cancelled() {
                 return Err(io::Error::other("canceled"));
             }
             self.reported = self.written;

@@ -14,9 +14,10 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
 
+use kiln_event::Reporter;
 use kiln_exporter::{
     Attestations, BlobFetcher, Compression, Destination, ExportContext, ExportRequest, Exported,
-    ImageSource, Output, OutputKind, Packer, Packing, Silent, export,
+    ImageSource, Output, OutputKind, Packer, Packing, export,
 };
 use kiln_oci::{Digest, History, ImageConfig, Platform, media_type};
 use kiln_store::{LayerBlob, LayerId, Store};
@@ -99,7 +100,7 @@ impl Fixture {
             store: &self.store,
             fetcher: &self.fetcher,
             limits: ArchiveLimits::default(),
-            progress: &Silent,
+            progress: &Reporter::silent(),
             remote: None,
             stdout: &mut stdout,
         };
@@ -312,7 +313,7 @@ fn an_image_without_files_can_be_exported() {
         store: &fixture.store,
         fetcher: &fixture.fetcher,
         limits: ArchiveLimits::default(),
-        progress: &Silent,
+        progress: &Reporter::silent(),
         remote: None,
         stdout: &mut std::io::sink(),
     };
@@ -347,7 +348,7 @@ fn platforms_lie_beside_each_other_or_share_a_place() {
             store: &fixture.store,
             fetcher: &fixture.fetcher,
             limits: ArchiveLimits::default(),
-            progress: &Silent,
+            progress: &Reporter::silent(),
             remote: None,
             stdout: &mut stdout,
         };
@@ -435,12 +436,13 @@ fn forced_compression_keeps_diff_ids() {
     let mut fixture = Fixture::new();
     let (base, digest) = distant_layer(&mut fixture);
     let packing = Packing { compression: Compression::Uncompressed, level: None, force: true };
+    let progress = Reporter::silent();
     let packer = |packing, limits| Packer {
         store: &fixture.store,
         packing,
         limits,
         fetcher: &fixture.fetcher,
-        progress: &Silent,
+        progress: &progress,
     };
     // The limits of unpacking apply to decompression in the packer, too.
     let tight = ArchiveLimits { max_ratio: Some(1), free_bytes: 0, max_entries: None };
@@ -474,7 +476,7 @@ fn a_layer_that_nobody_has_is_an_error() {
         store: &fixture.store,
         fetcher: &fixture.fetcher,
         limits: ArchiveLimits::default(),
-        progress: &Silent,
+        progress: &Reporter::silent(),
         remote: None,
         stdout: &mut std::io::sink(),
     };
@@ -497,7 +499,7 @@ fn a_layer_is_packed_once_by_many() {
                     packing: Packing::default(),
                     limits: ArchiveLimits::default(),
                     fetcher: &Blobs::default(),
-                    progress: &Silent,
+                    progress: &Reporter::silent(),
                 };
                 packer.pack(&layer).unwrap()
             });

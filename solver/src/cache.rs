@@ -3,9 +3,8 @@
 use std::future::Future;
 use std::time::Duration;
 
+use kiln_event::Key;
 use kiln_oci::Digest;
-
-use crate::key::Key;
 
 /// A store of results by key that outlives the process. The worker implements it over kiln's store.
 pub trait Cache: Send + Sync + 'static {

@@ -15,8 +15,8 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
+use kiln_event::{Part, Reporter};
 use kiln_oci::{Digest, HashingReader};
-use kiln_solver::StepContext;
 use kiln_store::{Layer, LayerBlob, LayerId};
 use kiln_tree::{Below, Dir, Manifest, Plan, Skeleton};
 
@@ -24,7 +24,6 @@ use crate::blobs::blocking;
 use crate::error::{Error, Result};
 use crate::flight;
 use crate::output::Output;
-use crate::progress::{Part, Progress};
 use crate::snapshots::Snapshots;
 
 /// A chain of layers that copies go on top of.
@@ -88,25 +87,25 @@ impl Snapshots {
     }
 
     /// Returns the base of copies onto a chain. Unpacks the chain if its archives can't be listed.
-    pub(crate) async fn below(&self, top: Option<&LayerId>, context: &StepContext) -> Result<Base> {
+    pub(crate) async fn below(&self, top: Option<&LayerId>, reporter: &Reporter) -> Result<Base> {
         if let Some(top) = top
-            && let Some(base) = self.skeleton(top, &Progress::of(context)).await?
+            && let Some(base) = self.skeleton(top, reporter).await?
         {
             return Ok(base);
         }
-        self.materialise([&Output::Layer(top.cloned())], Some(context)).await?;
+        self.materialise([&Output::Layer(top.cloned())], reporter).await?;
         Ok(Base::Tree(self.read(top)?))
     }
 
     /// Lists a chain. Returns `None` if all its layers have trees, or if it can't be listed.
-    async fn skeleton(&self, top: &LayerId, progress: &Progress) -> Result<Option<Base>> {
+    async fn skeleton(&self, top: &LayerId, reporter: &Reporter) -> Result<Option<Base>> {
         let chain = self.store.layers().chain(top)?;
         if chain.iter().all(|layer| layer.has_tree) {
             return Ok(None);
         }
         let mut skeleton = Skeleton::default();
         for layer in &chain {
-            let Some(manifest) = self.manifest(layer, progress).await? else { return Ok(None) };
+            let Some(manifest) = self.manifest(layer, reporter).await? else { return Ok(None) };
             if !skeleton.add(&manifest) {
                 tracing::debug!(layer = %layer.id, "the layer is unusual: it takes a tree");
                 return Ok(None);
@@ -118,7 +117,7 @@ impl Snapshots {
     /// Returns the listing of a layer's archive. Returns `None` if there is no valid archive;
     /// unpacking will then report the error. If the layer has a tree, the tree is listed instead,
     /// because it has the fractions of timestamps.
-    async fn manifest(&self, layer: &Layer, progress: &Progress) -> Result<Option<Manifest>> {
+    async fn manifest(&self, layer: &Layer, reporter: &Reporter) -> Result<Option<Manifest>> {
         let layers = self.store.layers();
         if layer.has_tree {
             let (this, layer) = (self.clone(), layer.clone());
@@ -141,10 +140,10 @@ impl Snapshots {
             if known.is_some() {
                 return Ok(known);
             }
-            self.blobs.ensure(&blob, progress).await?;
+            self.blobs.ensure(&blob, reporter).await?;
         }
         let _place = self.reading_an_archive().await?;
-        let part = progress.part(format!("listing {}", blob.digest), Some(blob.size));
+        let part = reporter.part(format!("listing {}", blob.digest), Some(blob.size));
         let (this, layer) = (self.clone(), layer.clone());
         blocking(move || this.list(&layer, &blob, part)).await
     }

@@ -5,15 +5,14 @@ use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use kiln_event::{Part, Reporter, ReportingReader};
 use kiln_oci::{Digest, HashingReader};
 use kiln_registry::{Client, Length, PartialBlob, Repository};
-use kiln_solver::{EventSender, VertexId};
 use kiln_store::{BlobWriter, LayerBlob, Store};
 use kiln_tree::ArchiveLimits;
 
 use crate::error::{Error, Result};
 use crate::flight;
-use crate::progress::{Part, Progress, ReportingReader};
 use crate::remote_cache::layout::open_cached;
 use crate::remote_cache::lost::{LostBlob, LostBlobs};
 use crate::source::oci_layout::open_blob;
@@ -41,25 +40,8 @@ impl Blobs {
     ///
     /// # Errors
     /// Fails if the blob isn't available, or if its content has another digest or size.
-    pub async fn fetch(&self, blob: &LayerBlob) -> Result<()> {
-        self.fetch_with(blob, &Progress::silent()).await
-    }
-
-    /// Does the same as [`Self::fetch`], and reports progress as part of a step.
-    ///
-    /// # Errors
-    /// Fails like [`Self::fetch`].
-    pub async fn fetch_for(
-        &self,
-        blob: &LayerBlob,
-        step: VertexId,
-        events: &EventSender,
-    ) -> Result<()> {
-        self.fetch_with(blob, &Progress::of_step(step, events)).await
-    }
-
-    async fn fetch_with(&self, blob: &LayerBlob, progress: &Progress) -> Result<()> {
-        self.ensure(blob, progress).await?;
+    pub async fn fetch(&self, blob: &LayerBlob, reporter: &Reporter) -> Result<()> {
+        self.ensure(blob, reporter).await?;
         if blob.cache_place().is_none() {
             return Ok(());
         }
@@ -74,7 +56,7 @@ impl Blobs {
         self.lost.take()
     }
 
-    pub(crate) async fn ensure(&self, blob: &LayerBlob, progress: &Progress) -> Result<()> {
+    pub(crate) async fn ensure(&self, blob: &LayerBlob, reporter: &Reporter) -> Result<()> {
         if self.is_here(blob)? {
             return Ok(());
         }
@@ -82,7 +64,7 @@ impl Blobs {
         if self.is_here(blob)? {
             return Ok(());
         }
-        let part = progress.part(blob.digest.to_string(), Some(blob.size));
+        let part = reporter.part(blob.digest.to_string(), Some(blob.size));
         let origin = blob.origin.as_deref().map_or(Origin::Store, Origin::parse);
         match origin {
             Origin::Cache(place) => {

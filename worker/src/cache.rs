@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kiln_event::Key;
 use kiln_oci::Digest;
-use kiln_solver::{Cache, CacheError, Key, KeyRecord};
+use kiln_solver::{Cache, CacheError, KeyRecord};
 use kiln_store::{KeyGuard, LayerId, Store};
 
 use crate::flight;

@@ -2,8 +2,8 @@
 
 use std::os::fd::AsFd;
 
+use kiln_event::Reporter;
 use kiln_llb::op::{DiffOp, InputIndex};
-use kiln_solver::StepContext;
 use kiln_store::{Layer, LayerId};
 use kiln_tree::Dir;
 
@@ -18,7 +18,7 @@ pub(crate) async fn diff(
     snapshots: &Snapshots,
     op: &DiffOp,
     inputs: &[Output],
-    context: &StepContext,
+    reporter: &Reporter,
 ) -> Result<Output> {
     let input = |index: InputIndex| match index {
         None => Ok(Output::Layer(None)),
@@ -43,7 +43,7 @@ pub(crate) async fn diff(
         return Err(unrelated());
     }
     let above = chain[below..].to_vec();
-    snapshots.materialise([&Output::Layer(Some(upper))], Some(context)).await?;
+    snapshots.materialise([&Output::Layer(Some(upper))], reporter).await?;
     blocking(move || snapshots.rebase(&above)).await.map(Output::Layer)
 }
 

@@ -14,8 +14,8 @@ mod symlink;
 
 use std::sync::Arc;
 
+use kiln_event::Reporter;
 use kiln_llb::op::{Chown, FileAction, FileActionKind, FileOp, InputIndex, UserRef};
-use kiln_solver::StepContext;
 use kiln_tree::{Attributes, Dir, Owner, Timestamp, View};
 use tokio_util::sync::CancellationToken;
 
@@ -35,16 +35,16 @@ pub(crate) async fn run(
     op: &FileOp,
     inputs: Vec<Output>,
     packer: Option<&Arc<dyn LayerPacker>>,
-    context: &StepContext,
+    reporter: &Reporter,
 ) -> Result<Vec<Output>> {
-    if let Some(packer) = packer.filter(|_| context.is_last)
-        && let Some(layer) = direct::run(snapshots, op, &inputs, packer, context).await?
+    if let Some(packer) = packer
+        && let Some(layer) = direct::run(snapshots, op, &inputs, packer, reporter).await?
     {
         return Ok(vec![Output::Layer(Some(layer))]);
     }
-    snapshots.materialise(&inputs, Some(context)).await?;
-    snapshots.tell_of_copies(context)?;
-    let (snapshots, op, cancel) = (snapshots.clone(), op.clone(), context.cancel.clone());
+    snapshots.materialise(&inputs, reporter).await?;
+    snapshots.tell_of_copies(reporter)?;
+    let (snapshots, op, cancel) = (snapshots.clone(), op.clone(), reporter.cancel.clone());
     blocking(move || Run::new(&snapshots, &op, inputs, cancel).run()).await
 }
 

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use kiln_solver::StepContext;
+use kiln_event::Reporter;
 use kiln_store::{KeyGuard, Store, WatchedDirectory};
 use tokio_util::sync::CancellationToken;
 
@@ -47,11 +47,11 @@ pub(crate) async fn with_room<T>(
 
 /// Runs work of a step until the step is cancelled.
 pub(crate) async fn cancellable<T>(
-    context: &StepContext,
+    reporter: &Reporter,
     work: impl Future<Output = Result<T>>,
 ) -> Result<T> {
     tokio::select! {
         result = work => result,
-        () = context.cancel.cancelled() => Err(Error::Cancelled),
+        () = reporter.cancel.cancelled() => Err(Error::Cancelled),
     }
 }

@@ -9,12 +9,12 @@ use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+use kiln_event::Part;
 use kiln_store::LayerBlob;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::blobs::missing;
 use crate::error::{Error, Result};
-use crate::progress::Part;
 use crate::snapshots::Snapshots;
 
 /// The size in bytes of the pieces that the thread passes on.

@@ -33,7 +33,6 @@ mod inflate;
 mod ingredients;
 mod key;
 mod merge;
-mod progress;
 mod relink;
 mod snapshots;
 mod source;
@@ -47,7 +46,7 @@ pub use exec::FailedStep;
 pub use exec::allowed::{Allowed, NETWORK_HOST, SECURITY_INSECURE};
 pub use file::direct::{Fill, LayerPacker};
 pub use output::Output;
-pub use pull::{PullObserver, PullReport, PullRequest, Pulled};
+pub use pull::{PullRequest, Pulled};
 pub use remote_cache::{
     CachePlace, CacheSource, ImportedCache, KnownResult, KnownResults, LostBlob, RemoteCache,
 };

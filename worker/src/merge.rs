@@ -2,8 +2,8 @@
 
 use std::os::fd::AsFd;
 
+use kiln_event::Reporter;
 use kiln_llb::op::MergeOp;
-use kiln_solver::StepContext;
 use kiln_store::{Layer, LayerId};
 use kiln_tree::Dir;
 
@@ -18,7 +18,7 @@ pub(crate) async fn merge(
     snapshots: &Snapshots,
     op: &MergeOp,
     inputs: &[Output],
-    context: &StepContext,
+    reporter: &Reporter,
 ) -> Result<Output> {
     let mut stacked = Vec::with_capacity(op.inputs.len());
     for input in op.inputs.iter().flatten() {
@@ -29,7 +29,7 @@ pub(crate) async fn merge(
             stacked.push(output.clone());
         }
     }
-    snapshots.materialise(stacked.iter().skip(1), Some(context)).await?;
+    snapshots.materialise(stacked.iter().skip(1), reporter).await?;
     let snapshots = snapshots.clone();
     blocking(move || {
         let mut top = None;

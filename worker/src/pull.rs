@@ -1,13 +1,12 @@
 //! Pulling of images into the store, with all layers and under their names.
 
 use futures_util::future::try_join_all;
+use kiln_event::{LayerState, Reporter};
 use kiln_oci::{Digest, Platform, Reference};
 use kiln_registry::{Repository, check_document};
-use kiln_solver::EventSender;
 use kiln_store::{ImageRow, LayerBlob};
 
 use crate::error::{Error, Result};
-use crate::progress::Progress;
 use crate::resolve::ImageResolver;
 use crate::source::document::DOCUMENT_LIMIT;
 use crate::source::image::{check_sizes, layer_blobs};
@@ -33,49 +32,16 @@ pub struct Pulled {
     pub was_known: bool,
 }
 
-/// An observer of the layers of a pull.
-pub trait PullObserver: Send + Sync {
-    /// Reports that a layer is in the store already.
-    fn known(&self, layer: &Digest);
-    /// Reports that a layer will be downloaded.
-    fn missing(&self, layer: &Digest);
-    /// Reports the end of a layer's download.
-    fn complete(&self, layer: &Digest);
-}
-
-/// An observer that ignores all reports.
-impl PullObserver for () {
-    fn known(&self, _: &Digest) {}
-    fn missing(&self, _: &Digest) {}
-    fn complete(&self, _: &Digest) {}
-}
-
-/// The receivers of a pull's reports: the events of a step, and an observer of layers.
-pub struct PullReport<'a> {
-    /// The step that the events belong to.
-    pub step: u32,
-    /// The sender of the events.
-    pub events: &'a EventSender,
-    /// The observer of the layers.
-    pub observer: &'a dyn PullObserver,
-}
-
-impl std::fmt::Debug for PullReport<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PullReport").field("step", &self.step).finish_non_exhaustive()
-    }
-}
-
 impl ImageResolver {
     /// Pulls an image: resolves the name in its registry, downloads the missing parts, and stores
     /// the image under its name.
     ///
     /// # Errors
     /// Fails if the registry can't be reached, or has no such image for the platform.
-    pub async fn pull(&self, request: &PullRequest, report: &PullReport<'_>) -> Result<Pulled> {
+    pub async fn pull(&self, request: &PullRequest, reporter: &Reporter) -> Result<Pulled> {
         let found = self.client().resolve(&request.reference).await?;
         self.store().content().put(&found.bytes)?;
-        self.keep(request, &found.digest, report).await
+        self.keep(request, &found.digest, reporter).await
     }
 
     /// Stores an image of a registry under its name, and downloads the missing parts. `digest` is
@@ -87,7 +53,7 @@ impl ImageResolver {
         &self,
         request: &PullRequest,
         digest: &Digest,
-        report: &PullReport<'_>,
+        reporter: &Reporter,
     ) -> Result<Pulled> {
         let PullRequest { reference, platform, .. } = request;
         let origin = Origin::Registry(reference.name());
@@ -115,7 +81,7 @@ impl ImageResolver {
         };
         let known = self.store().images().get(&reference.to_string())?;
         let mut was_known = known.is_some_and(|known| known.digest == row.digest);
-        let fetched = try_join_all(blobs.iter().map(|blob| self.fetch(blob, report))).await?;
+        let fetched = try_join_all(blobs.iter().map(|blob| self.fetch(blob, reporter))).await?;
         was_known &= fetched.into_iter().all(|fetched| !fetched);
         self.store().images().put(&row)?;
         Ok(Pulled { digest: *digest, was_known })
@@ -130,17 +96,16 @@ impl ImageResolver {
     }
 
     /// Fetches a layer. Returns `true` if it was downloaded.
-    async fn fetch(&self, blob: &LayerBlob, report: &PullReport<'_>) -> Result<bool> {
+    async fn fetch(&self, blob: &LayerBlob, reporter: &Reporter) -> Result<bool> {
         if self.store().content().hold(&blob.digest)?
             && self.store().content().size(&blob.digest)?.is_some()
         {
-            report.observer.known(&blob.digest);
+            reporter.layer(blob.digest, LayerState::Exists);
             return Ok(false);
         }
-        report.observer.missing(&blob.digest);
-        let progress = Progress::of_step(report.step, report.events);
-        self.blobs().ensure(blob, &progress).await?;
-        report.observer.complete(&blob.digest);
+        reporter.layer(blob.digest, LayerState::Waiting);
+        self.blobs().ensure(blob, reporter).await?;
+        reporter.layer(blob.digest, LayerState::Transferred);
         Ok(true)
     }
 }

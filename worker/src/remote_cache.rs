@@ -31,9 +31,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use kiln_event::{Event, EventSender, Key};
 use kiln_oci::Digest;
 use kiln_oci::cache::CacheLayer;
-use kiln_solver::{Cache, CacheError, Event, EventSender, Key, KeyRecord};
+use kiln_solver::{Cache, CacheError, KeyRecord};
 use kiln_store::{CachedLayer, KeyGuard, LayerBlob, LayerId, Store};
 
 use self::lost::LostBlobs;

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 
-use kiln_solver::StepContext;
+use kiln_event::Reporter;
 use kiln_store::{LayerId, PendingTree, Snapshotter, Store};
 use kiln_tree::{ArchiveLimits, Attributes, Changes, CopyOptions, Dir, View};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
@@ -95,11 +95,11 @@ impl Snapshots {
     }
 
     /// Sends a single warning if chains are copied because they can't be mounted.
-    pub(crate) fn tell_of_copies(&self, context: &StepContext) -> Result<()> {
+    pub(crate) fn tell_of_copies(&self, reporter: &Reporter) -> Result<()> {
         let snapshotting = self.store.snapshotting()?;
         if let Some(reason) = &snapshotting.reason {
             self.told.call_once(|| {
-                context.warn(format!("layers are copied, not mounted: {reason}"));
+                reporter.warn(format!("layers are copied, not mounted: {reason}"));
             });
         }
         Ok(())

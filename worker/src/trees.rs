@@ -8,8 +8,8 @@
 use std::collections::VecDeque;
 use std::io::{BufReader, Read};
 
+use kiln_event::{Part, Reporter, ReportingReader};
 use kiln_oci::HashingReader;
-use kiln_solver::StepContext;
 use kiln_store::{Layer, LayerBlob, LayerId};
 use kiln_tree::{Manifest, UnpackOptions};
 use tokio::sync::OwnedSemaphorePermit;
@@ -20,7 +20,6 @@ use crate::error::{Error, Result};
 use crate::flight;
 use crate::inflate::Inflating;
 use crate::output::Output;
-use crate::progress::{Part, Progress, ReportingReader};
 use crate::snapshots::Snapshots;
 
 /// The number of bytes of a blob that are read at a time.
@@ -31,18 +30,17 @@ impl Snapshots {
     pub(crate) async fn materialise<'a>(
         &self,
         outputs: impl IntoIterator<Item = &'a Output>,
-        context: Option<&StepContext>,
+        reporter: &Reporter,
     ) -> Result<()> {
-        let progress = context.map_or_else(Progress::silent, Progress::of);
         for output in outputs {
             if let Some(Some(top)) = output.layer() {
-                self.materialise_chain(top, &progress).await?;
+                self.materialise_chain(top, reporter).await?;
             }
         }
         Ok(())
     }
 
-    async fn materialise_chain(&self, top: &LayerId, progress: &Progress) -> Result<()> {
+    async fn materialise_chain(&self, top: &LayerId, reporter: &Reporter) -> Result<()> {
         let layers = self.store.layers();
         let chain = layers.chain(top)?;
         let missing: Vec<_> = chain.into_iter().filter(|layer| !layer.has_tree).collect();
@@ -55,8 +53,8 @@ impl Snapshots {
             let blob = self.readable_blob(&layer)?;
             let mut fetch = None;
             if self.blobs.open(&blob)?.is_none() {
-                let (blobs, blob, progress) = (self.blobs.clone(), blob.clone(), progress.clone());
-                let fetched = async move { blobs.ensure(&blob, &progress).await };
+                let (blobs, blob, reporter) = (self.blobs.clone(), blob.clone(), reporter.clone());
+                let fetched = async move { blobs.ensure(&blob, &reporter).await };
                 fetch = Some(AbortOnDropHandle::new(fetches.spawn(fetched)));
             }
             work.push_back(Missing { layer, blob, fetch, inflating: None });
@@ -70,12 +68,12 @@ impl Snapshots {
             let _place = self.reading_an_archive().await?;
             let inflating = match missing.inflating.take() {
                 Some(inflating) => inflating,
-                None => missing.inflate(self, progress, None)?,
+                None => missing.inflate(self, reporter, None)?,
             };
             if let Some(next) = work.front_mut().filter(|next| next.is_here())
                 && let Some(ahead) = self.reading_ahead()
             {
-                next.inflating = Some(next.inflate(self, progress, Some(ahead))?);
+                next.inflating = Some(next.inflate(self, reporter, Some(ahead))?);
             }
             let (this, Missing { layer, blob, .. }) = (self.clone(), missing);
             blocking(move || this.unpack_believed(&layer, &blob, inflating)).await?;
@@ -192,11 +190,11 @@ impl Missing {
     fn inflate(
         &self,
         snapshots: &Snapshots,
-        progress: &Progress,
+        reporter: &Reporter,
         ahead: Option<OwnedSemaphorePermit>,
     ) -> Result<Inflating> {
         let name = format!("extracting {}", self.blob.digest);
-        let part = progress.part(name, Some(self.blob.size));
+        let part = reporter.part(name, Some(self.blob.size));
         Inflating::begin(snapshots, &self.blob, part, ahead)
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use kiln_event::Reporter;
 use kiln_llb::graph::Vertex;
 use kiln_llb::op::{OpKind, SourceOp};
 use kiln_oci::{Digest, Platform};
@@ -139,16 +140,16 @@ impl Worker {
     /// # Errors
     /// Fails if a layer can't be fetched or doesn't match its digests.
     pub async fn materialise(&self, output: &Output) -> Result<()> {
-        self.snapshots.materialise([output], None).await
+        self.snapshots.materialise([output], &Reporter::silent()).await
     }
 
     /// Loads a source outside of a graph. Graphs with the same source reuse the result.
     ///
     /// # Errors
     /// Fails if the source isn't available, or if the step is cancelled.
-    pub async fn fetch(&self, source: &SourceOp, context: &StepContext) -> Result<Output> {
+    pub async fn fetch(&self, source: &SourceOp, reporter: &Reporter) -> Result<Output> {
         let platform = Platform::host();
-        cancellable(context, self.load(source, &platform, context)).await
+        cancellable(reporter, self.load(source, &platform, reporter)).await
     }
 
     /// Returns the identity of a remote source's content: of the content that this worker has
@@ -232,9 +233,9 @@ impl Worker {
         match &vertex.op.kind {
             Some(OpKind::Exec(exec)) => {
                 emulation::check(&platform(vertex))?;
-                self.exec.run(exec, &inputs, context).await
+                self.exec.run(exec, &inputs, &context.reporter).await
             }
-            _ => Ok(cancellable(context, work).await?),
+            _ => Ok(cancellable(&context.reporter, work).await?),
         }
     }
 
@@ -244,20 +245,21 @@ impl Worker {
         inputs: &[Output],
         context: &StepContext,
     ) -> Result<Vec<Output>> {
+        let reporter = &context.reporter;
         match &vertex.op.kind {
             Some(OpKind::Source(source)) => {
                 let platform = platform(vertex);
-                Ok(vec![self.load(source, &platform, context).await?])
+                Ok(vec![self.load(source, &platform, reporter).await?])
             }
             Some(OpKind::File(op)) => {
-                let packer = self.packer.as_ref();
-                file::run(&self.snapshots, op, inputs.to_vec(), packer, context).await
+                let packer = self.packer.as_ref().filter(|_| context.is_last);
+                file::run(&self.snapshots, op, inputs.to_vec(), packer, reporter).await
             }
             Some(OpKind::Merge(op)) => {
-                Ok(vec![merge::merge(&self.snapshots, op, inputs, context).await?])
+                Ok(vec![merge::merge(&self.snapshots, op, inputs, reporter).await?])
             }
             Some(OpKind::Diff(op)) => {
-                Ok(vec![diff::diff(&self.snapshots, op, inputs, context).await?])
+                Ok(vec![diff::diff(&self.snapshots, op, inputs, reporter).await?])
             }
             Some(OpKind::Build(_)) => Err(Error::Unsupported("a build op".to_owned())),
             Some(OpKind::Exec(_)) | None => Ok(inputs.to_vec()),
@@ -268,12 +270,12 @@ impl Worker {
         &self,
         source: &SourceOp,
         platform: &Platform,
-        context: &StepContext,
+        reporter: &Reporter,
     ) -> Result<Output> {
         let (origin, digest) = match Identifier::parse(source)? {
             Identifier::Local(name) => return self.load_local(&name, source).await,
             Identifier::Remote(remote) => {
-                let layer = self.remotes.load(source, &remote, context).await?;
+                let layer = self.remotes.load(source, &remote, reporter).await?;
                 return Ok(Output::Layer(Some(layer)));
             }
             Identifier::Image(reference, policy) => {
@@ -311,7 +313,7 @@ impl Worker {
 
     async fn digest(&self, vertex: &Vertex, input: usize, output: &Output) -> Result<Digest> {
         let selections = content::selections(&vertex.op, input)?.unwrap_or_default();
-        self.snapshots.materialise([output], None).await?;
+        self.snapshots.materialise([output], &Reporter::silent()).await?;
         let (snapshots, output) = (self.snapshots.clone(), output.clone());
         blocking(move || content::digest(&snapshots, &output, &selections)).await
     }

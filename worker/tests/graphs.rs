@@ -11,6 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use kiln_event::{Event, EventSender};
 use kiln_llb::op::{
     CacheMount, Chown, ContentCache, CopyAction, DiffOp, ExecOp, FileAction, FileActionKind,
     FileOp, MergeOp, Meta, MkDirAction, MkFileAction, Mount, MountKind, OpKind, RmAction, SourceOp,
@@ -18,7 +19,7 @@ use kiln_llb::op::{
 };
 use kiln_llb::{Edge, Graph, Node, OpMetadata};
 use kiln_oci::Platform;
-use kiln_solver::{Event, EventSender, SolveError, SolveOptions, Solved, solve};
+use kiln_solver::{SolveError, SolveOptions, Solved, solve};
 use kiln_store::Store;
 use kiln_testkit::environment::base_layout;
 use kiln_testkit::{Need, skip};

@@ -3,7 +3,8 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use kiln_exporter::{AheadContext, BlobFetcher, Output, PackAhead, Progress};
+use kiln_event::Reporter;
+use kiln_exporter::{AheadContext, BlobFetcher, Output, PackAhead};
 use kiln_store::{LayerBlob, LayerId, Store};
 use kiln_worker::{Blobs, CommittedLayers, ImageResolver};
 use tokio::runtime::Handle;
@@ -30,7 +31,7 @@ impl Ahead {
             store: store.clone(),
             limits: resolver.archive_limits(),
             fetcher: Box::new(fetcher),
-            progress: Box::new(Silent(cancel.clone())),
+            progress: Reporter::silent_until(cancel.clone()),
         };
         PackAhead::new(outputs, context).map(|packer| Arc::new(Self { packer, cancel }))
     }
@@ -53,17 +54,6 @@ impl CommittedLayers for Ahead {
     }
 }
 
-/// A reporter that shows nothing: the display shows steps and the export.
-struct Silent(CancellationToken);
-
-impl Progress for Silent {
-    fn status(&self, _name: &str, _current: u64, _total: Option<u64>, _done: bool) {}
-
-    fn cancelled(&self) -> bool {
-        self.0.is_cancelled()
-    }
-}
-
 struct Fetcher {
     blobs: Blobs,
     runtime: Handle,
@@ -72,9 +62,10 @@ struct Fetcher {
 
 impl BlobFetcher for Fetcher {
     fn fetch(&self, blob: &LayerBlob) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let silent = Reporter::silent();
         self.runtime.block_on(async {
             tokio::select! {
-                fetched = self.blobs.fetch(blob) => Ok(fetched?),
+                fetched = self.blobs.fetch(blob, &silent) => Ok(fetched?),
                 () = self.cancel.cancelled() => Err("canceled".into()),
             }
         })

@@ -13,11 +13,11 @@ mod steps;
 mod vcs;
 
 use anyhow::{Context, Result, bail};
+use kiln_event::Event;
 use kiln_exporter::attest::provenance::{Invocation, Predicate};
 use kiln_exporter::{Attestations, Provenance, SbomOptions};
 use kiln_frontend::Lowered;
 use kiln_oci::{Digest, Platform};
-use kiln_solver::Event;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 

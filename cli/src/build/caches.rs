@@ -1,9 +1,9 @@
 //! External caches: `--cache-from` and `--cache-to`.
 
 use anyhow::{Context, Result};
+use kiln_event::Event;
 use kiln_exporter::{CacheFrom, CacheTarget, CacheTo};
 use kiln_oci::Platform;
-use kiln_solver::Event;
 use kiln_worker::{CachePlace, CacheSource, ImportedCache, RemoteCache};
 use tokio::task::JoinSet;
 

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use futures_util::future::join_all;
+use kiln_event::{Event, EventSender, Reporter, VertexId};
 use kiln_frontend::resolve::ImageLocation;
 use kiln_frontend::{ImageRequest, Images, ResolveError, ResolvedImage};
-use kiln_solver::{Event, EventSender, VertexId};
 use kiln_store::Store;
 use kiln_worker::ImageResolver;
 use tokio::runtime::Handle;
@@ -42,6 +42,11 @@ impl<'a> Step<'a> {
     /// Returns the step's number.
     pub(crate) fn id(&self) -> VertexId {
         self.id
+    }
+
+    /// Returns a reporter for work of the step that stops with `cancel`.
+    pub(crate) fn reporter(&self, cancel: &CancellationToken) -> Reporter {
+        Reporter::new(self.id, self.events.clone(), cancel.clone())
     }
 
     /// Reports that the step succeeded.

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use kiln_event::EventSender;
 use kiln_frontend::Warning;
-use kiln_solver::{EventSender, SolveError};
+use kiln_solver::SolveError;
 use kiln_store::Store;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;

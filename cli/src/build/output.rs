@@ -4,12 +4,12 @@ use std::error::Error;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use kiln_event::{EventSender, Reporter};
 use kiln_exporter::{
     Annotations, BlobFetcher, CacheExported, CacheRequest, CacheTarget, CacheTo, EngineChoice,
-    ExportContext, ExportRequest, Exported, Output, OutputKind, Progress, Remote, export_cache,
+    ExportContext, ExportRequest, Exported, Output, OutputKind, Remote, export_cache,
 };
 use kiln_oci::Reference;
-use kiln_solver::{Event, EventSender, VertexId};
 use kiln_store::{LayerBlob, LayerId, Store};
 use kiln_tree::ArchiveLimits;
 use kiln_worker::{Blobs, Worker};
@@ -115,11 +115,9 @@ impl Exporting {
         let runtime = Handle::current();
         let work = move || {
             let step = Step::begin(&self.events, name.to_owned());
-            let id = step.id();
-            let reporter = Reporter { id, events: &self.events, cancel: &self.cancel };
+            let reporter = step.reporter(&self.cancel);
             let (blobs, worker) = (&self.blobs, &*self.worker);
-            let report = (id, &self.events);
-            let fetcher = Fetcher { blobs, worker, runtime: runtime.clone(), report };
+            let fetcher = Fetcher { blobs, worker, runtime: runtime.clone(), reporter: &reporter };
             let mut context = ExportContext {
                 store: &self.store,
                 fetcher: &fetcher,
@@ -134,36 +132,17 @@ impl Exporting {
     }
 }
 
-/// A reporter of an export, as a step or as part of one.
-pub(super) struct Reporter<'a> {
-    pub(super) id: VertexId,
-    pub(super) events: &'a EventSender,
-    pub(super) cancel: &'a CancellationToken,
-}
-
-impl Progress for Reporter<'_> {
-    fn status(&self, name: &str, current: u64, total: Option<u64>, done: bool) {
-        let name = name.to_owned();
-        self.events.send(Event::Status { id: self.id, name, current, total, done });
-    }
-
-    fn cancelled(&self) -> bool {
-        self.cancel.is_cancelled()
-    }
-}
-
 /// A fetcher of layers of base images, for threads that may block.
 struct Fetcher<'a> {
     blobs: &'a Blobs,
     worker: &'a Worker,
     runtime: Handle,
-    /// The step that fetches the layers, and the sender of its events.
-    report: (VertexId, &'a EventSender),
+    reporter: &'a Reporter,
 }
 
 impl BlobFetcher for Fetcher<'_> {
     fn fetch(&self, blob: &LayerBlob) -> Result<(), Box<dyn Error + Send + Sync>> {
-        Ok(self.runtime.block_on(self.blobs.fetch_for(blob, self.report.0, self.report.1))?)
+        Ok(self.runtime.block_on(self.blobs.fetch(blob, self.reporter))?)
     }
 
     fn unpack(&self, layer: &LayerId) -> Result<(), Box<dyn Error + Send + Sync>> {

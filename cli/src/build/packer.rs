@@ -3,13 +3,11 @@
 use std::error::Error;
 use std::sync::Arc;
 
+use kiln_event::Reporter;
 use kiln_exporter::{Output, Packing, pack_stream};
 use kiln_oci::Digest;
-use kiln_solver::StepContext;
 use kiln_store::{LayerBlob, Store};
 use kiln_worker::{Fill, LayerPacker};
-
-use super::output::Reporter;
 
 /// A packer with the first output's compression.
 #[derive(Debug)]
@@ -31,11 +29,9 @@ pub(super) fn packer(store: &Store, outputs: &[Output]) -> Option<Arc<dyn LayerP
 impl LayerPacker for Packer {
     fn pack(
         &self,
-        context: &StepContext,
+        reporter: &Reporter,
         fill: &mut Fill<'_>,
     ) -> Result<(Digest, LayerBlob), Box<dyn Error + Send + Sync>> {
-        let reporter =
-            Reporter { id: context.vertex, events: &context.events, cancel: &context.cancel };
-        Ok(pack_stream(&self.store, self.packing, &reporter, fill)?)
+        Ok(pack_stream(&self.store, self.packing, reporter, fill)?)
     }
 }

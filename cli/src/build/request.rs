@@ -20,7 +20,7 @@ use super::named_contexts::NamedContexts;
 use super::on_error::{self, OnError};
 use super::places::{self, ContextPlace, DockerfilePlace};
 use super::{output, platforms, resources, secrets, ssh, values};
-use kiln_solver::LogLimits;
+use kiln_event::LogLimits;
 
 use crate::commands::build::{BuildArguments, Network, Right};
 use crate::engines::{self, LoadTarget};

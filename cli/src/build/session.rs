@@ -4,11 +4,12 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use anyhow::anyhow;
+use kiln_event::EventSender;
 use kiln_exporter::{ExportRequest, ImageSource};
 use kiln_frontend::{Lowered, Warning};
 use kiln_llb::{Definition, Graph};
 use kiln_oci::Platform;
-use kiln_solver::{EventSender, SolveError, StepError};
+use kiln_solver::{SolveError, StepError};
 use kiln_store::LayerId;
 use kiln_worker::{Output, RemoteCache};
 use tokio_util::sync::CancellationToken;
@@ -127,9 +128,9 @@ impl Session<'_> {
         let mut filling = None;
         let begin = || {
             let step = Step::begin(&self.events, "importing cache mounts".to_owned());
-            filling.insert(step).id()
+            filling.insert(step).reporter(&self.cancel)
         };
-        cache.fill_mounts(graph, &self.tools.resolver.blobs(), begin, &self.events).await;
+        cache.fill_mounts(graph, &self.tools.resolver.blobs(), begin).await;
         if let Some(step) = filling {
             step.complete();
         }

@@ -4,8 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use kiln_event::EventSender;
 use kiln_llb::{Definition, Graph};
-use kiln_solver::{EventSender, SolveOptions, Solved, solve};
+use kiln_solver::{SolveOptions, Solved, solve};
 use kiln_store::Store;
 use kiln_tree::Dir;
 use kiln_worker::{

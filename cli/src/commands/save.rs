@@ -8,12 +8,13 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use kiln_exporter::{BlobFetcher, Destination, ExportContext, SavedImage, Silent, save};
+use kiln_event::{EventSender, Reporter};
+use kiln_exporter::{BlobFetcher, Destination, ExportContext, SavedImage, save};
 use kiln_oci::{Platform, Reference};
-use kiln_solver::{EventSender, VertexId};
 use kiln_store::{ImageRow, LayerBlob, LayerId, Store};
 use kiln_worker::{Blobs, ImageResolver, ImageResolverOptions, PullPolicy};
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 use super::build::ProgressMode;
 use crate::build::{Step, parse_platform};
@@ -68,13 +69,13 @@ pub(crate) async fn run(
     let shown = progress::run(mode, Work::Prepare, receiver).context("show progress")?;
     let work = move || {
         let step = Step::begin(&events, "fetching layers".to_owned());
-        let fetcher =
-            Fetcher { blobs: resolver.blobs(), runtime, step: step.id(), events: &events };
+        let reporter = step.reporter(&CancellationToken::new());
+        let fetcher = Fetcher { blobs: resolver.blobs(), runtime, reporter };
         let mut context = ExportContext {
             store: &store,
             fetcher: &fetcher,
             limits,
-            progress: &Silent,
+            progress: &Reporter::silent(),
             remote: None,
             stdout: &mut stdout,
         };
@@ -151,16 +152,15 @@ fn load(store: &Store, row: ImageRow, platform: Option<&Platform>) -> Result<Sav
 }
 
 /// A fetcher of base image layers that the store lacks because nothing has used them.
-struct Fetcher<'a> {
+struct Fetcher {
     blobs: Blobs,
     runtime: Handle,
-    step: VertexId,
-    events: &'a EventSender,
+    reporter: Reporter,
 }
 
-impl BlobFetcher for Fetcher<'_> {
+impl BlobFetcher for Fetcher {
     fn fetch(&self, blob: &LayerBlob) -> Result<(), Box<dyn Error + Send + Sync>> {
-        Ok(self.runtime.block_on(self.blobs.fetch_for(blob, self.step, self.events))?)
+        Ok(self.runtime.block_on(self.blobs.fetch(blob, &self.reporter))?)
     }
 
     fn unpack(&self, layer: &LayerId) -> Result<(), Box<dyn Error + Send + Sync>> {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use kiln_event::Reporter;
 use kiln_oci::{Digest, ImageConfig, Platform, Reference};
 use kiln_registry::check_document;
 use kiln_store::{ImageRow, LayerBlob, Store};
@@ -184,7 +185,7 @@ impl Finder {
             bail!("the manifest and the config tell of different numbers of layers");
         }
         for blob in &layers {
-            self.resolver.blobs().fetch(blob).await?;
+            self.resolver.blobs().fetch(blob, &Reporter::silent()).await?;
             content.hold(&blob.digest)?;
         }
         let index = image.entries.iter().map(|(entry, _)| {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use kiln_event::Reporter;
 use kiln_oci::cache::CacheBlob;
 use kiln_store::{Layer, LayerId};
 use kiln_tree::{Dir, Metadata, PackOptions, Whiteouts};
@@ -14,7 +15,6 @@ use super::spec::{CacheTarget, CacheTo};
 use crate::error::{Error, Result};
 use crate::export::ExportContext;
 use crate::pack::{PackedLayer, Packer, locate_layer, pack_stream};
-use crate::progress::Progress;
 
 /// The number of layers that are packed at once.
 const LAYERS_AT_ONCE: usize = 4;
@@ -206,7 +206,7 @@ fn pack_all(
 }
 
 /// Returns `true` if the export can't go on without the layer or mount that caused the error.
-fn is_fatal(error: &Error, progress: &dyn Progress) -> bool {
+fn is_fatal(error: &Error, progress: &Reporter) -> bool {
     use kiln_store::Error::{Damaged, DigestMismatch, Missing};
     let is_loss = match error {
         Error::Store(error) => {
@@ -215,7 +215,7 @@ fn is_fatal(error: &Error, progress: &dyn Progress) -> bool {
         Error::Fetch { .. } | Error::Tree(_) => true,
         _ => false,
     };
-    !is_loss || progress.cancelled()
+    !is_loss || progress.is_cancelled()
 }
 
 /// Packs a cache mount. Returns `None` if it doesn't exist, and an error if another step uses it

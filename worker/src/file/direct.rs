@@ -7,9 +7,9 @@
 use std::io::Write;
 use std::sync::Arc;
 
+use kiln_event::Reporter;
 use kiln_llb::op::{FileAction, FileActionKind, FileOp, InputIndex};
 use kiln_oci::Digest;
-use kiln_solver::StepContext;
 use kiln_store::{LayerBlob, LayerId};
 
 use super::{Source, copy, owner, owner_of};
@@ -31,7 +31,7 @@ pub trait LayerPacker: std::fmt::Debug + Send + Sync {
     /// Fails if `fill` or the store fails, or if the step is cancelled.
     fn pack(
         &self,
-        context: &StepContext,
+        reporter: &Reporter,
         fill: &mut Fill<'_>,
     ) -> std::result::Result<(Digest, LayerBlob), Box<dyn std::error::Error + Send + Sync>>;
 }
@@ -42,7 +42,7 @@ pub(super) async fn run(
     op: &FileOp,
     inputs: &[Output],
     packer: &Arc<dyn LayerPacker>,
-    context: &StepContext,
+    reporter: &Reporter,
 ) -> Result<Option<LayerId>> {
     if !is_chain(op, inputs.len()) {
         return Ok(None);
@@ -52,13 +52,13 @@ pub(super) async fn run(
         Some(Output::Local(_)) => return Ok(None),
         None => None,
     };
-    snapshots.materialise(&sources(op, inputs), Some(context)).await?;
-    let base = snapshots.below(top.as_ref(), context).await?;
+    snapshots.materialise(&sources(op, inputs), reporter).await?;
+    let base = snapshots.below(top.as_ref(), reporter).await?;
     let (snapshots, op, inputs) = (snapshots.clone(), op.clone(), inputs.to_vec());
-    let (packer, context) = (Arc::clone(packer), context.clone());
+    let (packer, reporter) = (Arc::clone(packer), reporter.clone());
     blocking(move || {
         let copies = Copies { op: &op, inputs: &inputs, top: top.as_ref() };
-        copies.pack(&snapshots, base, &*packer, &context)
+        copies.pack(&snapshots, base, &*packer, &reporter)
     })
     .await
 }
@@ -82,7 +82,7 @@ impl Copies<'_> {
         snapshots: &Snapshots,
         mut base: Base,
         packer: &dyn LayerPacker,
-        context: &StepContext,
+        reporter: &Reporter,
     ) -> Result<Option<LayerId>> {
         let source = |index: InputIndex| match index {
             None => Ok(Source::Dir(snapshots.read(None)?)),
@@ -110,8 +110,8 @@ impl Copies<'_> {
             planned = plan(&base)?;
         }
         let Some(plan) = planned else { return Ok(None) };
-        let packed = packer.pack(context, &mut |sink| plan.write(sink).map(drop));
-        let cancelled = context.cancel.is_cancelled();
+        let packed = packer.pack(reporter, &mut |sink| plan.write(sink).map(drop));
+        let cancelled = reporter.cancel.is_cancelled();
         let failed = |error| if cancelled { Error::Cancelled } else { Error::Pack(error) };
         let (diff_id, blob) = packed.map_err(failed)?;
         let layers = snapshots.store.layers();

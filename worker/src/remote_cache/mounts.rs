@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use kiln_event::Reporter;
 use kiln_llb::Graph;
 use kiln_llb::graph::Vertex;
 use kiln_llb::op::{CacheMount, MountKind, OpKind};
 use kiln_oci::cache::CacheMountContent;
-use kiln_solver::{Cache, Event, EventSender, VertexId, VertexKeys};
+use kiln_solver::{Cache, VertexKeys};
 use kiln_store::{CacheMountGuard, LayerBlob, Sharing};
 use kiln_tree::{Attributes, Owner, UnpackOptions};
 
@@ -16,7 +17,6 @@ use crate::blobs::{Blobs, blocking, with_causes};
 use crate::error::{Error, Result};
 use crate::exec::mounts::cache_mount_key;
 use crate::output::Output;
-use crate::progress::Progress;
 use crate::source::identifier::Identifier;
 use crate::source::origin::Origin;
 use crate::worker::{Worker, platform};
@@ -42,29 +42,27 @@ impl RemoteCache {
         missing
     }
 
-    /// Fills missing cache mounts of a graph from remote caches. Calls `step` for a step to report
-    /// progress on if there is work. A mount that can't be filled stays as it is and causes a
+    /// Fills missing cache mounts of a graph from remote caches. Calls `reporter` for a reporter of
+    /// a step if there is work. A mount that can't be filled stays as it is and causes a
     /// warning.
     pub async fn fill_mounts(
         &self,
         graph: &Graph,
         blobs: &Blobs,
-        step: impl FnOnce() -> VertexId,
-        events: &EventSender,
+        reporter: impl FnOnce() -> Reporter,
     ) {
         let missing = self.missing_mounts(graph);
         if missing.is_empty() {
             return;
         }
-        let step = step();
-        let progress = Progress::of_step(step, events);
+        let reporter = reporter();
         let fills = missing.into_values().map(async |offers| {
             for (import, mount) in offers {
-                let Err(error) = fill(import, mount, blobs, &progress).await else { return };
+                let Err(error) = fill(import, mount, blobs, &reporter).await else { return };
                 let (id, name) = (&mount.id, &import.name);
                 let problem = with_causes(&error);
                 let message = format!("cache {name}: cache mount {id} can't be filled: {problem}");
-                events.send(Event::Warning { id: Some(step), message });
+                reporter.warn(message);
             }
         });
         futures_util::future::join_all(fills).await;
@@ -80,7 +78,7 @@ async fn fill(
     import: &ImportedCache,
     mount: &CacheMountContent,
     blobs: &Blobs,
-    progress: &Progress,
+    reporter: &Reporter,
 ) -> Result<()> {
     let blob = LayerBlob {
         media_type: mount.blob.media_type.clone(),
@@ -88,7 +86,7 @@ async fn fill(
         size: mount.blob.size,
         origin: Some(import.origin.clone()),
     };
-    blobs.ensure(&blob, progress).await?;
+    blobs.ensure(&blob, reporter).await?;
     let (blobs, mount) = (blobs.clone(), mount.clone());
     blocking(move || {
         let mounts = blobs.store.cache_mounts();

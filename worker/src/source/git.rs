@@ -21,9 +21,9 @@ mod reference;
 
 use std::collections::BTreeMap;
 
+use kiln_event::{LogStream, Reporter};
 use kiln_llb::op::SourceOp;
 use kiln_oci::Digest;
-use kiln_solver::{LogStream, StepContext};
 use kiln_store::CacheKind;
 
 use self::find::Found;
@@ -146,7 +146,7 @@ impl GitSource {
     }
 
     /// Fetches the commit and creates a layer of its files.
-    pub(super) async fn load(&self, remotes: &Remotes, context: &StepContext) -> Result<Loaded> {
+    pub(super) async fn load(&self, remotes: &Remotes, reporter: &Reporter) -> Result<Loaded> {
         let git = Git::prepare(self, remotes).await?;
         let found = match self.named() {
             Some(found) => found,
@@ -154,7 +154,7 @@ impl GitSource {
         };
         let name = found.reference.as_deref().unwrap_or_default();
         let line = format!("{}\t{name}\n", found.commit());
-        context.log(LogStream::Stdout, line.into_bytes());
+        reporter.log(LogStream::Stdout, line.into_bytes());
 
         let pin = Pin::commit(found.commit());
         let store = &remotes.snapshots.store;

@@ -7,9 +7,10 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use kiln_event::Key;
 use kiln_oci::cache::CacheConfig;
 use kiln_oci::{Digest, media_type};
-use kiln_solver::{Cache, Key};
+use kiln_solver::Cache;
 use kiln_store::Store;
 use kiln_worker::{
     CachePlace, CacheSource, ImageResolver, ImageResolverOptions, PullPolicy, RemoteCache,

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::spool::{Spool, SpoolFile};
-use super::{Event, LogStream, VertexId};
+use crate::event::{Event, LogStream, VertexId};
+use crate::spool::{Spool, SpoolFile};
 
 /// The maximum number of output bytes that wait in memory.
 const IN_MEMORY: usize = 4 << 20;
@@ -21,7 +21,7 @@ const PIECE: usize = 64 << 10;
 
 /// The events that wait for one receiver.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(crate) struct Queue {
     state: Mutex<State>,
     /// Wakes a receiver that waits as a task or as a thread.
     arrived: Notify,
@@ -49,7 +49,7 @@ enum Entry {
 }
 
 impl Queue {
-    pub(super) fn new(spool: Spool) -> Self {
+    pub(crate) fn new(spool: Spool) -> Self {
         let state = State {
             entries: VecDeque::new(),
             in_memory: 0,
@@ -62,7 +62,7 @@ impl Queue {
         Self { state: Mutex::new(state), arrived: Notify::new(), arrived_blocking: Condvar::new() }
     }
 
-    pub(super) fn push(&self, event: Event) {
+    pub(crate) fn push(&self, event: Event) {
         let mut state = self.lock();
         // A cancelled build drops its receiver before its senders and needs no more events.
         if state.receiver_gone {
@@ -77,7 +77,7 @@ impl Queue {
     }
 
     /// Marks the queue as complete: all senders are gone.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         self.lock().senders_gone = true;
         self.wake();
     }
@@ -177,7 +177,7 @@ pub struct EventReceiver {
 }
 
 impl EventReceiver {
-    pub(super) fn new(queue: Arc<Queue>) -> Self {
+    pub(crate) fn new(queue: Arc<Queue>) -> Self {
         Self { queue }
     }
 
@@ -262,7 +262,7 @@ pub enum NoEvent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::EventSender;
+    use crate::sender::EventSender;
 
     fn log(bytes: &[u8]) -> Event {
         Event::Log { id: 1, stream: LogStream::Stdout, bytes: bytes.to_vec() }

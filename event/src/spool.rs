@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use super::{Event, LogStream, VertexId};
+use crate::event::{Event, LogStream, VertexId};
 
 /// The length of a record's header in bytes.
 const HEAD: u64 = 9;
@@ -41,7 +41,7 @@ impl Spool {
     }
 
     /// Creates the spool's file.
-    pub(super) fn open(&self) -> io::Result<SpoolFile> {
+    pub(crate) fn open(&self) -> io::Result<SpoolFile> {
         let Some(make) = &self.0 else { return Err(io::ErrorKind::Unsupported.into()) };
         Ok(SpoolFile { file: Arc::new(make()?), read: 0, written: 0 })
     }
@@ -49,7 +49,7 @@ impl Spool {
 
 /// The open file of a spool.
 #[derive(Debug)]
-pub(super) struct SpoolFile {
+pub(crate) struct SpoolFile {
     file: Arc<File>,
     /// The offsets of the next record to read and to write.
     read: u64,
@@ -58,12 +58,12 @@ pub(super) struct SpoolFile {
 
 impl SpoolFile {
     /// Returns the number of bytes that wait in the file.
-    pub(super) fn waiting(&self) -> u64 {
+    pub(crate) fn waiting(&self) -> u64 {
         self.written - self.read
     }
 
     /// Appends output and returns the length of its record.
-    pub(super) fn push(
+    pub(crate) fn push(
         &mut self,
         id: VertexId,
         stream: LogStream,
@@ -82,7 +82,7 @@ impl SpoolFile {
     }
 
     /// Takes the first record. Returns its event and its length.
-    pub(super) fn pop(&mut self) -> io::Result<(Event, u64)> {
+    pub(crate) fn pop(&mut self) -> io::Result<(Event, u64)> {
         let mut head = [0; HEAD as usize];
         self.file.read_exact_at(&mut head, self.read)?;
         let [a, b, c, d, stream, length @ ..] = head;

@@ -1,9 +1,28 @@
 //! The parts of keys, from which a caller can explain cache misses.
 
+use std::fmt;
+
 use kiln_oci::Digest;
+use serde::{Deserialize, Serialize};
 
 use crate::event::VertexId;
-use crate::key::Key;
+
+/// The hash that identifies a result in the cache.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Key(pub Digest);
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.hex())
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({})", self.0.short())
+    }
+}
 
 /// The readable parts of a salt, as pairs of name and value. Names of environment variables begin
 /// with [`VARIABLE`].

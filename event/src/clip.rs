@@ -3,13 +3,13 @@
 //! Displays and the history receive a step's output. Each stream of a step has a limit on its total
 //! bytes and on its average bytes per second since the step began. Output beyond a limit is
 //! dropped, and a line in its place names the limit. Output continues once the average allows it.
-//! The rules are BuildKit's. [`super::LogTail`] keeps the end of the output for failure reports
+//! The rules are BuildKit's. [`crate::LogTail`] keeps the end of the output for failure reports
 //! separately and ignores these limits.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::LogStream;
+use crate::event::LogStream;
 
 /// The default limit on a stream's total bytes.
 const MAX_SIZE: u64 = 2 << 20;
@@ -38,7 +38,7 @@ impl LogLimits {
 
 /// The clipping state of one step's streams.
 #[derive(Clone, Debug)]
-pub(super) struct Clip {
+pub(crate) struct Clip {
     limits: LogLimits,
     begun: Instant,
     streams: Arc<Mutex<[Printed; 2]>>,
@@ -53,12 +53,12 @@ struct Printed {
 
 impl Clip {
     /// Creates the state of a step that begins now.
-    pub(super) fn new(limits: LogLimits) -> Self {
+    pub(crate) fn new(limits: LogLimits) -> Self {
         Self { limits, begun: Instant::now(), streams: Arc::default() }
     }
 
     /// Returns the part of the output that is within the limits.
-    pub(super) fn pass(&self, stream: LogStream, bytes: Vec<u8>) -> Vec<u8> {
+    pub(crate) fn pass(&self, stream: LogStream, bytes: Vec<u8>) -> Vec<u8> {
         self.pass_at(self.begun.elapsed(), stream, bytes)
     }
 

@@ -35,7 +35,7 @@ impl LogTail {
         self.lock().total
     }
 
-    pub(super) fn push(&self, bytes: &[u8]) {
+    pub(crate) fn push(&self, bytes: &[u8]) {
         let mut kept = self.lock();
         kept.total += bytes.len() as u64;
         let bytes = &bytes[bytes.len().saturating_sub(TAIL)..];
@@ -52,7 +52,8 @@ impl LogTail {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Event, EventSender, LogStream};
+    use crate::event::{Event, LogStream};
+    use crate::sender::EventSender;
 
     fn log(id: u32, bytes: &[u8]) -> Event {
         Event::Log { id, stream: LogStream::Stdout, bytes: bytes.to_vec() }
