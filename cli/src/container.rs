@@ -19,7 +19,6 @@ mod terminal;
 mod tmpfs;
 mod volumes;
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -28,6 +27,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use kiln_exporter::write_file;
+use kiln_images::{ImageResolver, ImageResolverOptions};
 use kiln_sandbox::cgroup::{Cgroup, Limits};
 use kiln_sandbox::{
     DEFAULT_SHM_SIZE, Exit, Gate, Helper, Input, Io, Mount, Network, OutputSink, OutputStream,
@@ -35,7 +35,6 @@ use kiln_sandbox::{
 };
 use kiln_store::Store;
 use kiln_worker::container::Containers;
-use kiln_worker::{ImageResolver, ImageResolverOptions};
 use nix::sys::signal::Signal;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
@@ -192,11 +191,8 @@ impl Requested {
 /// Returns the containers of a store. `--pull` sets their policy for pulling images.
 fn containers(store: &Store, arguments: &RunArguments, settings: &Settings) -> Containers {
     let images = Arc::new(ImageResolver::new(ImageResolverOptions {
-        store: store.clone(),
-        layouts: BTreeMap::new(),
-        registry: settings.registries.client(),
         policy: arguments.pull.into(),
-        archive_limits: settings.archive_limits,
+        ..settings.images(store)
     }));
     Containers::new(store.clone(), images)
 }

@@ -15,6 +15,9 @@ fn of_one(error: &(dyn StdError + 'static)) -> Option<String> {
     if let Some(error) = error.downcast_ref() {
         return of_worker(error);
     }
+    if let Some(error) = error.downcast_ref() {
+        return of_images(error);
+    }
     if let Some(error) = error.downcast_ref::<NetworkError>() {
         return error.hint().map(str::to_owned);
     }
@@ -25,10 +28,18 @@ fn of_one(error: &(dyn StdError + 'static)) -> Option<String> {
     error.downcast_ref::<kiln_registry::Error>().and_then(kiln_registry::Error::hint)
 }
 
+fn of_images(error: &kiln_images::Error) -> Option<String> {
+    match error {
+        kiln_images::Error::Registry(error) => error.hint(),
+        kiln_images::Error::Cached { source, .. } => of_images(source),
+        _ => None,
+    }
+}
+
 fn of_worker(error: &Error) -> Option<String> {
     match error {
         Error::Registry(error) => error.hint(),
-        Error::Cached { source, .. } => of_worker(source),
+        Error::Images(error) => of_images(error),
         Error::NotAllowed(right) => {
             Some(format!("--allow {right} lets the steps of this build do it"))
         }

@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use kiln_images::ImageResolverOptions;
 use kiln_registry::MinimumSpeed;
 use kiln_sandbox::network::{Bridge, BridgeOptions};
 use kiln_store::{Snapshotter, Store, StoreOptions};
@@ -112,6 +113,14 @@ impl Settings {
     #[expect(clippy::unused_self, reason = "settings may name another file")]
     pub(crate) fn known_hosts(&self) -> Option<PathBuf> {
         absolute("HOME").map(|home| home.join(".ssh/known_hosts"))
+    }
+
+    /// Returns the options for images of a store, with the registries and limits of the settings.
+    pub(crate) fn images(&self, store: &Store) -> ImageResolverOptions {
+        ImageResolverOptions {
+            archive_limits: self.archive_limits,
+            ..ImageResolverOptions::new(store.clone(), self.registries.client())
+        }
     }
 
     /// Opens the store in the root directory; creates it if it is missing.

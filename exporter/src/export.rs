@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use kiln_event::Reporter;
+use kiln_images::{Fetcher, PackedLayer, Packer, locate_layer};
 use kiln_oci::{ImageConfig, Platform};
 use kiln_store::{Layer, LayerId, Store};
 use kiln_tree::ArchiveLimits;
@@ -15,8 +16,6 @@ use crate::assemble::{Assembled, Image, Style};
 use crate::attest::{Attestations, Prepared};
 use crate::error::{Error, Result};
 use crate::exported::Exported;
-use crate::pack::{PackedLayer, Packer, locate_layer};
-use crate::progress::BlobFetcher;
 use crate::push::Remote;
 use crate::spec::{Output, OutputEpoch, OutputKind};
 use crate::{archive, config, docker, image, load, local, oci, registry, rewrite, tarball};
@@ -71,7 +70,7 @@ pub struct ExportContext<'a> {
     /// The store with the layers. It also receives images of type `image`.
     pub store: &'a Store,
     /// The source of base images' layers.
-    pub fetcher: &'a dyn BlobFetcher,
+    pub fetcher: &'a Fetcher,
     /// The limits for layers that are decompressed and compressed again.
     pub limits: ArchiveLimits,
     /// The receiver of progress reports.
@@ -237,7 +236,7 @@ fn pack_chain(
             }
         }
         if output.is_elsewhere() {
-            locate_layer(context.store, id, output.packing)
+            Ok(locate_layer(context.store, id, output.packing)?)
         } else {
             Ok(None)
         }
@@ -247,7 +246,7 @@ fn pack_chain(
             let number = next.fetch_add(1, Ordering::Relaxed);
             chain.get(number).map(|layer| (number, layer))
         } {
-            let pack = || packer.pack(&layer.id);
+            let pack = || Ok(packer.pack(&layer.id)?);
             let result = located(&layer.id).and_then(|found| found.map_or_else(pack, Ok));
             if result.is_err() {
                 next.store(chain.len(), Ordering::Relaxed);

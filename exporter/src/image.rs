@@ -4,7 +4,7 @@ use kiln_oci::{Platform, Reference};
 use kiln_store::ImageRow;
 
 use crate::assemble::Assembled;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::export::{ExportContext, ExportRequest};
 use crate::registry;
 use crate::spec::Output;
@@ -40,8 +40,7 @@ fn unpack(request: &ExportRequest, context: &ExportContext<'_>) -> Result<()> {
         }
         let name = format!("unpacking {}", image.platform);
         context.progress.status(&name, 0, None, false);
-        let failed = |source| Error::Fetch { layer: layer.to_string(), source };
-        context.fetcher.unpack(layer).map_err(failed)?;
+        context.fetcher.unpack(layer)?;
         context.progress.status(&name, 0, None, true);
     }
     Ok(())

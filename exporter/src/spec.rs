@@ -27,10 +27,10 @@ mod tests;
 
 use std::path::PathBuf;
 
+use kiln_images::Packing;
 use kiln_oci::{Platform, Reference};
 
 use crate::annotations::Annotations;
-use crate::compression::Packing;
 use crate::csv;
 use crate::error::{Error, Result};
 use crate::load::Engine;

@@ -7,54 +7,57 @@
 )]
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::fs;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::Command;
-use std::sync::Mutex;
 
-use kiln_event::Reporter;
+use kiln_event::{Event, EventReceiver, EventSender, Reporter};
 use kiln_exporter::{
-    Attestations, BlobFetcher, Compression, Destination, ExportContext, ExportRequest, Exported,
-    ImageSource, Output, OutputKind, Packer, Packing, export,
+    Attestations, Destination, ExportContext, ExportRequest, Exported, ImageSource, Output,
+    OutputKind, export,
+};
+use kiln_images::{
+    Compression, Fetcher, ImageResolver, ImageResolverOptions, Packer, Packing, Snapshots,
 };
 use kiln_oci::{Digest, History, ImageConfig, Platform, media_type};
 use kiln_store::{LayerBlob, LayerId, Store};
 use kiln_tree::ArchiveLimits;
-
-/// A blob fetcher with blobs in memory, in place of a registry.
-#[derive(Default)]
-struct Blobs {
-    store: Option<Store>,
-    held: BTreeMap<Digest, Vec<u8>>,
-    fetched: Mutex<Vec<Digest>>,
-}
-
-impl BlobFetcher for Blobs {
-    fn fetch(&self, blob: &LayerBlob) -> Result<(), Box<dyn Error + Send + Sync>> {
-        let bytes = self.held.get(&blob.digest).ok_or("nobody has it")?;
-        self.store.as_ref().unwrap().content().put(bytes)?;
-        self.fetched.lock().unwrap().push(blob.digest);
-        Ok(())
-    }
-
-    fn unpack(&self, layer: &LayerId) -> Result<(), Box<dyn Error + Send + Sync>> {
-        Err(format!("can't unpack {layer}").into())
-    }
-}
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
 
 struct Fixture {
     dir: tempfile::TempDir,
     store: Store,
-    fetcher: Blobs,
+    /// An OCI layout in place of a registry.
+    layout: tempfile::TempDir,
+    fetcher: Fetcher,
+    events: EventReceiver,
+    _runtime: Runtime,
 }
 
 impl Fixture {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("root")).unwrap();
-        Self { dir, store, fetcher: Blobs::default() }
+        let layout = tempfile::tempdir().unwrap();
+        fs::create_dir_all(layout.path().join("blobs/sha256")).unwrap();
+        let options = ImageResolverOptions::new(store.clone(), kiln_registry::Client::default());
+        let snapshots = Snapshots::new(store.clone(), &ImageResolver::new(options));
+        let (runtime, (sender, events)) = (Runtime::new().unwrap(), EventSender::channel());
+        let reporter = Reporter::new(0, sender, CancellationToken::new());
+        let fetcher = Fetcher::new(snapshots, runtime.handle().clone(), reporter);
+        Self { dir, store, layout, fetcher, events, _runtime: runtime }
+    }
+
+    /// Returns the names of the blobs that were fetched since the last call.
+    fn fetched(&mut self) -> Vec<String> {
+        let events = std::iter::from_fn(|| self.events.try_recv());
+        let name = |event| match event {
+            Event::Status { name, done: true, .. } => Some(name),
+            _ => None,
+        };
+        events.filter_map(name).collect()
     }
 
     fn path(&self, name: &str) -> String {
@@ -231,7 +234,8 @@ fn an_image_in_the_store_is_a_layout_for_others() {
     let name = format!("oci:{}:docker.io/library/app:latest", content.display());
     tool("skopeo", &["inspect", &name]);
     // All parts of the image survive a garbage collection by another process.
-    let Fixture { dir, store, .. } = fixture;
+    let Fixture { dir, store, fetcher, .. } = fixture;
+    drop(fetcher);
     let root = store.root().to_owned();
     drop(store);
     let store = Store::open(&root).unwrap();
@@ -387,7 +391,7 @@ fn platforms_lie_beside_each_other_or_share_a_place() {
 }
 
 /// Returns a base layer that only the registry has, and its digest.
-fn distant_layer(fixture: &mut Fixture) -> (LayerId, Digest) {
+fn distant_layer(fixture: &Fixture) -> (LayerId, Digest) {
     let mut tar = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
     header.set_size(4);
@@ -401,21 +405,20 @@ fn distant_layer(fixture: &mut Fixture) -> (LayerId, Digest) {
         media_type: media_type::DOCKER_LAYER_GZIP.to_owned(),
         digest: Digest::of(&gzip),
         size: gzip.len() as u64,
-        origin: Some("example.com/base".to_owned()),
+        origin: Some(fixture.layout.path().display().to_string()),
     };
     let id = fixture.store.layers().declare(None, &Digest::of(&tar), &blob).unwrap();
-    fixture.fetcher.held.insert(blob.digest, gzip);
-    fixture.fetcher.store = Some(fixture.store.clone());
+    fs::write(kiln_images::blob_path(fixture.layout.path(), &blob.digest), gzip).unwrap();
     (id, blob.digest)
 }
 
 #[test]
 fn layers_of_base_images_are_used_as_they_are() {
     let mut fixture = Fixture::new();
-    let (base, digest) = distant_layer(&mut fixture);
+    let (base, digest) = distant_layer(&fixture);
     let top = fixture.layer(Some(&base), |fs| fs::write(fs.join("top"), "top").unwrap());
     let (_, stdout) = fixture.export(&top, vec![output("type=oci,compression=zstd")]);
-    assert_eq!(*fixture.fetcher.fetched.lock().unwrap(), [digest]);
+    assert_eq!(fixture.fetched(), [digest.to_string()]);
     let files = entries(&stdout);
     let name = format!("blobs/sha256/{}", digest.hex());
     assert_eq!(Digest::of(&files[&name]), digest);
@@ -434,7 +437,7 @@ fn layers_of_base_images_are_used_as_they_are() {
 #[test]
 fn forced_compression_keeps_diff_ids() {
     let mut fixture = Fixture::new();
-    let (base, digest) = distant_layer(&mut fixture);
+    let (base, digest) = distant_layer(&fixture);
     let packing = Packing { compression: Compression::Uncompressed, level: None, force: true };
     let progress = Reporter::silent();
     let packer = |packing, limits| Packer {
@@ -456,14 +459,14 @@ fn forced_compression_keeps_diff_ids() {
     let zstd = Packing { compression: Compression::Zstd, ..packing };
     let again = packer(zstd, limits).pack(&base).unwrap();
     assert_eq!(again.diff_id, packed.diff_id);
-    assert_eq!(fixture.fetcher.fetched.lock().unwrap().len(), 1);
+    assert_eq!(fixture.fetched().len(), 1);
 }
 
 #[test]
 fn a_layer_that_nobody_has_is_an_error() {
-    let mut fixture = Fixture::new();
-    let (base, digest) = distant_layer(&mut fixture);
-    fixture.fetcher.held.clear();
+    let fixture = Fixture::new();
+    let (base, digest) = distant_layer(&fixture);
+    fs::remove_file(kiln_images::blob_path(fixture.layout.path(), &digest)).unwrap();
     let request = ExportRequest {
         images: vec![source(Some(base))],
         outputs: vec![Output::new(OutputKind::Oci {
@@ -498,7 +501,7 @@ fn a_layer_is_packed_once_by_many() {
                     store: &store,
                     packing: Packing::default(),
                     limits: ArchiveLimits::default(),
-                    fetcher: &Blobs::default(),
+                    fetcher: &fixture.fetcher,
                     progress: &Reporter::silent(),
                 };
                 packer.pack(&layer).unwrap()

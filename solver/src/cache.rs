@@ -46,7 +46,7 @@ pub trait Cache: Send + Sync + 'static {
     fn note_durations(&self, took: &[(Digest, Duration)]) -> Result<(), CacheError>;
 }
 
-/// The description that the cache stores beside a result. [`crate::Event::Keyed`] lists the parts
+/// The description that the cache stores beside a result. [`kiln_event::Event::Keyed`] lists the parts
 /// of the key, with or without a stored result.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct KeyRecord {

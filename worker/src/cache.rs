@@ -1,18 +1,16 @@
 //! The solver's cache over kiln's store.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use kiln_event::Key;
+use kiln_images::{Origin, blob_path};
 use kiln_oci::Digest;
 use kiln_solver::{Cache, CacheError, KeyRecord};
 use kiln_store::{KeyGuard, LayerId, Store};
 
-use crate::flight;
 use crate::output::Output;
-use crate::source::origin::Origin;
 
 /// The solver's cache over kiln's store. The results that it returns are protected from garbage
 /// collection until the store is closed.
@@ -93,11 +91,6 @@ fn is_at(origin: &Origin, digest: &Digest) -> bool {
     }
 }
 
-/// Returns the path of a blob in an OCI layout.
-pub(crate) fn blob_path(layout: &std::path::Path, digest: &Digest) -> PathBuf {
-    layout.join("blobs/sha256").join(digest.hex())
-}
-
 impl Cache for StoreCache {
     type Output = Output;
     type Guard = KeyGuard;
@@ -138,7 +131,7 @@ impl Cache for StoreCache {
     }
 
     async fn lock(&self, key: &Key) -> Result<KeyGuard, CacheError> {
-        flight::lock(&self.store, &format!("solve-{key}")).await.map_err(CacheError::new)
+        kiln_images::lock(&self.store, &format!("solve-{key}")).await.map_err(CacheError::new)
     }
 
     fn durations(&self, kinds: &[Digest]) -> Result<Vec<Option<Duration>>, CacheError> {

@@ -5,20 +5,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kiln_event::Reporter;
+use kiln_images::{
+    Draft, ImageResolver, Origin, PullPolicy, PullRequest, Pulled, Snapshots, copy_attributes,
+    declare,
+};
 use kiln_oci::{Digest, ImageConfig, Platform};
 use kiln_sandbox::Tree;
 use kiln_store::{AssembledTree, LayerId, Store, WatchedDirectory};
-use kiln_tree::{CopyOptions, Dir};
+use kiln_tree::{CopyOptions, Dir, View};
 
-use crate::draft::Draft;
 use crate::error::Result;
-use crate::output::Output;
-use crate::pull::{PullRequest, Pulled};
-use crate::relink::copy_attributes;
-use crate::resolve::{ImageResolver, PullPolicy};
-use crate::snapshots::{Snapshots, whole};
-use crate::source;
-use crate::source::origin::Origin;
+use crate::exec::mounts::tree;
 
 /// A factory of root file systems for containers.
 #[derive(Debug)]
@@ -112,8 +109,8 @@ impl Containers {
         reporter: &Reporter,
     ) -> Result<ContainerImage> {
         let image = self.images.image(origin, digest, platform).await?;
-        let layer = source::image::declare(&image, &self.snapshots.store, origin, digest)?;
-        self.snapshots.materialise([&Output::Layer(layer.clone())], reporter).await?;
+        let layer = declare(&image, &self.snapshots.store, origin, digest)?;
+        self.snapshots.materialise(&layer, reporter).await?;
         Ok(ContainerImage { digest: *digest, config: image.config, layer })
     }
 
@@ -132,7 +129,7 @@ impl Containers {
             return Ok(ContainerRoot { draft, tree, _read: Some(read) });
         }
         let draft = self.snapshots.draft(image.layer.as_ref())?;
-        let tree = draft.rootfs(Some(self.snapshots.store.mount_points()));
+        let tree = tree(draft.rootfs(Some(self.snapshots.store.mount_points())));
         Ok(ContainerRoot { draft, tree, _read: None })
     }
 
@@ -152,7 +149,7 @@ impl Containers {
             create_dest_path: true,
             ..CopyOptions::default()
         };
-        kiln_tree::copy(whole(&source), &dest, &options)?;
-        copy_attributes(source.as_fd(), dest.as_fd())
+        kiln_tree::copy(View::of(&source), &dest, &options)?;
+        Ok(copy_attributes(source.as_fd(), dest.as_fd())?)
     }
 }

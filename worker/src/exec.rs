@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Once, OnceLock};
 
 use kiln_event::{Event, LogStream, Reporter};
+use kiln_images::{Snapshots, blocking, cancellable};
 use kiln_llb::op::{ExecOp, MountKind, SecretEnv, SecurityMode};
 use kiln_sandbox::cgroup::{Cgroup, DeviceAccess, Groups, Limits, OutOfMemory};
 use kiln_sandbox::{
@@ -35,11 +36,8 @@ use self::mounts::{Preparation, Prepared};
 use self::network::{Networks, StepNetwork};
 use self::secret::Secrets;
 use self::ssh::Agents;
-use crate::blobs::blocking;
 use crate::error::{Error, Result};
-use crate::flight::cancellable;
-use crate::output::Output;
-use crate::snapshots::Snapshots;
+use crate::output::{Output, materialise};
 use crate::worker::WorkerOptions;
 
 /// The runner of exec ops. Cloning is cheap except for the secrets.
@@ -94,10 +92,10 @@ impl Exec {
         self.networks.prepare(exec.network);
         self.prepare_sandbox();
         let prepared = cancellable(reporter, async {
-            self.snapshots.materialise(inputs, reporter).await?;
+            materialise(&self.snapshots, inputs, reporter).await?;
             self.snapshots.tell_of_copies(reporter)?;
             let prepared = self.prepare(exec, inputs).await?;
-            Ok((prepared, self.networks.get(exec.network, reporter).await?))
+            Ok::<_, Error>((prepared, self.networks.get(exec.network, reporter).await?))
         });
         let (prepared, network) = prepared.await?;
         let group = self.group(exec, reporter)?;

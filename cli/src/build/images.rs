@@ -9,8 +9,8 @@ use futures_util::future::join_all;
 use kiln_event::{Event, EventSender, Reporter, VertexId};
 use kiln_frontend::resolve::ImageLocation;
 use kiln_frontend::{ImageRequest, Images, ResolveError, ResolvedImage};
+use kiln_images::ImageResolver;
 use kiln_store::Store;
-use kiln_worker::ImageResolver;
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
@@ -144,7 +144,7 @@ impl<'a> Resolver<'a> {
         };
         let result = tokio::select! {
             result = resolved => result,
-            () = self.cancel.cancelled() => Err(kiln_worker::Error::Cancelled),
+            () = self.cancel.cancelled() => Err(kiln_images::Error::Cancelled),
         };
         let result = result
             .map(|image| ResolvedImage { digest: image.digest, config: image.config })
@@ -158,9 +158,9 @@ impl<'a> Resolver<'a> {
 
     /// Returns a hint for an image that can't be resolved: similar names in the store, or the
     /// error's hint.
-    fn hint(&self, display: &str, error: &kiln_worker::Error) -> Option<String> {
+    fn hint(&self, display: &str, error: &kiln_images::Error) -> Option<String> {
         let hint = hints::of(error);
-        if !matches!(error, kiln_worker::Error::Registry(_)) {
+        if !matches!(error, kiln_images::Error::Registry(_)) {
             return hint;
         }
         let near = similar(self.store, display);

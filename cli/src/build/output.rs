@@ -1,18 +1,18 @@
 //! The outputs of a build.
 
-use std::error::Error;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use kiln_event::{EventSender, Reporter};
+use kiln_event::EventSender;
 use kiln_exporter::{
-    Annotations, BlobFetcher, CacheExported, CacheRequest, CacheTarget, CacheTo, EngineChoice,
-    ExportContext, ExportRequest, Exported, Output, OutputKind, Remote, export_cache,
+    Annotations, CacheExported, CacheRequest, CacheTarget, CacheTo, EngineChoice, ExportContext,
+    ExportRequest, Exported, Output, OutputKind, Remote, export_cache,
 };
+use kiln_images::Fetcher;
 use kiln_oci::Reference;
-use kiln_store::{LayerBlob, LayerId, Store};
+use kiln_store::Store;
 use kiln_tree::ArchiveLimits;
-use kiln_worker::{Blobs, Worker};
+use kiln_worker::Worker;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -76,7 +76,6 @@ fn annotate(outputs: &mut [Output], texts: &[String]) -> Result<()> {
 pub(super) struct Exporting {
     pub(super) store: Store,
     pub(super) worker: Arc<Worker>,
-    pub(super) blobs: Blobs,
     pub(super) limits: ArchiveLimits,
     pub(super) events: EventSender,
     pub(super) cancel: CancellationToken,
@@ -116,37 +115,18 @@ impl Exporting {
         let work = move || {
             let step = Step::begin(&self.events, name.to_owned());
             let reporter = step.reporter(&self.cancel);
-            let (blobs, worker) = (&self.blobs, &*self.worker);
-            let fetcher = Fetcher { blobs, worker, runtime: runtime.clone(), reporter: &reporter };
+            let snapshots = self.worker.snapshots();
+            let fetcher = Fetcher::new(snapshots.clone(), runtime.clone(), reporter.clone());
             let mut context = ExportContext {
                 store: &self.store,
                 fetcher: &fetcher,
                 limits: self.limits,
                 progress: &reporter,
-                remote: Some(Remote { client: self.blobs.client(), runtime: &runtime }),
+                remote: Some(Remote { client: snapshots.blobs.client(), runtime: &runtime }),
                 stdout: &mut self.stdout.clone(),
             };
             step.end(work(&mut context))
         };
         Ok(tokio::task::spawn_blocking(work).await.context("export")??)
-    }
-}
-
-/// A fetcher of layers of base images, for threads that may block.
-struct Fetcher<'a> {
-    blobs: &'a Blobs,
-    worker: &'a Worker,
-    runtime: Handle,
-    reporter: &'a Reporter,
-}
-
-impl BlobFetcher for Fetcher<'_> {
-    fn fetch(&self, blob: &LayerBlob) -> Result<(), Box<dyn Error + Send + Sync>> {
-        Ok(self.runtime.block_on(self.blobs.fetch(blob, self.reporter))?)
-    }
-
-    fn unpack(&self, layer: &LayerId) -> Result<(), Box<dyn Error + Send + Sync>> {
-        let output = kiln_worker::Output::Layer(Some(layer.clone()));
-        Ok(self.runtime.block_on(self.worker.materialise(&output))?)
     }
 }

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use kiln_exporter::{Compression, Output, OutputKind};
+use kiln_exporter::{Output, OutputKind};
 use kiln_frontend::ProcessLimits;
+use kiln_images::Compression;
 use kiln_oci::{Platform, Reference};
 use kiln_registry::{FetchAnswer, FetchRequest};
 use kiln_sandbox::cgroup::Limits;

@@ -189,7 +189,6 @@ impl Session<'_> {
         Exporting {
             store: store.clone(),
             worker: Arc::clone(worker),
-            blobs: resolver.blobs(),
             limits: resolver.archive_limits(),
             events: self.events.clone(),
             cancel: self.cancel.clone(),

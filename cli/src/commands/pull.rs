@@ -1,15 +1,14 @@
 //! `kiln pull`.
 
-use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use kiln_event::{Event, EventReceiver, EventSender, LayerState, Spool};
+use kiln_images::{ImageResolver, PullRequest, Pulled};
 use kiln_oci::{Platform, Reference};
 use kiln_registry::Repository;
-use kiln_worker::{ImageResolver, ImageResolverOptions, PullPolicy, PullRequest, Pulled};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
@@ -51,13 +50,7 @@ pub(crate) async fn run(
     };
     let is_bare = is_bare(text);
     let store = settings.store()?;
-    let resolver = ImageResolver::new(ImageResolverOptions {
-        store: store.clone(),
-        layouts: BTreeMap::new(),
-        registry: settings.registries.client(),
-        policy: PullPolicy::default(),
-        archive_limits: settings.archive_limits,
-    });
+    let resolver = ImageResolver::new(settings.images(&store));
     let lines = Lines::new(arguments.quiet, printer);
     let references = if arguments.all_tags {
         if !is_bare {
@@ -122,7 +115,9 @@ async fn pull(
     };
     let (pulled, held) = tokio::join!(pull, lines.layers(layers));
     shown.await?;
-    held.iter().for_each(|line| lines.now(line));
+    for line in &held {
+        lines.now(line);
+    }
     Ok(pulled?)
 }
 

@@ -1,7 +1,5 @@
 //! `kiln push`.
 
-use std::collections::BTreeMap;
-use std::error::Error;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,12 +7,12 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use kiln_event::{Event, EventReceiver, EventSender, LayerState, Reporter, Spool};
+use kiln_exporter::Remote;
 use kiln_exporter::push::{PushContext, Shipment, push};
-use kiln_exporter::{BlobFetcher, Remote};
+use kiln_images::{Fetcher, ImageResolver, Snapshots};
 use kiln_oci::Reference;
 use kiln_registry::{Client, Repository};
-use kiln_store::{ImageRow, LayerBlob, LayerId, Store};
-use kiln_worker::{Blobs, ImageResolver, ImageResolverOptions, PullPolicy};
+use kiln_store::{ImageRow, Store};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -43,7 +41,7 @@ pub(crate) struct PushArguments {
 struct Tools {
     store: Store,
     client: Client,
-    blobs: Blobs,
+    snapshots: Snapshots,
     quiet: bool,
     printer: Printer,
 }
@@ -61,15 +59,15 @@ pub(crate) async fn run(
     }
     let (store, client) = (settings.store()?, settings.registries.client());
     let rows = rows(&store, &reference, text, arguments.all_tags)?;
-    let resolver = ImageResolver::new(ImageResolverOptions {
-        store: store.clone(),
-        layouts: BTreeMap::new(),
-        registry: client.clone(),
-        policy: PullPolicy::default(),
-        archive_limits: settings.archive_limits,
+    let resolver = ImageResolver::new(settings.images(&store));
+    let snapshots = Snapshots::new(store.clone(), &resolver);
+    let tools = Arc::new(Tools {
+        store,
+        client,
+        snapshots,
+        quiet: arguments.quiet,
+        printer: printer.clone(),
     });
-    let (blobs, quiet) = (resolver.blobs(), arguments.quiet);
-    let tools = Arc::new(Tools { store, client, blobs, quiet, printer: printer.clone() });
     if !arguments.quiet {
         printer.line(format_args!("The push refers to repository [{}]", reference.name()));
     }
@@ -156,7 +154,7 @@ impl Tools {
             notes.push(format!("Info: pushed the only one that is: {whole} -> {top}"));
         }
         let remote = Remote { client: &self.client, runtime };
-        let fetcher = Fetcher { blobs: &self.blobs, runtime, reporter };
+        let fetcher = Fetcher::new(self.snapshots.clone(), runtime.clone(), reporter.clone());
         let context =
             PushContext { store: &self.store, remote, fetcher: &fetcher, progress: reporter };
         let digest = push(&shipment, &repository, std::slice::from_ref(name), &context)?;
@@ -195,22 +193,5 @@ impl Tools {
             }
         }
         Ok(true)
-    }
-}
-
-/// A fetcher of base image layers that the store lacks because no step needed them.
-struct Fetcher<'a> {
-    blobs: &'a Blobs,
-    runtime: &'a Handle,
-    reporter: &'a Reporter,
-}
-
-impl BlobFetcher for Fetcher<'_> {
-    fn fetch(&self, blob: &LayerBlob) -> Result<(), Box<dyn Error + Send + Sync>> {
-        Ok(self.runtime.block_on(self.blobs.fetch(blob, self.reporter))?)
-    }
-
-    fn unpack(&self, layer: &LayerId) -> Result<(), Box<dyn Error + Send + Sync>> {
-        Err(format!("layer {layer}: a push unpacks nothing").into())
     }
 }

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, ValueEnum};
+use kiln_images::PullPolicy;
 use kiln_sandbox::SandboxError;
-use kiln_worker::PullPolicy;
 
 use crate::arguments::flags::truth;
 use crate::container::{self, ConfinementArguments, NameArguments};

@@ -1,7 +1,5 @@
 //! `kiln save`, `kiln image save`.
 
-use std::collections::BTreeMap;
-use std::error::Error;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,10 +7,10 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use kiln_event::{EventSender, Reporter};
-use kiln_exporter::{BlobFetcher, Destination, ExportContext, SavedImage, save};
+use kiln_exporter::{Destination, ExportContext, SavedImage, save};
+use kiln_images::{Fetcher, ImageResolver, Snapshots};
 use kiln_oci::{Platform, Reference};
-use kiln_store::{ImageRow, LayerBlob, LayerId, Store};
-use kiln_worker::{Blobs, ImageResolver, ImageResolverOptions, PullPolicy};
+use kiln_store::{ImageRow, Store};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -54,13 +52,8 @@ pub(crate) async fn run(
     let platform = arguments.platform.as_deref().map(parse_platform).transpose()?;
     let store = settings.store()?;
     let images = choose(&store, &arguments.images, platform.as_ref())?;
-    let resolver = ImageResolver::new(ImageResolverOptions {
-        store: store.clone(),
-        layouts: BTreeMap::new(),
-        registry: settings.registries.client(),
-        policy: PullPolicy::default(),
-        archive_limits: settings.archive_limits,
-    });
+    let resolver = ImageResolver::new(settings.images(&store));
+    let snapshots = Snapshots::new(store.clone(), &resolver);
     let (limits, runtime) = (settings.archive_limits, Handle::current());
     let mut stdout = printer.stdout();
     let mode =
@@ -70,7 +63,7 @@ pub(crate) async fn run(
     let work = move || {
         let step = Step::begin(&events, "fetching layers".to_owned());
         let reporter = step.reporter(&CancellationToken::new());
-        let fetcher = Fetcher { blobs: resolver.blobs(), runtime, reporter };
+        let fetcher = Fetcher::new(snapshots, runtime, reporter);
         let mut context = ExportContext {
             store: &store,
             fetcher: &fetcher,
@@ -149,21 +142,4 @@ fn load(store: &Store, row: ImageRow, platform: Option<&Platform>) -> Result<Sav
         media_type.clone_from(&entry.media_type);
     }
     Ok(SavedImage { digest, media_type, size, manifest: image.digest, names: Vec::new() })
-}
-
-/// A fetcher of base image layers that the store lacks because nothing has used them.
-struct Fetcher {
-    blobs: Blobs,
-    runtime: Handle,
-    reporter: Reporter,
-}
-
-impl BlobFetcher for Fetcher {
-    fn fetch(&self, blob: &LayerBlob) -> Result<(), Box<dyn Error + Send + Sync>> {
-        Ok(self.runtime.block_on(self.blobs.fetch(blob, &self.reporter))?)
-    }
-
-    fn unpack(&self, layer: &LayerId) -> Result<(), Box<dyn Error + Send + Sync>> {
-        Err(format!("layer {layer}: what is saved is never unpacked").into())
-    }
 }

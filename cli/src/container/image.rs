@@ -4,10 +4,11 @@ use std::io::IsTerminal;
 
 use anyhow::{Context, Result};
 use kiln_event::EventSender;
+use kiln_images::{PullPolicy, PullRequest};
 use kiln_oci::{Digest, Platform, Reference, media_type};
 use kiln_store::Store;
 use kiln_worker::container::{ContainerImage, Containers};
-use kiln_worker::{PullPolicy, PullRequest, emulation};
+use kiln_worker::emulation;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 

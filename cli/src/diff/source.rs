@@ -5,11 +5,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use kiln_event::Reporter;
+use kiln_images::{
+    ArchivedImage, ImageResolver, ImageResolverOptions, LoadOptions, PullPolicy, bring,
+};
 use kiln_oci::{Digest, ImageConfig, Platform, Reference};
 use kiln_registry::check_document;
 use kiln_store::{ImageRow, LayerBlob, Store};
-use kiln_worker::load::{ArchivedImage, LoadOptions, bring};
-use kiln_worker::{ImageResolver, ImageResolverOptions, PullPolicy};
 
 use crate::format::Json;
 use crate::image::{StoredImage, Wanted, find_rows};
@@ -65,12 +66,9 @@ impl Finder {
     /// Creates a finder of images for a platform; this machine's for `None`.
     pub(crate) fn new(settings: &Settings, store: Store, platform: Option<Platform>) -> Self {
         let resolver = ImageResolver::new(ImageResolverOptions {
-            store: store.clone(),
-            layouts: std::collections::BTreeMap::new(),
-            registry: settings.registries.client(),
             // The store was searched already.
             policy: PullPolicy::Always,
-            archive_limits: settings.archive_limits,
+            ..settings.images(&store)
         });
         let limits = settings.archive_limits;
         let options = LoadOptions { store: store.clone(), limits, now: 0 };

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use kiln_event::Reporter;
+use kiln_images::{PackedLayer, Packer, locate_layer, pack_stream};
 use kiln_oci::cache::CacheBlob;
 use kiln_store::{Layer, LayerId};
 use kiln_tree::{Dir, Metadata, PackOptions, Whiteouts};
@@ -14,7 +15,6 @@ use super::CacheRequest;
 use super::spec::{CacheTarget, CacheTo};
 use crate::error::{Error, Result};
 use crate::export::ExportContext;
-use crate::pack::{PackedLayer, Packer, locate_layer, pack_stream};
 
 /// The number of layers that are packed at once.
 const LAYERS_AT_ONCE: usize = 4;
@@ -169,7 +169,7 @@ fn pack_all(
     let (store, progress) = (context.store, context.progress);
     let pack = |layer: &Layer| {
         let far = if is_lazy { locate_layer(store, &layer.id, to.packing)? } else { None };
-        far.map_or_else(|| packer.pack(&layer.id), Ok)
+        Ok(far.map_or_else(|| packer.pack(&layer.id), Ok)?)
     };
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<Option<Result<PackedLayer>>>> =
@@ -212,7 +212,7 @@ fn is_fatal(error: &Error, progress: &Reporter) -> bool {
         Error::Store(error) => {
             matches!(error, Missing { .. } | DigestMismatch { .. } | Damaged { .. })
         }
-        Error::Fetch { .. } | Error::Tree(_) => true,
+        Error::Images(kiln_images::Error::Fetch { .. }) | Error::Tree(_) => true,
         _ => false,
     };
     !is_loss || progress.is_cancelled()

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use kiln_images::PackedLayer;
 use kiln_oci::{Digest, Reference};
 use kiln_store::chain_id;
 use tokio::runtime::Handle;
@@ -12,7 +13,6 @@ use crate::archive::Files;
 use crate::assemble::{Assembled, Image};
 use crate::error::Error;
 use crate::export::ExportContext;
-use crate::pack::PackedLayer;
 use crate::{docker, oci};
 
 /// The maximum number of an engine's images that are inspected for layers.

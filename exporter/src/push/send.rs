@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use kiln_event::{LayerState, Reporter};
+use kiln_images::Fetcher;
 use kiln_oci::{Digest, Reference};
 use kiln_registry::{BlobSource, BlobUpload, Pushed, Repository};
 use kiln_store::{CACHE_ORIGIN, LayerBlob, Store};
 
 use super::{PushBlob, Remote, Shipment};
 use crate::error::{Error, Result};
-use crate::progress::BlobFetcher;
 
 /// The interval of progress reports.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -29,7 +29,7 @@ pub struct PushContext<'a> {
     /// The client for registries.
     pub remote: Remote<'a>,
     /// The source of base images' blobs that neither the store nor the registry has.
-    pub fetcher: &'a dyn BlobFetcher,
+    pub fetcher: &'a Fetcher,
     /// The step that the push reports as.
     pub progress: &'a Reporter,
 }
@@ -156,7 +156,7 @@ fn fetch_one(far: &RemoteBlob<'_>, context: &PushContext<'_>) -> Result<()> {
     for blob in &far.blobs {
         match context.fetcher.fetch(blob) {
             Ok(()) => return Ok(()),
-            Err(source) => problem = Error::Fetch { layer: name.clone(), source },
+            Err(error) => problem = error.into(),
         }
     }
     Err(problem)

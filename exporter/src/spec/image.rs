@@ -1,11 +1,11 @@
 //! The keys of all image outputs: names, compression, media types, annotations, times.
 
+use kiln_images::{Compression, Packing};
 use kiln_oci::Reference;
 
 use super::keys::{Checked, Keys};
 use super::{Output, OutputEpoch};
 use crate::annotations::AnnotationKey;
-use crate::compression::{Compression, Packing};
 
 /// Reads the keys into `output`.
 pub(super) fn read(keys: &mut Keys, output: &mut Output) -> Checked<()> {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use kiln_event::Reporter;
+use kiln_images::{Blobs, Origin, blocking, with_causes};
 use kiln_llb::Graph;
 use kiln_llb::graph::Vertex;
 use kiln_llb::op::{CacheMount, MountKind, OpKind};
@@ -13,12 +14,10 @@ use kiln_store::{CacheMountGuard, LayerBlob, Sharing};
 use kiln_tree::{Attributes, Owner, UnpackOptions};
 
 use super::{ImportedCache, RemoteCache};
-use crate::blobs::{Blobs, blocking, with_causes};
 use crate::error::{Error, Result};
 use crate::exec::mounts::cache_mount_key;
 use crate::output::Output;
 use crate::source::identifier::Identifier;
-use crate::source::origin::Origin;
 use crate::worker::{Worker, platform};
 
 impl RemoteCache {
@@ -148,9 +147,7 @@ impl Worker {
             }
             let platform = platform(vertex);
             let images = &self.images;
-            if let Err(error) =
-                crate::source::image::load(images, store, &origin, &digest, &platform).await
-            {
+            if let Err(error) = images.declare(&origin, &digest, &platform).await {
                 tracing::debug!(%error, %digest, "can't tell the layers of a base image");
             }
         }
@@ -196,7 +193,7 @@ impl Worker {
     ) -> Result<Option<Output>> {
         let Some((from, output)) = vertex.inputs.get(input as usize) else { return Ok(None) };
         let Some(keys) = keys.get(*from).copied().flatten() else { return Ok(None) };
-        let loaded = cache.load(&keys.canonical).await.map_err(|error| Error::Pack(error.0))?;
+        let loaded = cache.load(&keys.canonical).await?;
         let found = loaded.and_then(|outputs| outputs.get(*output as usize).cloned());
         let Some(Output::Layer(Some(top))) = &found else { return Ok(found) };
         let chain = self.snapshots.store.layers().chain(top)?;

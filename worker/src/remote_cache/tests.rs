@@ -20,7 +20,7 @@ impl Bench {
         std::fs::create_dir_all(temp.path().join("cache/blobs/sha256")).unwrap();
         let store = Store::open(&temp.path().join("root")).unwrap();
         let (registry, limits) = (Client::default(), ArchiveLimits::default());
-        let blobs = Blobs { store: store.clone(), registry, limits, lost: Arc::default() };
+        let blobs = Blobs::new(store.clone(), registry, limits);
         Self { temp, store, blobs }
     }
 
@@ -132,7 +132,7 @@ async fn what_a_cache_promises_in_vain_is_dropped() {
         let blob = bench.store.layers().blobs(&layer).unwrap().remove(0);
         assert!(matches!(
             bench.blobs.fetch(&blob, &Reporter::silent()).await,
-            Err(crate::Error::Cached { .. })
+            Err(kiln_images::Error::Cached { .. })
         ));
         assert_eq!(bench.blobs.take_lost().len(), 1);
         assert!(!bench.store.layers().exists(&layer).unwrap());

@@ -21,7 +21,6 @@ use time::macros::format_description;
 use super::file_name;
 use super::remote::{Loaded, Pin, Remotes};
 use crate::error::{Error, Result};
-use crate::flight;
 
 /// The minimum age of a file in seconds at which its modification time identifies its version (RFC
 /// 9110, 8.8.2.2).
@@ -119,7 +118,8 @@ impl HttpSource {
         let loaded =
             |layer: LayerId, known: &Known| Loaded { layer, pin: Pin::digest(&known.digest) };
         let key = self.record();
-        let _guard = flight::lock(&remotes.snapshots.store, &format!("http-{}", key.hex())).await?;
+        let _guard =
+            kiln_images::lock(&remotes.snapshots.store, &format!("http-{}", key.hex())).await?;
         let known = known(remotes, &key)?;
         if let (Some(checksum), Some((layer, known))) = (self.checksum, &known)
             && known.digest == checksum.to_string()
@@ -217,8 +217,8 @@ impl HttpSource {
         let mut part = reporter.part(format!("downloading {name}"), file.length());
         let limit = remotes.options.max_bytes;
         let copy = file.copy_to(&mut writer, limit, |bytes| part.advance(bytes));
-        let copy = async { Ok(copy.await?) };
-        flight::with_room(&snapshots.store, growing, copy).await?;
+        let copy = async { Ok::<_, Error>(copy.await?) };
+        kiln_images::with_room(&snapshots.store, growing, copy).await?;
         let (_, digest, _) = writer.finish();
         if let Some(expected) = self.checksum.filter(|expected| *expected != digest) {
             let problem = format!("digest mismatch {digest}: {expected}");

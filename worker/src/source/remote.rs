@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_event::Reporter;
+use kiln_images::Snapshots;
 use kiln_llb::op::SourceOp;
 use kiln_registry::Client;
 use kiln_store::LayerId;
@@ -28,7 +29,6 @@ use super::git::{GitLimits, GitSource};
 use super::http::HttpSource;
 use crate::error::Result;
 use crate::exec::secret::Secrets;
-use crate::snapshots::Snapshots;
 
 /// The options of remote sources.
 #[derive(Clone, Debug, Default)]

@@ -19,11 +19,11 @@ use kiln_tree::ArchiveLimits;
 use tokio::sync::OnceCell;
 
 use crate::blobs::{Blobs, wrong_size};
+use crate::document::{CONFIG_LIMIT, DOCUMENT_LIMIT, Document, digest_of};
 use crate::error::{Error, Result};
-use crate::remote_cache::lost::LostBlobs;
-use crate::source::document::{CONFIG_LIMIT, DOCUMENT_LIMIT, Document, digest_of};
-use crate::source::oci_layout::{LayoutReference, read_blob};
-use crate::source::origin::Origin;
+use crate::lost::LostBlobs;
+use crate::oci_layout::{LayoutReference, read_blob};
+use crate::origin::Origin;
 
 /// The maximum depth of nested indexes.
 const MAX_DEPTH: usize = 4;
@@ -41,6 +41,19 @@ pub struct ImageResolverOptions {
     pub policy: PullPolicy,
     /// The limits for decompressing layers and the archives of `ADD`.
     pub archive_limits: ArchiveLimits,
+}
+
+impl ImageResolverOptions {
+    /// Returns options for a store and a client, without layouts, with the default policy and limits.
+    pub fn new(store: Store, registry: Client) -> Self {
+        Self {
+            store,
+            layouts: BTreeMap::new(),
+            registry,
+            policy: PullPolicy::default(),
+            archive_limits: ArchiveLimits::default(),
+        }
+    }
 }
 
 /// The places to look up a name in. A reference with a digest needs no lookup.
@@ -66,9 +79,11 @@ pub struct Resolved {
 
 /// An image for one platform.
 #[derive(Clone, Debug)]
-pub(crate) struct Image {
-    pub(crate) config: ImageConfig,
-    pub(crate) layers: Vec<Descriptor>,
+pub struct Image {
+    /// The config of the image.
+    pub config: ImageConfig,
+    /// The descriptors of the layers, base first.
+    pub layers: Vec<Descriptor>,
 }
 
 /// A resolver of image references in the store, in OCI layouts and in registries.
@@ -118,7 +133,8 @@ impl ImageResolver {
         self.archive_limits
     }
 
-    pub(crate) fn client(&self) -> &Client {
+    /// Returns the client for registries.
+    pub fn client(&self) -> &Client {
         &self.registry
     }
 
@@ -128,12 +144,10 @@ impl ImageResolver {
 
     /// Returns access to the blobs of images.
     pub fn blobs(&self) -> Blobs {
-        Blobs {
-            store: self.store.clone(),
-            registry: self.registry.clone(),
-            limits: self.archive_limits,
-            lost: Arc::clone(&self.lost),
-        }
+        let (store, registry) = (self.store.clone(), self.registry.clone());
+        let mut blobs = Blobs::new(store, registry, self.archive_limits);
+        blobs.lost = Arc::clone(&self.lost);
+        blobs
     }
 
     /// Resolves a reference in the form of `FROM`.
@@ -162,7 +176,7 @@ impl ImageResolver {
     }
 
     /// Returns the directory of a layout that a graph names, or that `digest` was resolved from.
-    pub(crate) fn layout(&self, name: &str, digest: &Digest) -> Option<PathBuf> {
+    pub fn layout(&self, name: &str, digest: &Digest) -> Option<PathBuf> {
         let known = self.layouts.get(name).cloned();
         known.or_else(|| self.remember(|memory| memory.layouts.get(digest).cloned()))
     }
@@ -174,7 +188,10 @@ impl ImageResolver {
 
     /// Returns the digest that a reference resolves to, by a policy that takes precedence over the
     /// resolver's.
-    pub(crate) async fn digest_by(
+    ///
+    /// # Errors
+    /// Fails if the image doesn't exist.
+    pub async fn digest_by(
         &self,
         reference: &Reference,
         policy: Option<PullPolicy>,
@@ -202,7 +219,10 @@ impl ImageResolver {
     }
 
     /// Returns the image for `platform` in a manifest or index.
-    pub(crate) async fn image(
+    ///
+    /// # Errors
+    /// Fails if a document isn't available or is invalid, or if the index has no match.
+    pub async fn image(
         &self,
         origin: &Origin,
         digest: &Digest,

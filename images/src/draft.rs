@@ -12,24 +12,31 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kiln_sandbox::Tree;
 use kiln_store::{LayerId, PendingTree, Store, WatchedDirectory};
 use kiln_tree::{
-    CopyOptions, Dir, Files, Overlay, TreeState, Upper, Watch, assemble, extract, part,
+    CopyOptions, Dir, Files, Overlay, TreeState, Upper, View, Watch, assemble, extract, part,
 };
 
 use crate::error::Result;
 use crate::relink::copy_attributes;
-use crate::snapshots::whole;
 
 /// The maximum number of unused work trees that are kept.
 const KEPT: usize = 4;
 
+/// The file tree of a draft, as directories that a process can mount.
+#[derive(Clone, Debug)]
+pub enum RootTree {
+    /// A directory with all files.
+    Directory(PathBuf),
+    /// An overlay. Without lower directories, the tree is the upper one.
+    Overlay(Overlay),
+}
+
 /// An unfinished tree. It leaves nothing behind if it is dropped before the commit.
 #[derive(Debug)]
-pub(crate) struct Draft {
+pub struct Draft {
     /// The directory that becomes the layer's tree.
-    pub(crate) pending: PendingTree,
+    pub pending: PendingTree,
     /// The layer below. `None` for a layer without a parent.
     pub(crate) parent: Option<LayerId>,
     /// The trees of the chain below, uppermost first.
@@ -38,7 +45,7 @@ pub(crate) struct Draft {
     work: Option<Box<WorkTree>>,
     /// `true` if a process may still write to the directory without an overlay in between. The
     /// layer then gets copies of the files, and the work tree isn't reused.
-    pub(crate) is_open: bool,
+    pub is_open: bool,
 }
 
 impl Draft {
@@ -62,7 +69,10 @@ impl Draft {
     }
 
     /// Opens the merged directory for writing.
-    pub(crate) fn open(&self) -> Result<Dir> {
+    ///
+    /// # Errors
+    /// Fails if the overlay can't be mounted.
+    pub fn open(&self) -> Result<Dir> {
         if let Some(work) = &self.work {
             return Ok(work.tree.open()?);
         }
@@ -73,17 +83,17 @@ impl Draft {
         Ok(self.pending.claiming(overlay.open()?))
     }
 
-    /// Returns the tree in the form that the sandbox mounts. An overlay has `lowest` as its bottom
+    /// Returns the tree for a mount of the caller. An overlay has `lowest` as its bottom
     /// directory if the maximum number of directories allows it.
-    pub(crate) fn rootfs(&self, lowest: Option<PathBuf>) -> Tree {
+    pub fn rootfs(&self, lowest: Option<PathBuf>) -> RootTree {
         if let Some(work) = &self.work {
-            return Tree::Directory(work.tree.fs().to_owned());
+            return RootTree::Directory(work.tree.fs().to_owned());
         }
         let mut lowers = self.lowers.clone();
         if (1..Overlay::MAX_LOWERS).contains(&lowers.len()) {
             lowers.extend(lowest);
         }
-        Tree::Overlay { lowers, upper: Some(self.upper()) }
+        RootTree::Overlay(Overlay { lowers, upper: Some(self.upper()) })
     }
 
     fn upper(&self) -> Upper {
@@ -91,7 +101,7 @@ impl Draft {
     }
 
     /// Returns the directories that grow when files are written.
-    pub(crate) fn growing(&self) -> Vec<WatchedDirectory> {
+    pub fn growing(&self) -> Vec<WatchedDirectory> {
         let work = self.work.as_ref().map(|work| work.tree.growing());
         std::iter::once(self.pending.growing()).chain(work).collect()
     }
@@ -119,7 +129,7 @@ fn copy(tree: &PendingTree, store: &Store) -> Result<PendingTree> {
         dir_copy_contents: true,
         ..CopyOptions::default()
     };
-    kiln_tree::copy(whole(&from), &to, &options)?;
+    kiln_tree::copy(View::of(&from), &to, &options)?;
     copy_attributes(from.as_fd(), to.as_fd())?;
     Ok(copy)
 }

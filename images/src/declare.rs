@@ -1,31 +1,39 @@
-//! Image sources: the layers of an image, declared without a download.
+//! The layers of an image, declared without a download.
 
 use kiln_oci::{Digest, Platform, media_type};
 use kiln_store::{LayerBlob, LayerId, Store};
 
-use super::document::digest_of;
-use super::origin::Origin;
 use crate::blobs::wrong_size;
+use crate::document::digest_of;
 use crate::error::{Error, Result};
+use crate::origin::Origin;
 use crate::resolve::{Image, ImageResolver};
 
 /// The maximum size of a layer: 1 EiB, which exceeds all disks.
 const LARGEST: u64 = 1 << 60;
 
-/// Resolves an image, declares its layers to the store and returns the uppermost one.
-pub(crate) async fn load(
-    images: &ImageResolver,
-    store: &Store,
-    origin: &Origin,
-    digest: &Digest,
-    platform: &Platform,
-) -> Result<Option<LayerId>> {
-    let image = images.image(origin, digest, platform).await?;
-    declare(&image, store, origin, digest)
+impl ImageResolver {
+    /// Finds the image for `platform` in a manifest or index, declares its layers to the store and
+    /// returns the uppermost one.
+    ///
+    /// # Errors
+    /// Fails if a document isn't available or is invalid.
+    pub async fn declare(
+        &self,
+        origin: &Origin,
+        digest: &Digest,
+        platform: &Platform,
+    ) -> Result<Option<LayerId>> {
+        let image = self.image(origin, digest, platform).await?;
+        declare(&image, self.store(), origin, digest)
+    }
 }
 
 /// Declares the layers of an image to the store and returns the uppermost one.
-pub(crate) fn declare(
+///
+/// # Errors
+/// Fails if the image is inconsistent or the store can't be written.
+pub fn declare(
     image: &Image,
     store: &Store,
     origin: &Origin,
@@ -74,7 +82,10 @@ pub(crate) fn check_sizes(layers: &[(Digest, LayerBlob)], store: &Store, name: &
 }
 
 /// Returns an error unless the media type is that of a supported layer.
-pub(crate) fn check_media_type(media_type: &str) -> Result<()> {
+///
+/// # Errors
+/// Fails for any other media type.
+pub fn check_media_type(media_type: &str) -> Result<()> {
     let known = [
         media_type::OCI_LAYER,
         media_type::OCI_LAYER_GZIP,

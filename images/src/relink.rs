@@ -97,7 +97,10 @@ fn link(source: BorrowedFd<'_>, dest: BorrowedFd<'_>, name: &CStr, stat: &Stat) 
 }
 
 /// Copies the owner, mode, extended attributes and times of `source` to `dest`.
-pub(crate) fn copy_attributes(source: BorrowedFd<'_>, dest: BorrowedFd<'_>) -> Result<()> {
+///
+/// # Errors
+/// Fails if an attribute can't be read or set.
+pub fn copy_attributes(source: BorrowedFd<'_>, dest: BorrowedFd<'_>) -> Result<()> {
     let failed = |errno: Errno| Error::kernel("copy attributes of", "tree")(errno);
     let stat = fstat(source).map_err(failed)?;
     if rustix::process::geteuid().is_root() {

@@ -5,7 +5,7 @@
 //! | threads that hash and compress | rayon's: one per processor or the number in `--threads`; and as many low-priority threads for packing ahead |
 //! | gzip blocks in progress | three per thread, at most 96, and one more for each layer in packing |
 //! | large zstd streams | one in the foreground, one in the background |
-//! | archives that are unpacked or listed | one per thread (`worker`'s `snapshots`) |
+//! | archives that are unpacked or listed | one per thread (see `snapshots`) |
 //!
 //! A block consists of 512 KiB of input and its compressed output. A layer always has one block
 //! outside the budget, so that no layer waits for another one that waits as well. A zstd stream
@@ -39,7 +39,7 @@ thread_local! {
 /// Fails if the threads have been started before, or can't be started.
 pub fn use_threads(threads: usize) -> Result<()> {
     let pool = ThreadPoolBuilder::new().num_threads(threads);
-    pool.build_global().map_err(|error| Error::Unsupported(format!("{threads} threads: {error}")))
+    pool.build_global().map_err(|error| Error::Invalid(format!("{threads} threads: {error}")))
 }
 
 /// Marks this thread as one that packs in the background.

@@ -21,8 +21,8 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::files::ArchiveFiles;
 use super::{ArchivedImage, LoadOptions, docker, verify};
+use crate::document::{CONFIG_LIMIT, DOCUMENT_LIMIT};
 use crate::error::{Error, Result};
-use crate::source::document::{CONFIG_LIMIT, DOCUMENT_LIMIT};
 
 /// The file with the names of images.
 const REPOSITORIES: &str = "repositories";

@@ -10,8 +10,8 @@ use kiln_store::LayerBlob;
 use super::files::ArchiveFiles;
 use super::{ArchivedImage, LoadOptions, check_count, docker, verify};
 use crate::blobs::wrong_size;
+use crate::document::{CONFIG_LIMIT, DOCUMENT_LIMIT, digest_of};
 use crate::error::{Error, Result};
-use crate::source::document::{CONFIG_LIMIT, DOCUMENT_LIMIT, digest_of};
 
 /// The file with the list of images.
 const INDEX: &str = "index.json";

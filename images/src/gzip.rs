@@ -31,7 +31,7 @@ const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
 /// A writer that compresses with gzip into another writer.
 #[derive(Debug)]
-pub struct GzipWriter<W> {
+pub(crate) struct GzipWriter<W> {
     sink: W,
     level: u32,
     /// The current block. `before` holds the previous one.
@@ -61,7 +61,7 @@ struct Block {
 
 impl<W: Write> GzipWriter<W> {
     /// Creates a writer into `sink`. Levels above 9 count as 9.
-    pub fn new(sink: W, level: u32) -> Self {
+    pub(crate) fn new(sink: W, level: u32) -> Self {
         Self {
             sink,
             level: level.min(9),
@@ -78,7 +78,7 @@ impl<W: Write> GzipWriter<W> {
     ///
     /// # Errors
     /// Fails if the inner writer fails.
-    pub fn finish(mut self) -> io::Result<W> {
+    pub(crate) fn finish(mut self) -> io::Result<W> {
         let last = deflate(&self.buffer, &self.before, self.level)?;
         while let Some(block) = self.oldest()? {
             self.put(&block)?;

@@ -6,13 +6,13 @@ use kiln_registry::check_document;
 use crate::error::{Error, Result};
 
 /// The maximum size of a manifest or an index in bytes.
-pub(crate) const DOCUMENT_LIMIT: u64 = limits::DOCUMENT_LIMIT as u64;
+pub const DOCUMENT_LIMIT: u64 = limits::DOCUMENT_LIMIT as u64;
 /// The maximum size of an image config in bytes.
-pub(crate) const CONFIG_LIMIT: u64 = limits::CONFIG_LIMIT as u64;
+pub const CONFIG_LIMIT: u64 = limits::CONFIG_LIMIT as u64;
 
 /// A manifest or an index.
 #[derive(Debug)]
-pub(crate) enum Document {
+pub enum Document {
     /// A list of images for several platforms.
     Index(Box<ImageIndex>),
     /// The manifest of one image.
@@ -21,7 +21,10 @@ pub(crate) enum Document {
 
 impl Document {
     /// Parses a document. Rejects one that can be read as both kinds.
-    pub(crate) fn parse(name: &str, bytes: &[u8]) -> Result<Self> {
+    ///
+    /// # Errors
+    /// Fails if the document is invalid or ambiguous. `name` is its name for the error.
+    pub fn parse(name: &str, bytes: &[u8]) -> Result<Self> {
         let media_type =
             check_document(bytes, None).map_err(|problem| Error::image(name, problem))?;
         let parsed = if media_type::is_index(&media_type) {
@@ -34,7 +37,10 @@ impl Document {
 }
 
 /// Returns the parsed digest of a descriptor.
-pub(crate) fn digest_of(descriptor: &Descriptor) -> Result<Digest> {
+///
+/// # Errors
+/// Fails if the descriptor's digest is invalid.
+pub fn digest_of(descriptor: &Descriptor) -> Result<Digest> {
     descriptor.digest().map_err(|error| Error::image(&descriptor.digest, error))
 }
 

@@ -26,7 +26,7 @@ pub struct LostBlob {
 
 /// The lost blobs that this process has noticed.
 #[derive(Debug, Default)]
-pub(crate) struct LostBlobs(Mutex<BTreeMap<(String, Digest), LostRecord>>);
+pub struct LostBlobs(Mutex<BTreeMap<(String, Digest), LostRecord>>);
 
 #[derive(Debug)]
 struct LostRecord {
@@ -53,7 +53,7 @@ impl LostBlobs {
     }
 
     /// Returns `true` if a cache may still provide a blob.
-    pub(crate) fn is_believed(&self, place: &str, digest: &Digest) -> bool {
+    pub fn is_believed(&self, place: &str, digest: &Digest) -> bool {
         let lost = self.all();
         let broken = || lost.values().filter(|noted| noted.blob.place == place).count();
         !lost.contains_key(&(place.to_owned(), *digest)) && broken() < PATIENCE

@@ -8,7 +8,7 @@ use kiln_store::CACHE_ORIGIN;
 /// The origin of a blob. The store's index keeps it as text: a directory starts with a slash, a
 /// repository's name doesn't, and a cache has a prefix of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Origin {
+pub enum Origin {
     /// No origin: the blob is only in the store.
     Store,
     /// A repository of a registry, as `docker.io/library/alpine`.
@@ -21,11 +21,12 @@ pub(crate) enum Origin {
 
 impl Origin {
     /// Returns the text for the index, or `None` without an origin.
-    pub(crate) fn text(&self) -> Option<String> {
+    pub fn text(&self) -> Option<String> {
         (*self != Self::Store).then(|| self.to_string())
     }
 
-    pub(crate) fn parse(text: &str) -> Self {
+    /// Parses the text of the index.
+    pub fn parse(text: &str) -> Self {
         if let Some(place) = text.strip_prefix(CACHE_ORIGIN) {
             Self::Cache(Box::new(Self::parse(place)))
         } else if text.starts_with('/') {

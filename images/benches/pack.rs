@@ -6,7 +6,7 @@ use std::io::Write;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use kiln_event::Reporter;
-use kiln_exporter::{Compression, Packing, pack_stream};
+use kiln_images::{Compression, Packing, pack_stream};
 use kiln_store::Store;
 
 /// The size of the packed content: 16 MiB.

@@ -6,11 +6,11 @@ use kiln_oci::{Digest, Platform, Reference};
 use kiln_registry::{Repository, check_document};
 use kiln_store::{ImageRow, LayerBlob};
 
+use crate::declare::{check_sizes, layer_blobs};
+use crate::document::DOCUMENT_LIMIT;
 use crate::error::{Error, Result};
+use crate::origin::Origin;
 use crate::resolve::ImageResolver;
-use crate::source::document::DOCUMENT_LIMIT;
-use crate::source::image::{check_sizes, layer_blobs};
-use crate::source::origin::Origin;
 
 /// A request to pull an image.
 #[derive(Clone, Debug)]
@@ -49,7 +49,7 @@ impl ImageResolver {
     ///
     /// # Errors
     /// Fails if the registry no longer has the image, or has none for the platform.
-    pub(crate) async fn keep(
+    pub async fn keep(
         &self,
         request: &PullRequest,
         digest: &Digest,

@@ -7,27 +7,26 @@ use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 
 use kiln_event::Reporter;
 use kiln_store::{LayerId, PendingTree, Snapshotter, Store};
-use kiln_tree::{ArchiveLimits, Attributes, Changes, CopyOptions, Dir, View};
+use kiln_tree::{ArchiveLimits, Attributes, Changes, Dir};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::blobs::Blobs;
 use crate::draft::{Draft, Finished, WorkTree, WorkTrees};
 use crate::error::{Error, Result};
-use crate::file::missing;
-use crate::output::Output;
 use crate::relink::copy_attributes;
 use crate::resolve::ImageResolver;
-use crate::source::local::LocalContext;
 
 /// Access to chains of layers as directories. Cloning is cheap.
 ///
 /// The lowest tree of a chain has no whiteouts, so a chain of one layer is read without a mount.
 #[derive(Clone, Debug)]
-pub(crate) struct Snapshots {
-    pub(crate) store: Store,
-    pub(crate) blobs: Blobs,
+pub struct Snapshots {
+    /// The store that holds the layers.
+    pub store: Store,
+    /// The blobs to unpack.
+    pub blobs: Blobs,
     /// The limits for decompressing archives.
-    pub(crate) limits: ArchiveLimits,
+    pub limits: ArchiveLimits,
     /// A directory that stays empty, created on first use.
     empty: Arc<OnceLock<PendingTree>>,
     /// The permits to read archives. Each reader takes a thread and the windows of its
@@ -45,20 +44,21 @@ pub(crate) struct Snapshots {
 
 /// An open draft. It leaves nothing behind if it is dropped before the commit.
 #[derive(Debug)]
-pub(crate) struct Writable {
+pub struct Writable {
     draft: Draft,
     dir: Dir,
 }
 
 impl Writable {
     /// Returns the directory with all files of the chain.
-    pub(crate) fn dir(&self) -> &Dir {
+    pub fn dir(&self) -> &Dir {
         &self.dir
     }
 }
 
 impl Snapshots {
-    pub(crate) fn new(store: Store, images: &ImageResolver) -> Self {
+    /// Creates access to the layers of a store. A resolver of the same store fetches them.
+    pub fn new(store: Store, images: &ImageResolver) -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let (blobs, limits) = (images.blobs(), images.archive_limits());
         Self {
@@ -85,17 +85,26 @@ impl Snapshots {
     }
 
     /// Returns the trees of a chain, uppermost first. All of them must exist.
-    pub(crate) fn lowers(&self, top: Option<&LayerId>) -> Result<Vec<PathBuf>> {
+    ///
+    /// # Errors
+    /// Fails if a tree is missing.
+    pub fn lowers(&self, top: Option<&LayerId>) -> Result<Vec<PathBuf>> {
         Ok(self.store.layers().lowers(top)?)
     }
 
     /// Returns `true` if the store copies chains instead of mounting them.
-    pub(crate) fn copies(&self) -> Result<bool> {
+    ///
+    /// # Errors
+    /// Fails if the store's file system can't be examined.
+    pub fn copies(&self) -> Result<bool> {
         Ok(self.store.snapshotting()?.snapshotter == Snapshotter::Copy)
     }
 
     /// Sends a single warning if chains are copied because they can't be mounted.
-    pub(crate) fn tell_of_copies(&self, reporter: &Reporter) -> Result<()> {
+    ///
+    /// # Errors
+    /// Fails if the store's file system can't be examined.
+    pub fn tell_of_copies(&self, reporter: &Reporter) -> Result<()> {
         let snapshotting = self.store.snapshotting()?;
         if let Some(reason) = &snapshotting.reason {
             self.told.call_once(|| {
@@ -106,12 +115,18 @@ impl Snapshots {
     }
 
     /// Opens a chain as a directory for reading. All its trees must exist.
-    pub(crate) fn read(&self, top: Option<&LayerId>) -> Result<Dir> {
+    ///
+    /// # Errors
+    /// Fails if the layers can't be mounted.
+    pub fn read(&self, top: Option<&LayerId>) -> Result<Dir> {
         Ok(self.store.layers().view(top)?)
     }
 
     /// Starts a layer on top of a chain. All trees of the chain must exist.
-    pub(crate) fn draft(&self, parent: Option<&LayerId>) -> Result<Draft> {
+    ///
+    /// # Errors
+    /// Fails if the store can't be written.
+    pub fn draft(&self, parent: Option<&LayerId>) -> Result<Draft> {
         let pending = self.begin(parent)?;
         let lowers = self.lowers(parent)?;
         let Some(layer) = parent.filter(|_| !lowers.is_empty()) else {
@@ -128,7 +143,10 @@ impl Snapshots {
     }
 
     /// Starts a tree on top of directories, uppermost first. It doesn't become a layer.
-    pub(crate) fn draft_on(&self, lowers: Vec<PathBuf>) -> Result<Draft> {
+    ///
+    /// # Errors
+    /// Fails if the store can't be written.
+    pub fn draft_on(&self, lowers: Vec<PathBuf>) -> Result<Draft> {
         let pending = self.begin_above(lowers.first())?;
         if lowers.is_empty() || !self.copies()? {
             return Ok(Draft::on_lowers(pending, None, lowers));
@@ -138,13 +156,19 @@ impl Snapshots {
     }
 
     /// Starts a tree on top of a chain and opens it. All trees of the chain must exist.
-    pub(crate) fn write(&self, parent: Option<&LayerId>) -> Result<Writable> {
+    ///
+    /// # Errors
+    /// Fails if the layers can't be mounted.
+    pub fn write(&self, parent: Option<&LayerId>) -> Result<Writable> {
         let draft = self.draft(parent)?;
         Ok(Writable { dir: draft.open()?, draft })
     }
 
     /// Starts a tree whose root has the attributes of the root of the chain below.
-    pub(crate) fn begin(&self, parent: Option<&LayerId>) -> Result<PendingTree> {
+    ///
+    /// # Errors
+    /// Fails if the store can't be written.
+    pub fn begin(&self, parent: Option<&LayerId>) -> Result<PendingTree> {
         self.begin_above(parent.map(|parent| self.store.layers().tree_path(parent)).as_ref())
     }
 
@@ -158,7 +182,10 @@ impl Snapshots {
     }
 
     /// Commits an open draft as a layer.
-    pub(crate) fn commit(&self, writable: Writable) -> Result<LayerId> {
+    ///
+    /// # Errors
+    /// Fails if the store can't be written.
+    pub fn commit(&self, writable: Writable) -> Result<LayerId> {
         let Writable { draft, dir } = writable;
         // Closing the mount writes its pending changes to the directory.
         drop(dir);
@@ -166,12 +193,18 @@ impl Snapshots {
     }
 
     /// Commits a draft as a layer.
-    pub(crate) fn commit_draft(&self, draft: Draft) -> Result<LayerId> {
+    ///
+    /// # Errors
+    /// Fails if the store can't be written.
+    pub fn commit_draft(&self, draft: Draft) -> Result<LayerId> {
         self.commit_finished(draft.finish(&self.store)?)
     }
 
     /// Commits a draft that was the root file system of a program as a layer.
-    pub(crate) fn commit_root(&self, draft: Draft) -> Result<LayerId> {
+    ///
+    /// # Errors
+    /// Fails if the store can't be written.
+    pub fn commit_root(&self, draft: Draft) -> Result<LayerId> {
         let finished = draft.finish(&self.store)?;
         let run_on = || self.run_on.lock().unwrap_or_else(PoisonError::into_inner);
         let is_known = finished.parent.as_ref().is_some_and(|parent| run_on().contains(parent));
@@ -209,7 +242,10 @@ impl Snapshots {
     }
 
     /// Commits a tree as a layer without a parent.
-    pub(crate) fn commit_pending(&self, pending: PendingTree) -> Result<LayerId> {
+    ///
+    /// # Errors
+    /// Fails if the store can't be written.
+    pub fn commit_pending(&self, pending: PendingTree) -> Result<LayerId> {
         Ok(self.store.layers().commit(pending, None)?)
     }
 
@@ -225,43 +261,11 @@ impl Snapshots {
         Ok(self.store.layers().commit(pending, parent)?)
     }
 
-    /// Returns the uppermost layer of an output. Copies a build context into a layer.
-    pub(crate) fn layer(&self, output: &Output) -> Result<Option<LayerId>> {
-        match output {
-            Output::Layer(layer) => Ok(layer.clone()),
-            Output::Local(context) => {
-                let copy = self.copy_of(context, Path::new("/"), &[])?;
-                self.commit_pending(copy).map(Some)
-            }
-        }
-    }
-
-    /// Copies the part of a context at `path` that `include` selects. An empty `include` selects
-    /// everything.
-    pub(crate) fn copy_of(
-        &self,
-        context: &LocalContext,
-        path: &Path,
-        include: &[String],
-    ) -> Result<PendingTree> {
-        let pending = self.begin(None)?;
-        let path = path.to_string_lossy().into_owned();
-        let options = CopyOptions {
-            source: path.clone(),
-            dest: path,
-            dir_copy_contents: true,
-            create_dest_path: true,
-            include: include.to_vec(),
-            ..CopyOptions::default()
-        };
-        let view = context.view();
-        kiln_tree::copy(view, &pending.open()?, &options)
-            .map_err(|error| missing(error, &[view]))?;
-        Ok(pending)
-    }
-
     /// Returns a directory that stays empty.
-    pub(crate) fn empty(&self) -> Result<&Path> {
+    ///
+    /// # Errors
+    /// Fails if the store can't be written.
+    pub fn empty(&self) -> Result<&Path> {
         if let Some(empty) = self.empty.get() {
             return Ok(empty.fs());
         }
@@ -288,9 +292,4 @@ fn leave_mount_points(finished: &Finished, is_known: bool) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Returns a view of a directory without filters.
-pub(crate) fn whole(dir: &Dir) -> View<'_> {
-    View::of(dir)
 }

@@ -174,7 +174,7 @@ fn archives_are_bounded() {
     let many = ["a", "b", "c", "d"].iter().fold(Archive::new(), |all, name| all.file(name, b"x"));
     assert!(place.refusal(&many.bytes()).contains("exceeds the limit of entries"));
     let large = Archive::new()
-        .file("c.json", &vec![b' '; (crate::source::document::CONFIG_LIMIT + 1) as usize])
+        .file("c.json", &vec![b' '; (crate::document::CONFIG_LIMIT + 1) as usize])
         .file("l", &one)
         .file("manifest.json", &manifest(&["a"], &["l"]))
         .bytes();

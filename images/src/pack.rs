@@ -21,7 +21,7 @@ use kiln_tree::{ArchiveLimits, Plan};
 
 use crate::compression::{Compression, Compressor, Packing};
 use crate::error::{Error, Result};
-use crate::progress::BlobFetcher;
+use crate::fetcher::Fetcher;
 
 /// The number of bytes between two progress reports.
 const REPORT: u64 = 1 << 20;
@@ -57,7 +57,7 @@ pub struct Packer<'a> {
     /// The limits for blobs that are decompressed and compressed again.
     pub limits: ArchiveLimits,
     /// The source of base images' layers.
-    pub fetcher: &'a dyn BlobFetcher,
+    pub fetcher: &'a Fetcher,
     /// The receiver of progress reports.
     pub progress: &'a Reporter,
 }
@@ -67,11 +67,7 @@ pub struct Packer<'a> {
 ///
 /// # Errors
 /// Fails if the store fails.
-pub(crate) fn locate_layer(
-    store: &Store,
-    id: &LayerId,
-    packing: Packing,
-) -> Result<Option<PackedLayer>> {
+pub fn locate_layer(store: &Store, id: &LayerId, packing: Packing) -> Result<Option<PackedLayer>> {
     let missing = || kiln_store::Error::Missing { what: "layer", name: id.to_string() };
     let layer = store.layers().get(id)?.ok_or_else(missing)?;
     let Some(diff_id) = layer.diff_id else { return Ok(None) };
@@ -247,9 +243,7 @@ impl Packer<'_> {
     }
 
     fn fetch(&self, blob: &LayerBlob) -> Result<()> {
-        self.fetcher
-            .fetch(blob)
-            .map_err(|source| Error::Fetch { layer: blob.digest.to_string(), source })
+        self.fetcher.fetch(blob)
     }
 }
 

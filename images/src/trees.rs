@@ -19,23 +19,23 @@ use crate::blobs::{VerifiedReader, blocking};
 use crate::error::{Error, Result};
 use crate::flight;
 use crate::inflate::Inflating;
-use crate::output::Output;
 use crate::snapshots::Snapshots;
 
 /// The number of bytes of a blob that are read at a time.
 const BUFFER: usize = 128 * 1024;
 
 impl Snapshots {
-    /// Unpacks all layers of `outputs` that have no tree.
-    pub(crate) async fn materialise<'a>(
+    /// Unpacks all layers of these chains that have no tree.
+    ///
+    /// # Errors
+    /// Fails if a layer can't be fetched or doesn't match its digests.
+    pub async fn materialise<'a>(
         &self,
-        outputs: impl IntoIterator<Item = &'a Output>,
+        tops: impl IntoIterator<Item = &'a LayerId>,
         reporter: &Reporter,
     ) -> Result<()> {
-        for output in outputs {
-            if let Some(Some(top)) = output.layer() {
-                self.materialise_chain(top, reporter).await?;
-            }
+        for top in tops {
+            self.materialise_chain(top, reporter).await?;
         }
         Ok(())
     }

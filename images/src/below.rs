@@ -23,11 +23,10 @@ use kiln_tree::{Below, Dir, Manifest, Plan, Skeleton};
 use crate::blobs::blocking;
 use crate::error::{Error, Result};
 use crate::flight;
-use crate::output::Output;
 use crate::snapshots::Snapshots;
 
 /// A chain of layers that copies go on top of.
-pub(crate) enum Base {
+pub enum Base {
     /// The chain as a directory.
     Tree(Dir),
     /// The listings of the chain's archives, and its layers.
@@ -36,7 +35,7 @@ pub(crate) enum Base {
 
 impl Base {
     /// Returns the base in the form that the planning of copies expects.
-    pub(crate) fn below(&self) -> &dyn Below {
+    pub fn below(&self) -> &dyn Below {
         match self {
             Self::Tree(dir) => dir,
             Self::Archives(skeleton, _) => skeleton,
@@ -45,7 +44,10 @@ impl Base {
 
     /// Reads the file contents that a plan has requested from archives on this machine. Returns
     /// `true` if any were found: the caller then plans again.
-    pub(crate) fn learn(&mut self, snapshots: &Snapshots) -> Result<bool> {
+    ///
+    /// # Errors
+    /// Fails if an archive can't be read.
+    pub fn learn(&mut self, snapshots: &Snapshots) -> Result<bool> {
         let Self::Archives(skeleton, chain) = self else { return Ok(false) };
         let mut learned = false;
         for (number, names) in skeleton.wanted() {
@@ -87,13 +89,16 @@ impl Snapshots {
     }
 
     /// Returns the base of copies onto a chain. Unpacks the chain if its archives can't be listed.
-    pub(crate) async fn below(&self, top: Option<&LayerId>, reporter: &Reporter) -> Result<Base> {
+    ///
+    /// # Errors
+    /// Fails if a layer can't be fetched or doesn't match its digests.
+    pub async fn below(&self, top: Option<&LayerId>, reporter: &Reporter) -> Result<Base> {
         if let Some(top) = top
             && let Some(base) = self.skeleton(top, reporter).await?
         {
             return Ok(base);
         }
-        self.materialise([&Output::Layer(top.cloned())], reporter).await?;
+        self.materialise(top, reporter).await?;
         Ok(Base::Tree(self.read(top)?))
     }
 

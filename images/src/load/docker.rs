@@ -9,8 +9,8 @@ use serde::Deserialize;
 
 use super::files::ArchiveFiles;
 use super::{ArchivedImage, LoadOptions, check_count, verify};
+use crate::document::{CONFIG_LIMIT, DOCUMENT_LIMIT};
 use crate::error::{Error, Result};
-use crate::source::document::{CONFIG_LIMIT, DOCUMENT_LIMIT};
 
 /// The file with the list of images.
 pub(super) const MANIFEST: &str = "manifest.json";

@@ -13,23 +13,28 @@ use kiln_tree::ArchiveLimits;
 
 use crate::error::{Error, Result};
 use crate::flight;
-use crate::remote_cache::layout::open_cached;
-use crate::remote_cache::lost::{LostBlob, LostBlobs};
-use crate::source::oci_layout::open_blob;
-use crate::source::origin::Origin;
+use crate::lost::{LostBlob, LostBlobs};
+use crate::oci_layout::{open_blob, open_cached};
+use crate::origin::Origin;
 
 /// The blobs of layers in the store, in OCI layouts and in registries.
 #[derive(Clone, Debug)]
 pub struct Blobs {
-    pub(crate) store: Store,
-    pub(crate) registry: Client,
+    /// The store that receives the blobs.
+    pub store: Store,
     /// The limits for decompressing archives.
-    pub(crate) limits: ArchiveLimits,
+    pub limits: ArchiveLimits,
     /// The blobs that caches list but can't provide.
-    pub(crate) lost: Arc<LostBlobs>,
+    pub lost: Arc<LostBlobs>,
+    registry: Client,
 }
 
 impl Blobs {
+    /// Creates access to the blobs of a store.
+    pub fn new(store: Store, registry: Client, limits: ArchiveLimits) -> Self {
+        Self { store, registry, limits, lost: Arc::default() }
+    }
+
     /// Returns the client for registries.
     pub fn client(&self) -> &Client {
         &self.registry
@@ -56,7 +61,12 @@ impl Blobs {
         self.lost.take()
     }
 
-    pub(crate) async fn ensure(&self, blob: &LayerBlob, reporter: &Reporter) -> Result<()> {
+    /// Brings a blob into the store unless it is stored already. Doesn't verify that a blob of a cache
+    /// is the layer that the cache lists it for: unpacking does.
+    ///
+    /// # Errors
+    /// Fails like [`Self::fetch`].
+    pub async fn ensure(&self, blob: &LayerBlob, reporter: &Reporter) -> Result<()> {
         if self.is_here(blob)? {
             return Ok(());
         }
@@ -249,7 +259,7 @@ fn is_own(error: &Error) -> bool {
 }
 
 /// Returns an error and its causes on one line.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+pub fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -309,12 +319,15 @@ pub(crate) fn missing(digest: &Digest) -> Error {
 }
 
 /// Runs blocking work on a thread of the runtime's pool for such work.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
+///
+/// # Errors
+/// Fails with the error of the work, or if the runtime stops or the work panics.
+pub async fn blocking<T: Send + 'static, E: From<Error> + Send + 'static>(
+    work: impl FnOnce() -> std::result::Result<T, E> + Send + 'static,
+) -> std::result::Result<T, E> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(error) if error.is_cancelled() => Err(Error::Cancelled),
-        Err(error) => Err(Error::Invalid(format!("internal error: {error}"))),
+        Err(error) if error.is_cancelled() => Err(Error::Cancelled.into()),
+        Err(error) => Err(Error::Invalid(format!("internal error: {error}")).into()),
     }
 }

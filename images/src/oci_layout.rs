@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use kiln_oci::{Descriptor, Digest, ImageIndex, Platform};
 use kiln_registry::select_platform;
+use kiln_tree::Dir;
 
-use super::document::{DOCUMENT_LIMIT, digest_of};
-use crate::cache::blob_path;
+use crate::document::{DOCUMENT_LIMIT, digest_of};
 use crate::error::{Error, Result};
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -96,6 +96,26 @@ pub(crate) fn open_blob(directory: &Path, digest: &Digest) -> Result<Option<File
         Ok(file) => Ok(Some(file)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::path("open", &path)(error)),
+    }
+}
+
+/// Returns the path of a blob in an OCI layout.
+pub fn blob_path(layout: &Path, digest: &Digest) -> PathBuf {
+    layout.join("blobs/sha256").join(digest.hex())
+}
+
+/// Opens a blob of a layout that may be hostile, if it exists: links can't lead outside the layout, and
+/// only a regular file is opened. The caller must verify the content.
+///
+/// # Errors
+/// Fails if the blob can't be opened.
+pub fn open_cached(directory: &Path, digest: &Digest) -> Result<Option<File>> {
+    let path = Path::new("blobs/sha256").join(digest.hex());
+    let opened = Dir::open(directory).and_then(|root| root.open_file(&path));
+    match opened {
+        Ok(file) => Ok(Some(file)),
+        Err(kiln_tree::Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
