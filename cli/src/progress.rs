@@ -17,8 +17,8 @@ mod warnings;
 use std::io::IsTerminal;
 
 use anyhow::{Result, anyhow};
+use kiln_event::EventReceiver;
 use kiln_frontend::Warning;
-use kiln_solver::EventReceiver;
 use tokio::sync::oneshot;
 
 use crate::commands::build::ProgressMode;

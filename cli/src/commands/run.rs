@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, ValueEnum};
-use kiln_worker::PullPolicy;
+use kiln_images::PullPolicy;
 
 use crate::arguments::flags::truth;
 use crate::container::{self, ConfinementArguments, NameArguments};

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use kiln_solver::{Event, EventReceiver, VertexId};
+use kiln_event::{Event, EventReceiver, VertexId};
 
 use super::steps::{Part, Steps, extent, seconds};
 use super::text::clean;
@@ -51,7 +51,7 @@ impl Plain<'_> {
     fn show(&mut self, event: Event) -> std::io::Result<()> {
         match event {
             Event::Vertex { id, name, .. } => self.steps.add(id, &name),
-            Event::Keyed { .. } => {}
+            Event::Keyed { .. } | Event::Layer { .. } => {}
             Event::Started { id } => {
                 self.steps.get(id).begun = Some(Instant::now());
                 self.head(id)?;
@@ -188,7 +188,7 @@ impl Plain<'_> {
 
 #[cfg(test)]
 mod tests {
-    use kiln_solver::{EventSender, LogStream};
+    use kiln_event::{EventSender, LogStream};
 
     use super::*;
 

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use kiln_event::{Event, EventReceiver, LogStream, VertexId};
 use kiln_frontend::Warning;
 use kiln_oci::Digest;
-use kiln_solver::{Event, EventReceiver, LogStream, VertexId};
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -167,7 +167,7 @@ impl RawJson<'_> {
                 }
                 self.write_vertex(id)
             }
-            Event::Keyed { .. } => Ok(()),
+            Event::Keyed { .. } | Event::Layer { .. } => Ok(()),
             Event::Started { id } => {
                 self.vertex(id).started = Some(time);
                 self.write_vertex(id)

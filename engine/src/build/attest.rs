@@ -16,9 +16,9 @@ mod vcs;
 
 use anyhow::{Context, Result, bail};
 use kiln_attest::{Attestations, Invocation, Predicate, Provenance, SbomOptions};
+use kiln_event::Event;
 use kiln_frontend::Lowered;
 use kiln_oci::{Digest, Platform};
-use kiln_solver::Event;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 

@@ -1,8 +1,8 @@
 //! External caches: `--cache-from` and `--cache-to`.
 
+use kiln_event::Event;
 use kiln_oci::Platform;
 use kiln_oci::error::chain;
-use kiln_solver::Event;
 use kiln_worker::{ImportedCache, RemoteCache};
 use tokio::task::JoinSet;
 
@@ -26,7 +26,7 @@ impl Session<'_> {
             importing.spawn(async move {
                 let name = format!("importing cache manifest from {}", source.place);
                 let step = Step::begin(&events, name);
-                let imported = resolver.import_cache(&source, &platforms, limit).await;
+                let imported = ImportedCache::read(&resolver, &source, &platforms, limit).await;
                 let problem = match &imported {
                     // A cache that can't be read is skipped: the build runs without it.
                     Err(error) => Some(format!("the cache is not used: {}", chain(error))),

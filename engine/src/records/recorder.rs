@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use kiln_event::{Event, EventReceiver, LogStream, Lookup, NoEvent, StepKey, VertexId};
 use kiln_oci::Digest;
-use kiln_solver::{Event, EventReceiver, LogStream, Lookup, NoEvent, StepKey, VertexId};
 use kiln_store::{BuildLogWriter, BuildRow, Builds, LogRecord, Recipes, Store};
 
 use super::record::{BuildRecord, LookupRecord, MadeOf, StepRecord, StepStatus};
@@ -198,7 +198,7 @@ impl Recorder {
                 self.end(id, StepStatus::Failed, now).error = Some(error);
             }
             Event::Cancelled { id } => drop(self.end(id, StepStatus::Canceled, now)),
-            Event::Status { id, .. } => drop(self.step(id)),
+            Event::Status { id, .. } | Event::Layer { id, .. } => drop(self.step(id)),
             Event::Log { id, stream, bytes } => self.log(id, stream, bytes),
             Event::Warning { id, message } => {
                 if let Some(id) = id {
@@ -289,7 +289,7 @@ impl Recorder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kiln_solver::EventSender;
+    use kiln_event::EventSender;
 
     #[test]
     fn a_build_is_written_down_without_what_is_confidential() {

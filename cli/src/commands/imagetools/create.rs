@@ -7,9 +7,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{ArgAction, Args};
+use kiln_event::EventSender;
 use kiln_oci::{Digest, Reference};
 use kiln_registry::{Client, Repository};
-use kiln_solver::EventSender;
 use serde_json::{Map, Value};
 
 use crate::commands::build::ProgressMode;
