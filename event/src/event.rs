@@ -1,5 +1,6 @@
 //! The events of a build.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -124,5 +125,31 @@ pub enum Event {
         id: Option<VertexId>,
         /// The text of the warning.
         message: String,
+        /// The error behind the warning, if any. The text contains its message; it may have a hint.
+        cause: Option<Cause>,
     },
 }
+
+/// The error behind a warning. Cloning is cheap. Causes are equal if their messages are.
+#[derive(Clone, Debug)]
+pub struct Cause(Arc<dyn Error + Send + Sync>);
+
+impl Cause {
+    /// Wraps an error.
+    pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(error.into().into())
+    }
+
+    /// Returns the error.
+    pub fn error(&self) -> &(dyn Error + 'static) {
+        self.0.as_ref()
+    }
+}
+
+impl PartialEq for Cause {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.to_string() == other.0.to_string()
+    }
+}
+
+impl Eq for Cause {}

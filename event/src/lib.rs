@@ -34,7 +34,7 @@ mod step_key;
 mod tail;
 
 pub use clip::LogLimits;
-pub use event::{Event, LayerState, LogStream, VertexId};
+pub use event::{Cause, Event, LayerState, LogStream, VertexId};
 pub use queue::{EventReceiver, NoEvent};
 pub use reporter::{Part, Reporter, ReportingReader};
 pub use sender::EventSender;

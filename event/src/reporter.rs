@@ -58,7 +58,11 @@ impl Reporter {
 
     /// Reports a problem that doesn't stop the step.
     pub fn warn(&self, message: impl Into<String>) {
-        self.events.send(Event::Warning { id: Some(self.vertex), message: message.into() });
+        self.events.send(Event::Warning {
+            id: Some(self.vertex),
+            message: message.into(),
+            cause: None,
+        });
     }
 
     /// Reports the state of a layer in a pull or a push.

@@ -123,7 +123,7 @@ impl RemoteCache {
         if let Some(events) = self.events.as_ref().filter(|_| is_new) {
             let name = &import.name;
             let message = format!("cache {name}: blob {blob} is missing: it is left out");
-            events.send(Event::Warning { id: None, message });
+            events.send(Event::Warning { id: None, message, cause: None });
         }
     }
 

@@ -11,6 +11,7 @@ use kiln_event::{Event, EventReceiver, VertexId};
 
 use super::steps::{Part, Steps, extent, seconds};
 use super::text::clean;
+use super::warnings::warning;
 use crate::printer::human_size;
 
 /// The minimum interval between two lines of a part, and the delay before packing is shown.
@@ -81,11 +82,12 @@ impl Plain<'_> {
                     self.log(id, &line)?;
                 }
             }
-            Event::Warning { id: Some(id), message } => {
-                self.line(id, &format!("WARN: {}", clean(message.replace('\n', " ").as_bytes())))?;
-            }
-            Event::Warning { id: None, message } => {
-                writeln!(self.writer, "WARN: {}", clean(message.replace('\n', " ").as_bytes()))?;
+            Event::Warning { id, message, cause } => {
+                let line = format!("WARN: {}", warning(&message, cause.as_ref()));
+                match id {
+                    Some(id) => self.line(id, &line)?,
+                    None => writeln!(self.writer, "{line}")?,
+                }
             }
         }
         Ok(())
@@ -299,7 +301,7 @@ mod tests {
             log(3, "one\ntw"),
             log(3, "o\x1b[2J"),
             Event::Failed { id: 3, error: "exit code: 2".to_owned() },
-            Event::Warning { id: None, message: "odd".to_owned() },
+            Event::Warning { id: None, message: "odd".to_owned(), cause: None },
         ] {
             sender.send(event);
         }

@@ -19,6 +19,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::warnings::with_hint;
 use kiln::build::files::Dockerfile;
 
 /// The severity of all warnings, as in BuildKit.
@@ -196,12 +197,12 @@ impl RawJson<'_> {
                 let log = VertexLog { vertex, stream, data, timestamp: &time };
                 write(self.writer, &Message::Logs([log]))
             }
-            Event::Warning { id, message } => {
+            Event::Warning { id, message, cause } => {
                 let vertex = id.map(|id| self.vertex(id).digest.clone());
                 let warning = VertexWarning {
                     vertex: vertex.as_deref(),
                     level: LEVEL,
-                    short: STANDARD.encode(message),
+                    short: STANDARD.encode(with_hint(&message, cause.as_ref())),
                     detail: Vec::new(),
                     url: "",
                     source_info: None,
@@ -357,7 +358,7 @@ mod tests {
             part(0, false),
             part(20, true),
             Event::Log { id: 1, stream: LogStream::Stderr, bytes },
-            Event::Warning { id: None, message: "odd".to_owned() },
+            Event::Warning { id: None, message: "odd".to_owned(), cause: None },
         ]);
         let times = ["2026-01-02T03:04:06Z", "2026-01-02T03:04:07Z", "2026-01-02T03:04:08Z"];
         let expected = [

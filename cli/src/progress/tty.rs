@@ -14,6 +14,7 @@ use kiln_exporter::push::PUSHING;
 use super::Work;
 use super::steps::{Part, Steps, extent, seconds};
 use super::text::{clean, columns, fit};
+use super::warnings::warning;
 
 /// The minimum interval between two frames.
 const FRAME: Duration = Duration::from_millis(100);
@@ -140,9 +141,8 @@ impl Display {
                     running.log.drain(..excess);
                 }
             }
-            Event::Warning { message, .. } => {
-                let message = clean(message.replace('\n', " ").as_bytes());
-                self.ended.push(format!(" WARN: {message}"));
+            Event::Warning { message, cause, .. } => {
+                self.ended.push(format!(" WARN: {}", warning(&message, cause.as_ref())));
             }
         }
     }
@@ -439,7 +439,7 @@ mod tests {
             format!("\u{1b}[5A\u{1b}[2K{}\n\u{9b}H❤\u{fe0f}\u{0}x\n", "❤\u{fe0f}".repeat(50));
         display.take(log(1, &text));
         let message = "two\nlines\u{1b}c".to_owned();
-        display.take(Event::Warning { id: Some(1), message });
+        display.take(Event::Warning { id: Some(1), message, cause: None });
         for _ in 0..5 {
             display.draw(&mut screen, false);
         }

@@ -62,7 +62,7 @@ impl Session<'_> {
                 "BUILDKIT_SBOM_SCAN_STAGE and BUILDKIT_SBOM_SCAN_CONTEXT have no effect: \
                            the SBOM is of the image alone"
                     .to_owned();
-            self.events.send(Event::Warning { id: None, message });
+            self.events.send(Event::Warning { id: None, message, cause: None });
         }
         let sbom = sbom.as_ref().map(|file_name| SbomOptions {
             tool: concat!("kiln-", env!("CARGO_PKG_VERSION")).to_owned(),

@@ -200,7 +200,7 @@ impl Recorder {
             Event::Cancelled { id } => drop(self.end(id, StepStatus::Canceled, now)),
             Event::Status { id, .. } | Event::Layer { id, .. } => drop(self.step(id)),
             Event::Log { id, stream, bytes } => self.log(id, stream, bytes),
-            Event::Warning { id, message } => {
+            Event::Warning { id, message, .. } => {
                 if let Some(id) = id {
                     self.step(id);
                 }
@@ -314,7 +314,7 @@ mod tests {
             Event::Started { id: 7 },
             log(b"one s3cret\n"),
             log(b"two\n"),
-            Event::Warning { id: None, message: "s3cret".to_owned() },
+            Event::Warning { id: None, message: "s3cret".to_owned(), cause: None },
             Event::Failed { id: 7, error: "no s3cret".to_owned() },
         ] {
             events.send(event);

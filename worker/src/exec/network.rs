@@ -110,7 +110,7 @@ impl Networks {
         }
         if !self.told.swap(true, Ordering::Relaxed) {
             let message = format!("steps use the host's network: no bridge: {error}");
-            reporter.events.send(Event::Warning { id: None, message });
+            reporter.events.send(Event::Warning { id: None, message, cause: None });
         }
         Ok(host())
     }
