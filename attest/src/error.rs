@@ -17,13 +17,13 @@ pub enum Error {
         source: io::Error,
     },
     /// A file tree can't be read.
-    #[error(transparent)]
+    #[error("{0}")]
     Tree(#[from] kiln_tree::Error),
     /// The store can't create a temporary directory.
-    #[error(transparent)]
+    #[error("{0}")]
     Store(#[from] kiln_store::Error),
     /// A document is larger than its readers allow.
-    #[error(transparent)]
+    #[error("{0}")]
     TooLarge(#[from] kiln_oci::TooLarge),
     /// A statement has no form in JSON.
     #[error("encode an attestation")]

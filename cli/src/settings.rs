@@ -10,11 +10,12 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use kiln::{Engine, GitEnvironment, Options};
+use kiln::{Engine, Options};
 use kiln_images::ImageResolverOptions;
 use kiln_registry::MinimumSpeed;
 use kiln_store::{Snapshotter, Store};
 use kiln_tree::ArchiveLimits;
+use kiln_worker::GitEnvironment;
 
 use crate::archive_limits;
 use crate::arguments::GlobalArguments;
@@ -85,10 +86,10 @@ impl Settings {
             git: GitEnvironment {
                 variables: git_variables(),
                 known_hosts: absolute("HOME").map(|home| home.join(".ssh/known_hosts")),
-                ssh_agent: std::env::var_os("SSH_AUTH_SOCK")
-                    .filter(|path| !path.is_empty())
-                    .map(PathBuf::from),
             },
+            ssh_agent: std::env::var_os("SSH_AUTH_SOCK")
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from),
             ..Options::new(&self.root)
         }
     }

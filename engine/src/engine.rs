@@ -4,6 +4,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result};
 use kiln_images::{ImageResolver, ImageResolverOptions, PullPolicy};
@@ -12,6 +13,7 @@ use kiln_sandbox::network::{Bridge, BridgeOptions};
 use kiln_store::{Snapshotter, Store, StoreOptions};
 use kiln_tree::{ArchiveLimits, Ids};
 
+use kiln_worker::{DefaultNetwork, GitEnvironment, Machine};
 use rustix::process::geteuid;
 use rustix::thread::{CapabilitySet, capabilities};
 
@@ -39,17 +41,8 @@ pub struct Options {
     pub resolv_conf: PathBuf,
     /// The directories of system programs, as in `PATH`. The bridge needs `nft`.
     pub search_path: OsString,
-    /// The environment of git.
+    /// The environment of the host's git.
     pub git: GitEnvironment,
-}
-
-/// The environment of the host's git.
-#[derive(Clone, Debug, Default)]
-pub struct GitEnvironment {
-    /// Environment variables: the program path, proxies and certificates.
-    pub variables: Vec<(OsString, OsString)>,
-    /// The `known_hosts` file of SSH.
-    pub known_hosts: Option<PathBuf>,
     /// The socket of the SSH agent for contexts that the user names.
     pub ssh_agent: Option<PathBuf>,
 }
@@ -68,6 +61,7 @@ impl Options {
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             search_path: OsString::from("/usr/sbin:/usr/bin:/sbin:/bin"),
             git: GitEnvironment::default(),
+            ssh_agent: None,
         }
     }
 
@@ -97,6 +91,8 @@ impl Options {
 pub struct Engine {
     pub(crate) store: Store,
     pub(crate) options: Options,
+    /// The parts that all builds share. They are made for the first build.
+    machine: Arc<OnceLock<Machine>>,
 }
 
 impl Engine {
@@ -108,7 +104,7 @@ impl Engine {
         tracing::debug!(root = %options.root.display(), "opening the store");
         let store = open_store(&options)
             .with_context(|| format!("open the store {}", options.root.display()))?;
-        Ok(Self { store, options })
+        Ok(Self { store, options, machine: Arc::default() })
     }
 
     /// Returns the store.
@@ -124,6 +120,20 @@ impl Engine {
     /// Returns the limits for unpacking archives.
     pub fn archive_limits(&self) -> ArchiveLimits {
         self.options.archive_limits
+    }
+
+    /// Returns the parts that all builds share.
+    pub(crate) fn machine(&self) -> Result<&Machine> {
+        if let Some(machine) = self.machine.get() {
+            return Ok(machine);
+        }
+        let machine = Machine {
+            network: DefaultNetwork::Bridge(self.options.bridge()?),
+            resolv_conf: self.options.resolv_conf()?.into(),
+            git: self.options.git.clone(),
+            ..Machine::new(self.store.clone())
+        };
+        Ok(self.machine.get_or_init(|| machine))
     }
 
     /// Returns a resolver of images outside of builds.

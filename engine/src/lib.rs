@@ -33,7 +33,7 @@ pub mod remote_image;
 
 pub use build::spec::BuildSpec;
 pub use build::{Built, Failure, Outcome};
-pub use engine::{Engine, GitEnvironment, Options};
+pub use engine::{Engine, Options};
 pub use monitor::Monitor;
 
 /// Becomes the sandbox's helper if this process was started as one, and returns otherwise. Call it

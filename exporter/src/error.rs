@@ -61,8 +61,8 @@ pub enum Error {
     #[error("{0}")]
     Tree(#[from] kiln_tree::Error),
     /// The [`Attester`](crate::Attester) has failed.
-    #[error(transparent)]
-    Attest(Box<dyn std::error::Error + Send + Sync>),
+    #[error("{0}")]
+    Attest(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A layer can't be fetched or packed.
     #[error("{0}")]
     Images(#[source] kiln_images::Error),

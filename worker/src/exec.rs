@@ -12,15 +12,14 @@ mod network;
 pub(crate) mod secret;
 mod ssh;
 
-use std::path::PathBuf;
-use std::sync::{Arc, Once, OnceLock};
+use std::sync::{Arc, Once};
 
 use kiln_event::{Event, LogStream, Reporter};
 use kiln_images::{Snapshots, blocking, cancellable};
 use kiln_llb::op::{ExecOp, MountKind, SecretEnv, SecurityMode};
 use kiln_sandbox::cgroup::{Cgroup, DeviceAccess, Groups, Limits, OutOfMemory};
 use kiln_sandbox::{
-    DEFAULT_HOSTNAME, Exit, Io, Mount, MountKind as SandboxKind, OutputStream, Rlimit, Sandbox,
+    DEFAULT_HOSTNAME, Exit, Io, Mount, MountKind as SandboxKind, OutputStream, Rlimit,
     SandboxError, Seal, Security, Spec, User,
 };
 use kiln_solver::{Remains, StepError};
@@ -37,39 +36,40 @@ use self::network::{Networks, StepNetwork};
 use self::secret::Secrets;
 use self::ssh::Agents;
 use crate::error::{Error, Result};
+use crate::machine::Machine;
 use crate::output::{Output, materialise};
-use crate::worker::WorkerOptions;
+use crate::runner::Runner;
+use crate::worker::BuildInputs;
 
 /// The runner of exec ops. Cloning is cheap except for the secrets.
 #[derive(Clone, Debug)]
 pub(crate) struct Exec {
     snapshots: Snapshots,
-    sandbox: Arc<OnceLock<Sandbox>>,
+    runner: Arc<dyn Runner>,
     secrets: Secrets,
     agents: Agents,
     networks: Networks,
     allowed: Allowed,
     keep_failed: bool,
     limits: Limits,
-    runtime: Option<PathBuf>,
     groups: Groups,
     /// Ensures that the warnings about unenforceable limits are sent once.
     warned: Arc<Once>,
 }
 
 impl Exec {
-    pub(crate) fn new(snapshots: Snapshots, options: WorkerOptions) -> Self {
+    pub(crate) fn new(snapshots: Snapshots, machine: &Machine, inputs: BuildInputs) -> Self {
+        let resolv_conf = Arc::clone(&machine.resolv_conf);
         Self {
             snapshots,
-            sandbox: Arc::default(),
-            secrets: Secrets::new(options.secrets),
-            agents: Agents::new(options.agents),
-            networks: Networks::new(options.network, options.resolv_conf),
-            allowed: options.allowed,
-            keep_failed: options.keep_failed,
-            limits: options.limits,
-            runtime: options.runtime,
-            groups: Groups::new(),
+            runner: Arc::clone(&machine.runner),
+            secrets: Secrets::new(inputs.secrets),
+            agents: Agents::new(inputs.agents),
+            networks: Networks::new(machine.network.clone(), resolv_conf),
+            allowed: inputs.allowed,
+            keep_failed: inputs.keep_failed,
+            limits: inputs.limits,
+            groups: machine.groups.clone(),
             warned: Arc::new(Once::new()),
         }
     }
@@ -90,7 +90,7 @@ impl Exec {
         reporter: &Reporter,
     ) -> std::result::Result<Vec<Output>, StepError> {
         self.networks.prepare(exec.network);
-        self.prepare_sandbox();
+        self.runner.prepare();
         let prepared = cancellable(reporter, async {
             materialise(&self.snapshots, inputs, reporter).await?;
             self.snapshots.tell_of_copies(reporter)?;
@@ -101,7 +101,6 @@ impl Exec {
         let group = self.group(exec, reporter)?;
         let mut spec = self.spec(exec, &prepared, &network)?;
         spec.cgroups = group.membership().clone();
-        spec.runtime.clone_from(&self.runtime);
         let (id, events) = (reporter.vertex, reporter.events.clone());
         let mut io = Io::to(move |stream, bytes| {
             let stream = match stream {
@@ -113,7 +112,7 @@ impl Exec {
         io.namespace = network.fd()?;
         let stop = reporter.cancel.child_token();
         let watch = self.watch(&prepared, &stop);
-        let ended = self.sandbox()?.run_to_keep(&spec, io, &stop).await;
+        let ended = self.runner.run(spec.clone(), io, &stop).await;
         if watch.as_ref().is_some_and(Watch::is_over) && !reporter.cancel.is_cancelled() {
             return Err(Error::from(self.snapshots.store.full()).into());
         }
@@ -126,11 +125,11 @@ impl Exec {
             return Err(self.remember(error, exec, execution));
         }
         drop(group);
-        let (snapshots, has_runtime) = (self.snapshots.clone(), self.runtime.is_some());
+        let (snapshots, is_foreign) = (self.snapshots.clone(), self.runner.is_foreign());
         let commit = move || {
             drop(watch);
             seal.close()?;
-            prepared.commit(&snapshots, has_runtime)
+            prepared.commit(&snapshots, is_foreign)
         };
         Ok(blocking(commit).await?)
     }
@@ -168,28 +167,6 @@ impl Exec {
         .await
     }
 
-    /// Returns the sandbox. It is created on first use, because a build with copies only needs
-    /// none.
-    fn sandbox(&self) -> Result<&Sandbox> {
-        if let Some(sandbox) = self.sandbox.get() {
-            return Ok(sandbox);
-        }
-        let sandbox = Sandbox::new(&self.snapshots.store.anchor())?;
-        Ok(self.sandbox.get_or_init(|| sandbox))
-    }
-
-    /// Starts the sandbox's helper process while the files of a step are prepared. A failure is
-    /// reported when the step uses the sandbox.
-    fn prepare_sandbox(&self) {
-        if self.sandbox.get().is_some() {
-            return;
-        }
-        let this = self.clone();
-        drop(tokio::task::spawn_blocking(move || {
-            this.sandbox().and_then(|sandbox| Ok(sandbox.prepare()?))
-        }));
-    }
-
     /// Creates the control groups of a program.
     fn group(&self, exec: &ExecOp, reporter: &Reporter) -> Result<Cgroup> {
         let parent = &exec.meta.cgroup_parent;
@@ -200,7 +177,7 @@ impl Exec {
         let limits = Limits { devices, ..self.limits.clone() };
         let group = self
             .groups
-            .group(&limits, parent, self.runtime.is_some())
+            .group(&limits, parent, self.runner.is_foreign())
             .map_err(Error::kernel("make control groups below", parent))?;
         self.warned.call_once(|| {
             for warning in group.warnings() {

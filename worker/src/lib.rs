@@ -29,7 +29,9 @@ mod exec;
 mod file;
 mod ingredients;
 mod key;
+mod machine;
 mod merge;
+mod runner;
 mod source;
 
 pub use cache::{Redact, StoreCache};
@@ -37,11 +39,13 @@ pub use content::copied as selection_of_copy;
 pub use error::{Error, Hint, Result};
 pub use exec::FailedStep;
 pub use exec::allowed::{Allowed, NETWORK_HOST, SECURITY_INSECURE};
+pub use machine::{DefaultNetwork, GitEnvironment, Machine};
 pub use output::Output;
 pub use remote_cache::{
     CachePlace, CacheSource, ImportedCache, KnownResult, KnownResults, RemoteCache,
 };
+pub use runner::{Runner, RuntimeRunner, SandboxRunner};
 pub use source::git::GitLimits;
-pub use source::local::LocalContext;
+pub use source::local::{Directories, LocalContext, LocalSources};
 pub use source::remote::{Pin, RemoteOptions};
-pub use worker::{DefaultNetwork, SecretSource, Worker, WorkerOptions};
+pub use worker::{BuildInputs, SecretSource, Worker};

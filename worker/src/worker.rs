@@ -11,44 +11,35 @@ use kiln_llb::graph::Vertex;
 use kiln_llb::op::{OpKind, SourceOp};
 use kiln_oci::{Digest, Platform};
 use kiln_sandbox::cgroup::Limits;
-use kiln_sandbox::network::Bridge;
 use kiln_solver::{CacheRule, Executor, StepContext, StepError};
-use kiln_store::Store;
 
 use crate::cache::StoreCache;
 use crate::error::{Error, Result};
 use crate::exec::Exec;
 use crate::exec::allowed::Allowed;
 use crate::exec::secret::Secrets;
+use crate::machine::Machine;
 use crate::output::{Output, materialise};
 use crate::source::identifier::Identifier;
-use crate::source::local::{LocalAttributes, LocalContext};
+use crate::source::local::{LocalAttributes, LocalContext, LocalSources, unknown_context};
 use crate::source::remote::{Pin, RemoteOptions, Remotes};
 use crate::{bases, content, diff, emulation, file, ingredients, key, merge};
 
-/// The options of a [`Worker`].
+/// The inputs of one build.
 #[derive(Debug)]
-pub struct WorkerOptions {
-    /// The store that holds layers and receives results.
-    pub store: Store,
+pub struct BuildInputs {
     /// The image resolver. It should be the frontend's, so that both see the same images.
     pub images: Arc<ImageResolver>,
-    /// The directories of local sources, by the names of the sources.
-    pub contexts: BTreeMap<String, PathBuf>,
-    /// The network of `RUN` steps without a network option.
-    pub network: DefaultNetwork,
+    /// The files of local sources.
+    pub sources: Arc<dyn LocalSources>,
     /// The entitlements that the user has granted.
     pub allowed: Allowed,
-    /// The content of `/etc/resolv.conf` in `RUN` steps that use the host's network or none.
-    pub resolv_conf: Vec<u8>,
     /// The secrets by ID.
     pub secrets: BTreeMap<String, SecretSource>,
     /// The sockets of SSH agents that steps may use, by ID.
     pub agents: BTreeMap<String, PathBuf>,
     /// The resource limits of `RUN` steps.
     pub limits: Limits,
-    /// The OCI runtime that runs `RUN` steps instead of the sandbox.
-    pub runtime: Option<PathBuf>,
     /// The options for files and repositories on servers.
     pub remote: RemoteOptions,
     /// The packing of layers that no step reads, if the outputs need blobs and no trees. `None`
@@ -61,17 +52,22 @@ pub struct WorkerOptions {
     pub keep_failed: bool,
 }
 
-/// The network of steps without a network option.
-#[derive(Clone, Debug, Default)]
-pub enum DefaultNetwork {
-    /// A network namespace for each step on this bridge. The host's network if the bridge isn't
-    /// available.
-    Bridge(Bridge),
-    /// The network of the host.
-    #[default]
-    Host,
-    /// A loopback device only.
-    None,
+impl BuildInputs {
+    /// Returns the inputs of a build without secrets, entitlements and limits.
+    pub fn new(images: Arc<ImageResolver>, sources: Arc<dyn LocalSources>) -> Self {
+        Self {
+            images,
+            sources,
+            allowed: Allowed::default(),
+            secrets: BTreeMap::new(),
+            agents: BTreeMap::new(),
+            limits: Limits::default(),
+            remote: RemoteOptions::default(),
+            packing: None,
+            ahead: None,
+            keep_failed: false,
+        }
+    }
 }
 
 /// The source of a secret's value.
@@ -96,7 +92,7 @@ impl fmt::Debug for SecretSource {
 #[derive(Debug)]
 pub struct Worker {
     pub(crate) images: Arc<ImageResolver>,
-    contexts: BTreeMap<String, PathBuf>,
+    sources: Arc<dyn LocalSources>,
     pub(crate) snapshots: Snapshots,
     remotes: Remotes,
     exec: Exec,
@@ -105,17 +101,18 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Creates a worker with these options.
-    pub fn new(options: WorkerOptions) -> Self {
-        let snapshots = Snapshots::new(options.store.clone(), &options.images);
-        let secrets = Secrets::new(options.secrets.clone());
+    /// Creates the worker of one build on a machine.
+    pub fn new(machine: &Machine, inputs: BuildInputs) -> Self {
+        let snapshots = Snapshots::new(machine.store.clone(), &inputs.images);
+        let secrets = Secrets::new(inputs.secrets.clone());
+        let (git, remote) = (machine.git.clone(), inputs.remote.clone());
         Self {
-            images: Arc::clone(&options.images),
-            remotes: Remotes::new(snapshots.clone(), secrets, options.remote.clone()),
-            contexts: options.contexts.clone(),
-            packing: options.packing,
-            ahead: options.ahead.clone(),
-            exec: Exec::new(snapshots.clone(), options),
+            images: Arc::clone(&inputs.images),
+            sources: Arc::clone(&inputs.sources),
+            remotes: Remotes::new(snapshots.clone(), secrets, git, remote),
+            packing: inputs.packing,
+            ahead: inputs.ahead.clone(),
+            exec: Exec::new(snapshots.clone(), machine, inputs),
             snapshots,
         }
     }
@@ -201,7 +198,9 @@ impl Worker {
             }
             Identifier::Local(name) => {
                 LocalAttributes::parse(source)?;
-                self.context(&name)?;
+                if !self.sources.has(&name) {
+                    return Err(unknown_context(&name));
+                }
                 rule.ephemeral = true;
             }
             Identifier::Remote(source) => match source.key() {
@@ -210,12 +209,6 @@ impl Worker {
             },
         }
         Ok(())
-    }
-
-    fn context(&self, name: &str) -> Result<&PathBuf> {
-        self.contexts
-            .get(name)
-            .ok_or_else(|| Error::Invalid(format!("no directory is known as context {name}")))
     }
 
     async fn run(
@@ -293,7 +286,8 @@ impl Worker {
 
     async fn load_local(&self, name: &str, source: &SourceOp) -> Result<Output> {
         let attributes = LocalAttributes::parse(source)?;
-        let context = Arc::new(LocalContext::open(name, self.context(name)?, &attributes)?);
+        let directory = self.sources.directory(name, source).await?;
+        let context = Arc::new(LocalContext::open(name, &directory, &attributes)?);
         if attributes.include.is_empty() {
             return Ok(Output::Local(context));
         }

@@ -25,7 +25,7 @@ use kiln_solver::{SolveError, SolveOptions, Solved, solve};
 use kiln_store::Store;
 use kiln_testkit::environment::base_layout;
 use kiln_testkit::{Need, skip};
-use kiln_worker::{DefaultNetwork, Output, StoreCache, Worker, WorkerOptions};
+use kiln_worker::{BuildInputs, Directories, Machine, Output, StoreCache, Worker};
 use libtest_mimic::{Arguments, Trial};
 use tokio_util::sync::CancellationToken;
 
@@ -79,22 +79,12 @@ impl Bench {
         let options = ImageResolverOptions::new(store.clone(), registry);
         let images = Arc::new(ImageResolver::new(options));
         let contexts = BTreeMap::from([("context".to_owned(), temp.path().join("context"))]);
-        let worker = Worker::new(WorkerOptions {
-            limits: kiln_sandbox::cgroup::Limits::default(),
-            runtime: None,
-            store: store.clone(),
-            images: Arc::clone(&images),
-            contexts,
-            network: DefaultNetwork::Host,
-            allowed: kiln_worker::Allowed::default(),
-            resolv_conf: b"nameserver 192.0.2.1\n".to_vec(),
-            secrets: BTreeMap::new(),
-            agents: BTreeMap::new(),
-            packing: None,
-            ahead: None,
-            remote: kiln_worker::RemoteOptions::default(),
-            keep_failed: false,
-        });
+        let machine = Machine {
+            resolv_conf: b"nameserver 192.0.2.1\n".to_vec().into(),
+            ..Machine::new(store.clone())
+        };
+        let sources = Arc::new(Directories(contexts));
+        let worker = Worker::new(&machine, BuildInputs::new(Arc::clone(&images), sources));
         Self { temp, store, images, worker: Arc::new(worker) }
     }
 

@@ -11,7 +11,7 @@ use kiln_solver::{SolveOptions, Solved, solve};
 use kiln_store::Store;
 use kiln_tree::Dir;
 use kiln_worker::{
-    DefaultNetwork, Output, RemoteCache, RemoteOptions, StoreCache, Worker, WorkerOptions,
+    BuildInputs, Directories, Output, RemoteCache, RemoteOptions, RuntimeRunner, StoreCache, Worker,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -60,34 +60,33 @@ impl Tools {
         let ahead = Ahead::new(&request.outputs, &store, &resolver);
         let mut contexts = request.directories.clone();
         contexts.extend(directory.map(|path| (CONTEXT_NAME.to_owned(), path.to_owned())));
-        let options =
-            WorkerOptions {
-                store: store.clone(),
-                images: Arc::clone(&resolver),
-                contexts,
-                network: DefaultNetwork::Bridge(engine.options.bridge()?),
-                allowed: request.allowed,
-                resolv_conf: engine.options.resolv_conf()?,
-                secrets: request.secrets.clone(),
-                agents: request.agents.clone(),
-                keep_failed: request.keep_failed,
-                limits: request.resources.clone(),
-                packing: packer::packing(&request.outputs),
-                ahead: ahead.as_ref().map(|ahead| Arc::clone(&ahead.packer)),
-                runtime: request.runtime.clone(),
-                remote: RemoteOptions {
-                    max_bytes: request.input_limit,
-                    git: request.git,
-                    contexts: request.addresses(),
-                    environment: engine.options.git.variables.clone(),
-                    known_hosts: engine.options.git.known_hosts.clone(),
-                    // Only the user may lend SSH keys; a Dockerfile may not.
-                    ssh_agent: request.agents.get(DEFAULT_AGENT).cloned().or_else(|| {
-                        engine.options.git.ssh_agent.clone().filter(|_| request.uses_ssh)
-                    }),
-                },
-            };
-        let worker = Arc::new(Worker::new(options));
+        let sources = Arc::new(Directories(contexts));
+        let inputs = BuildInputs {
+            allowed: request.allowed,
+            secrets: request.secrets.clone(),
+            agents: request.agents.clone(),
+            keep_failed: request.keep_failed,
+            limits: request.resources.clone(),
+            packing: packer::packing(&request.outputs),
+            ahead: ahead.as_ref().map(|ahead| Arc::clone(&ahead.packer)),
+            remote: RemoteOptions {
+                max_bytes: request.input_limit,
+                git: request.git,
+                contexts: request.addresses(),
+                // Only the user may lend SSH keys; a Dockerfile may not.
+                ssh_agent: request
+                    .agents
+                    .get(DEFAULT_AGENT)
+                    .cloned()
+                    .or_else(|| engine.options.ssh_agent.clone().filter(|_| request.uses_ssh)),
+            },
+            ..BuildInputs::new(Arc::clone(&resolver), sources)
+        };
+        let mut machine = engine.machine()?.clone();
+        if let Some(program) = &request.runtime {
+            machine.runner = Arc::new(RuntimeRunner::new(program.clone(), store.clone()));
+        }
+        let worker = Arc::new(Worker::new(&machine, inputs));
         let jobs = request.jobs.unwrap_or(engine.options.jobs);
         Ok(Self { store, resolver, worker, ahead, redactor, jobs })
     }

@@ -5,7 +5,7 @@ import os
 import subprocess
 
 from . import scenarios
-from .trouble import REPOSITORY
+from .trouble import REPOSITORY, Missing
 
 TARGET = 'x86_64-unknown-linux-gnu'
 PROFILE = 'guest'
@@ -46,6 +46,9 @@ def build():
 
 def prepare(root, tests):
     """Puts the tests and their tools into a guest's root file system."""
+    # The guest's own /tmp would hide them.
+    if REPOSITORY.startswith('/tmp/'):
+        raise Missing(f'a checkout that is not in /tmp, as {REPOSITORY} is')
     for test in tests:
         root.copy(test, '/security/' + os.path.basename(test).split('-')[0])
     # The tests know these by where they were compiled.

@@ -77,7 +77,7 @@ impl FailedStep {
         if terminal.is_some() && !spec.process.env.iter().any(names_terminal) {
             spec.process.env.push("TERM=xterm".to_owned());
         }
-        Ok(self.exec.sandbox()?.start(&spec, io).await?)
+        Ok(self.exec.runner.start(spec, io).await?)
     }
 
     /// Finds a shell by running it, because only the sandbox knows whether a program can be
@@ -88,9 +88,9 @@ impl FailedStep {
             let spec = self.with_args([shell, "-c", "exit 0"].map(str::to_owned).to_vec())?;
             let mut io = Io::to(|_, _| ());
             io.namespace = self.network.fd()?;
-            let ended = self.exec.sandbox()?.run(&spec, io, &never()).await;
+            let ended = self.exec.runner.run(spec, io, &never()).await;
             match ended {
-                Ok(exit) if exit.success() => return Ok(shell),
+                Ok(ended) if ended.exit.success() => return Ok(shell),
                 Ok(_) | Err(SandboxError::Exec { .. }) => {}
                 Err(error) => return Err(error.into()),
             }

@@ -11,7 +11,7 @@ use kiln_sandbox::Network;
 use kiln_sandbox::network::{Bridge, NetworkNamespace};
 
 use crate::error::{Error, Result};
-use crate::worker::DefaultNetwork;
+use crate::machine::DefaultNetwork;
 
 /// The provider of steps' networks. Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -71,8 +71,8 @@ impl StepNetwork {
 }
 
 impl Networks {
-    pub(super) fn new(default: DefaultNetwork, resolv_conf: Vec<u8>) -> Self {
-        Self { default, resolv_conf: resolv_conf.into(), told: Arc::default() }
+    pub(super) fn new(default: DefaultNetwork, resolv_conf: Arc<[u8]>) -> Self {
+        Self { default, resolv_conf, told: Arc::default() }
     }
 
     /// Announces a step that may run later.

@@ -11,6 +11,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::future::BoxFuture;
 use kiln_images::Snapshots;
 use kiln_llb::op::SourceOp;
 use kiln_sandbox::mount_without_devices;
@@ -32,6 +33,43 @@ pub struct LocalContext {
     excludes: Option<PatternMatcher>,
     /// The copies for mounts, by the copied path.
     copies: Mutex<BTreeMap<PathBuf, PendingTree>>,
+}
+
+/// The files of local sources: directories of this machine, or what a client sends.
+pub trait LocalSources: fmt::Debug + Send + Sync {
+    /// Returns `true` if there is a local source of this name.
+    fn has(&self, name: &str) -> bool;
+
+    /// Returns the directory with the files of a local source. It must have at least the files that
+    /// the source's attributes select, and must not change while the build runs.
+    ///
+    /// # Errors
+    /// Fails if there is no source of this name, or if its files can't be had.
+    fn directory<'a>(
+        &'a self,
+        name: &'a str,
+        source: &'a SourceOp,
+    ) -> BoxFuture<'a, Result<PathBuf>>;
+}
+
+/// Local sources that are directories of this machine, by their names. They are read in place.
+#[derive(Clone, Debug, Default)]
+pub struct Directories(pub BTreeMap<String, PathBuf>);
+
+impl LocalSources for Directories {
+    fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    fn directory<'a>(&'a self, name: &'a str, _: &'a SourceOp) -> BoxFuture<'a, Result<PathBuf>> {
+        let found = self.0.get(name).cloned().ok_or_else(|| unknown_context(name));
+        Box::pin(std::future::ready(found))
+    }
+}
+
+/// Returns the error for a local source that isn't there.
+pub(crate) fn unknown_context(name: &str) -> Error {
+    Error::Invalid(format!("no directory is known as context {name}"))
 }
 
 /// The attributes of a local source.

@@ -14,7 +14,6 @@
 //! steps that copy from it, therefore see the same commit.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -29,6 +28,7 @@ use super::git::{GitLimits, GitSource};
 use super::http::HttpSource;
 use crate::error::Result;
 use crate::exec::secret::Secrets;
+use crate::machine::GitEnvironment;
 
 /// The options of remote sources.
 #[derive(Clone, Debug, Default)]
@@ -40,13 +40,8 @@ pub struct RemoteOptions {
     /// The addresses of the contexts that the user has named. Git secrets without a host in their
     /// name are sent only to the hosts of these.
     pub contexts: Vec<String>,
-    /// The complete environment of the host's git: `PATH`, proxies and the like.
-    pub environment: Vec<(OsString, OsString)>,
     /// The socket of the SSH agent that git may use.
     pub ssh_agent: Option<PathBuf>,
-    /// The file with the hosts that the user knows. `None` for ssh's default, which in a user
-    /// namespace would be root's.
-    pub known_hosts: Option<PathBuf>,
 }
 
 /// The parsed op of a remote source.
@@ -114,14 +109,20 @@ pub(crate) struct Remotes {
     pub(super) snapshots: Snapshots,
     pub(super) client: Client,
     pub(super) secrets: Secrets,
+    pub(super) git: GitEnvironment,
     pub(super) options: RemoteOptions,
     loaded: Mutex<BTreeMap<String, Arc<OnceCell<Loaded>>>>,
 }
 
 impl Remotes {
-    pub(crate) fn new(snapshots: Snapshots, secrets: Secrets, options: RemoteOptions) -> Self {
+    pub(crate) fn new(
+        snapshots: Snapshots,
+        secrets: Secrets,
+        git: GitEnvironment,
+        options: RemoteOptions,
+    ) -> Self {
         let client = snapshots.blobs.client().clone();
-        Self { snapshots, client, secrets, options, loaded: Mutex::default() }
+        Self { snapshots, client, secrets, git, options, loaded: Mutex::default() }
     }
 
     /// Loads a source unless this worker has loaded it before.

@@ -93,7 +93,7 @@ impl Git {
         let scratch = Scratch(remotes.snapshots.store.temp_dir()?);
         let directory = scratch.0.join("files");
         std::fs::create_dir(&directory).map_err(Error::path("create", &directory))?;
-        let mut environment = remotes.options.environment.clone();
+        let mut environment = remotes.git.variables.clone();
         let mut set = |key: &str, value: OsString| environment.push((key.into(), value));
         for (key, value) in ENVIRONMENT {
             set(key, value.into());
@@ -101,7 +101,7 @@ impl Git {
         if source.remote.is_ssh() {
             set(
                 "GIT_SSH_COMMAND",
-                ssh_command(source, remotes.options.known_hosts.as_deref(), &scratch.0)?.into(),
+                ssh_command(source, remotes.git.known_hosts.as_deref(), &scratch.0)?.into(),
             );
             set("GIT_SSH_VARIANT", "ssh".into());
             if source.uses_agent {
