@@ -235,6 +235,22 @@ fn all_files_of_trees_are_inspected() {
     assert!(seen > 15, "{seen}");
 }
 
+/// A transparent error hides the error that it wraps: its source is that of the wrapped error. So a
+/// hint would not be found. And `kiln_oci::error` alone renders chains.
+#[test]
+fn errors_keep_their_sources() {
+    let mut found = Vec::new();
+    for path in sources() {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        let is_own_chain = code.contains(".source();") || code.contains("{error:#}");
+        if code.contains("#[error(transparent)]") || is_own_chain {
+            found.push(path);
+        }
+    }
+    assert!(found.is_empty(), "{found:?}");
+}
+
 /// The files of processes that kiln starts itself, with arguments and an environment of its own.
 const OWN_PROCESSES: [&str; 2] = ["sandbox/src/helper.rs", "sandbox/src/oci/init.rs"];
 
