@@ -1,25 +1,40 @@
-//! The settings of all commands, from the arguments and the environment.
+//! The meaning of the arguments, the environment and the configuration files: the settings of all
+//! commands, and the requests to the library.
+//!
+//! Nothing here prints. Warnings go to a receiver that the caller passes.
+
+pub(crate) mod build;
+pub(crate) mod container;
+pub(crate) mod engines;
+pub(crate) mod filter;
+pub(crate) mod log;
+pub(crate) mod platforms;
+pub(crate) mod prune;
+pub(crate) mod until;
+
+mod archive_limits;
+mod config;
+mod hosts;
+pub(crate) mod limits;
+mod once;
+mod registries;
+mod resources;
+mod runtime;
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use kiln::{Engine, GitEnvironment, Options};
-use kiln_registry::MinimumSpeed;
+use kiln_registry::{MinimumSpeed, Warnings};
 use kiln_store::{Snapshotter, Store};
 use kiln_tree::ArchiveLimits;
-use tracing_subscriber::Layer;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::archive_limits;
 use crate::arguments::GlobalArguments;
-use crate::config::Config;
-use crate::limits;
-use crate::printer::Printer;
-use crate::registries::Registries;
+use config::Config;
+use registries::Registries;
+
+pub(crate) use platforms::platform as parse_platform;
 
 /// The settings of all commands.
 #[derive(Debug)]
@@ -41,8 +56,9 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// Combines the arguments with the environment and the configuration files.
-    pub(crate) fn resolve(arguments: &GlobalArguments, printer: &Printer) -> Result<Self> {
+    /// Combines the arguments with the environment and the configuration files. Warnings about
+    /// other programs' files go to `warnings`.
+    pub(crate) fn resolve(arguments: &GlobalArguments, warnings: Warnings) -> Result<Self> {
         let root = match &arguments.root {
             Some(root) => std::path::absolute(root)
                 .with_context(|| format!("resolve the store's directory {}", root.display()))?,
@@ -51,7 +67,7 @@ impl Settings {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let archive_limits = archive_limits::parse(&arguments.archive_limits)?;
         let mut registries =
-            Registries::of_environment(arguments.registries_config.clone(), printer)?;
+            Registries::of_environment(arguments.registries_config.clone(), warnings)?;
         let speed = limits::size_limit(&arguments.min_download_speed)
             .context("invalid --min-download-speed")?;
         registries.pace = speed.and_then(MinimumSpeed::of_speed);
@@ -78,7 +94,7 @@ impl Settings {
             snapshotter: self.snapshotter,
             registries: self.registries.client(),
             archive_limits: self.archive_limits,
-            search_path: std::env::var_os("PATH").unwrap_or_default(),
+            search_path: search_path(),
             git: GitEnvironment {
                 variables: git_variables(),
                 known_hosts: absolute("HOME").map(|home| home.join(".ssh/known_hosts")),
@@ -94,6 +110,16 @@ impl Settings {
     pub(crate) fn store(&self) -> Result<Store> {
         Ok(self.engine()?.store().clone())
     }
+}
+
+/// Returns the directories of programs, as `PATH` lists them.
+pub(crate) fn search_path() -> OsString {
+    std::env::var_os("PATH").unwrap_or_default()
+}
+
+/// Returns the user's name in the environment.
+pub(crate) fn user_name() -> Option<String> {
+    std::env::var("USER").ok()
 }
 
 /// Returns the environment variables for the host's git: the program path, proxies and
@@ -121,26 +147,4 @@ fn default_root() -> Result<PathBuf> {
         .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
         .map(|data| data.join("kiln"))
         .context("no directory for the store: set --root, $KILN_ROOT, $XDG_DATA_HOME or $HOME")
-}
-
-/// Writes the log to standard error: all messages of kiln's crates with `debug`, else none.
-/// `$KILN_LOG` overrides both. There, `kiln` stands for all of kiln's crates, since their names
-/// begin with it.
-pub(crate) fn init_tracing(debug: bool, printer: &Printer) {
-    let default = if debug { "kiln=debug" } else { "off" };
-    let filter = std::env::var("KILN_LOG").unwrap_or_else(|_| default.to_owned());
-    if filter == "off" {
-        return;
-    }
-    let filter: Targets = match filter.parse() {
-        Ok(filter) => filter,
-        Err(error) => {
-            printer.note(format_args!("WARNING: KILN_LOG={filter} is ignored: {error}"));
-            return;
-        }
-    };
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let format = tracing_subscriber::fmt::layer().with_ansi(colours);
-    let format = format.with_writer(std::io::stderr).with_filter(filter);
-    tracing_subscriber::registry().with(format).init();
 }

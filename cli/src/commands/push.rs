@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use kiln::build::step::Step;
+use kiln::image::did_you_mean;
 use kiln_exporter::push::{PushBlob, PushContext, PushObserver, Shipment, push};
 use kiln_exporter::{BlobFetcher, Remote};
 use kiln_oci::Reference;
@@ -17,26 +18,11 @@ use kiln_store::{ImageRow, LayerBlob, LayerId, Store};
 use kiln_worker::{Blobs, ImageResolver, ImageResolverOptions, PullPolicy};
 use tokio::runtime::Handle;
 
-use super::build::ProgressMode;
-use kiln::build::step::Step;
-use kiln::image::did_you_mean;
-use crate::printer::Printer;
-use crate::progress;
+use crate::arguments::progress::ProgressMode;
+use crate::arguments::push::PushArguments;
+use crate::rendering::printer::Printer;
+use crate::rendering::progress;
 use crate::settings::Settings;
-
-/// Upload an image to a registry
-#[derive(Debug, Args)]
-pub(crate) struct PushArguments {
-    /// The image; the tag is `latest` where there is none
-    #[arg(value_name = "NAME[:TAG]")]
-    image: String,
-    /// Upload every tag of the repository that the store has
-    #[arg(short, long)]
-    all_tags: bool,
-    /// Print the image's name only
-    #[arg(short, long)]
-    quiet: bool,
-}
 
 /// The store, client and printer of a push.
 struct Tools {

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::IsTerminal;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use kiln::build::step::Step;
+use kiln::image::named::is_tagged;
+use kiln::image::{StoredImage, Wanted, find_rows, no_such_image};
 use kiln_exporter::{BlobFetcher, Destination, ExportContext, SavedImage, Silent, save};
 use kiln_oci::{Platform, Reference};
 use kiln_solver::{EventSender, VertexId};
@@ -15,29 +16,12 @@ use kiln_store::{ImageRow, LayerBlob, LayerId, Store};
 use kiln_worker::{Blobs, ImageResolver, ImageResolverOptions, PullPolicy};
 use tokio::runtime::Handle;
 
-use super::build::ProgressMode;
-use kiln::build::step::Step;
-
-use crate::build::parse_platform;
-use kiln::image::named::is_tagged;
-use kiln::image::{StoredImage, Wanted, find_rows, no_such_image};
-use crate::printer::Printer;
-use crate::progress::{self, Work};
+use crate::arguments::progress::ProgressMode;
+use crate::arguments::save::SaveArguments;
+use crate::rendering::printer::Printer;
+use crate::rendering::progress::{self, Work};
 use crate::settings::Settings;
-
-/// Write images to a tar: an OCI layout that `docker load` and `kiln load` take
-#[derive(Debug, Args)]
-pub(crate) struct SaveArguments {
-    /// Names or IDs; a name without a tag stands for all tags of the repository
-    #[arg(required = true, value_name = "IMAGE")]
-    images: Vec<String>,
-    /// File to write to, in place of standard output
-    #[arg(short, long, value_name = "FILE")]
-    output: Option<PathBuf>,
-    /// Write the images for this platform alone
-    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
-    platform: Option<String>,
-}
+use crate::settings::parse_platform;
 
 /// Runs `kiln save`.
 pub(crate) async fn run(
