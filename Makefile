@@ -50,6 +50,7 @@ $(BASE)/index.json: testdata/tools/mkbase
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
 
 test:
 	testdata/tools/setup test

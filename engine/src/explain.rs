@@ -8,7 +8,7 @@
 //!
 //! A step is compared with the same step of the latest earlier build that has it. kiln first
 //! searches the builds of the same context and Dockerfile, with any target. Since the project may
-//! have moved, it then searches other builds with mostly the same steps. [`align`] decides which
+//! have moved, it then searches other builds with mostly the same steps. `align` decides which
 //! steps of two builds correspond.
 //!
 //! An explanation can only use recorded facts. Of credentials kiln knows only whether they are

@@ -7,6 +7,12 @@
 //! streams, and never prints. What they hold arrives as [`Options`] or in the request.
 //!
 //! A process that runs steps or containers has to call [`init`] at the beginning of `main`.
+//!
+//! # Example
+//!
+//! ```no_run
+#![doc = include_str!("../examples/embed.rs")]
+//! ```
 
 pub mod build;
 pub mod chain;

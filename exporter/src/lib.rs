@@ -1,6 +1,6 @@
 //! Packing of layers, and all output types.
 //!
-//! [`export`] takes the result of a build (an image config and a chain of layers per platform) and
+//! [`export()`] takes the result of a build (an image config and a chain of layers per platform) and
 //! writes it to each output. It does the work once for all outputs: it packs a layer into a blob of
 //! the store's content on first use and records the blob with the layer, so that the next export of
 //! any build finds it. [`Packer`] packs a single layer while the build still runs.
@@ -19,7 +19,7 @@
 //! | [`load`] | loading of images into engines on this machine |
 //! | [`push`] | uploads to registries |
 //! | [`attest`] | attestations: provenance and bills of materials |
-//! | [`save`] | an archive of images from the store |
+//! | [`mod@save`] | an archive of images from the store |
 //! | [`import`](mod@import) | an image of a root file system |
 //! | [`spec`] | the parser of `--output` |
 //! | [`annotations`] | annotations and their places |

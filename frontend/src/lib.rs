@@ -1,7 +1,7 @@
 //! Translation of a Dockerfile into a build graph and an image config.
 //!
 //! [`parser`] joins physical lines to logical lines and parses those into typed instructions
-//! ([`instruction`]). [`expand`] substitutes variables. [`lower`] dispatches the instructions of
+//! ([`instruction`]). [`expand`] substitutes variables. [`lower()`] dispatches the instructions of
 //! every stage that the target reaches, and returns the nodes and the image config.
 //!
 //! The frontend does no I/O. It resolves images through [`Images`] and reads files of the build

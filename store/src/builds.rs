@@ -1,14 +1,16 @@
-//! The history of builds.
+//! The records of builds.
 //!
 //! A build has a row and, if its steps have printed anything, a file `builds/ID.log.zst` with the
 //! output. The row is created first; a log without a row is garbage. The row contains the name of
 //! the process that runs the build. If that process dies, the process that cleans up after it marks
 //! the build as interrupted.
 //!
-//! The history is bounded. When a build ends, old builds are removed: those beyond [`MAX_BUILDS`],
+//! The records are bounded. When a build ends, old builds are removed: those beyond [`MAX_BUILDS`],
 //! those older than [`MAX_AGE`], and those whose logs, together with all later logs, exceed
 //! [`MAX_LOG_BYTES`]. The last build is always kept, whatever the size of its log, and so are
 //! running builds.
+
+pub(crate) mod log;
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,17 +19,19 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use crate::build_log::{BuildLog, BuildLogWriter};
+use self::log::{BuildLog, BuildLogWriter};
+use crate::cache::{listings, recipes};
+use crate::db::text_column;
 use crate::error::{Error, Result};
-use crate::store::Inner;
-use crate::{listings, name, recipes};
+use crate::name;
+use crate::room::Room;
 
-/// The maximal number of builds in the history.
-pub const MAX_BUILDS: u32 = 100;
-/// The maximal age of a build in the history.
-pub const MAX_AGE: Duration = Duration::from_hours(30 * 24);
+/// The maximal number of recorded builds.
+const MAX_BUILDS: u32 = 100;
+/// The maximal age of a recorded build.
+const MAX_AGE: Duration = Duration::from_hours(30 * 24);
 /// The maximal disk space of all logs in bytes, compressed.
-pub const MAX_LOG_BYTES: u64 = 1 << 30;
+const MAX_LOG_BYTES: u64 = 1 << 30;
 
 /// The state of a build.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,7 +70,7 @@ impl BuildStatus {
     }
 }
 
-/// A build in the history. The caller defines the contents of its texts.
+/// The record of a build. The caller defines the contents of its texts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BuildRow {
     /// The unique name. [`Builds::fresh_id`] returns a new one.
@@ -87,15 +91,20 @@ pub struct BuildRow {
     pub record: String,
 }
 
-/// The history of the builds in a store.
+/// The records of the builds in a store.
 #[derive(Clone, Debug)]
 pub struct Builds {
-    pub(crate) inner: Arc<Inner>,
+    room: Arc<Room>,
 }
 
 const COLUMNS: &str = "id, started_at, ended_at, status, reference, log_bytes, record, family";
 
 impl Builds {
+    /// Returns a handle to the records of builds of an open store.
+    pub(crate) fn new(room: &Arc<Room>) -> Self {
+        Self { room: room.clone() }
+    }
+
     /// Returns an ID that no build has.
     pub fn fresh_id(&self) -> String {
         name::fresh()
@@ -108,7 +117,7 @@ impl Builds {
             "INSERT OR REPLACE INTO builds ({COLUMNS}, process)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"
         );
-        let forgotten = self.inner.index.write("record a build", |transaction| {
+        let forgotten = self.room.index().write("record a build", |transaction| {
             transaction.prepare_cached(&sql)?.execute((
                 &build.id,
                 build.started_at,
@@ -118,7 +127,7 @@ impl Builds {
                 build.log_bytes as i64,
                 &build.record,
                 build.family,
-                self.inner.process.name(),
+                self.room.process().name(),
             ))?;
             if build.ended_at.is_some() { forget_old(transaction, name::now()) } else { Ok(vec![]) }
         })?;
@@ -128,7 +137,7 @@ impl Builds {
     /// Returns the build with an ID, if it exists.
     pub fn get(&self, id: &str) -> Result<Option<BuildRow>> {
         let sql = format!("SELECT {COLUMNS} FROM builds WHERE id = ?1");
-        self.inner.index.read("look up a build", |connection| {
+        self.room.index().read("look up a build", |connection| {
             connection.prepare_cached(&sql)?.query_row([id], build).optional()
         })
     }
@@ -136,14 +145,14 @@ impl Builds {
     /// Returns all builds, newest first.
     pub fn list(&self) -> Result<Vec<BuildRow>> {
         let sql = format!("SELECT {COLUMNS} FROM builds ORDER BY started_at DESC, id");
-        self.inner.index.read("list builds", |connection| {
+        self.room.index().read("list builds", |connection| {
             connection.prepare_cached(&sql)?.query_map([], build)?.collect()
         })
     }
 
     /// Returns the number of builds.
     pub fn count(&self) -> Result<u64> {
-        self.inner.index.read("count builds", |connection| {
+        self.room.index().read("count builds", |connection| {
             let count: i64 =
                 connection.query_row("SELECT count(*) FROM builds", [], |row| row.get(0))?;
             Ok(count.cast_unsigned())
@@ -159,7 +168,7 @@ impl Builds {
              WHERE (started_at, id) < (?1, ?2) AND {condition}
              ORDER BY started_at DESC, id DESC LIMIT ?4"
         );
-        self.inner.index.read("list builds", |connection| {
+        self.room.index().read("list builds", |connection| {
             let parameters = (row.started_at, &row.id, row.family, limit);
             connection.prepare_cached(&sql)?.query_map(parameters, build)?.collect()
         })
@@ -167,7 +176,7 @@ impl Builds {
 
     /// Removes a build with its log. Returns `true` if it existed.
     pub fn remove(&self, id: &str) -> Result<bool> {
-        let there = self.inner.index.write("remove a build", |transaction| {
+        let there = self.room.index().write("remove a build", |transaction| {
             Ok(transaction.prepare_cached("DELETE FROM builds WHERE id = ?1")?.execute([id])? > 0)
         })?;
         if there {
@@ -178,7 +187,7 @@ impl Builds {
 
     /// Removes the builds beyond the limits, and outdated data about their steps.
     pub fn prune(&self) -> Result<()> {
-        let forgotten = self.inner.index.write("forget builds", |transaction| {
+        let forgotten = self.room.index().write("forget builds", |transaction| {
             let now = name::now();
             recipes::sweep(transaction, now)?;
             listings::sweep(transaction, now)?;
@@ -211,7 +220,7 @@ impl Builds {
     }
 
     fn log_path(&self, id: &str) -> PathBuf {
-        self.inner.root.join("builds").join(format!("{id}{LOG_SUFFIX}"))
+        self.room.root().join("builds").join(format!("{id}{LOG_SUFFIX}"))
     }
 }
 
@@ -220,8 +229,8 @@ const LOG_SUFFIX: &str = ".log.zst";
 
 /// Removes logs without rows, and marks builds of dead processes as interrupted. The caller holds
 /// the root lock exclusively.
-pub(crate) fn sweep(inner: &Arc<Inner>, living: &[String]) -> Result<()> {
-    let rows = inner.index.write("sweep builds", |transaction| {
+pub(crate) fn sweep(room: &Arc<Room>, living: &[String]) -> Result<()> {
+    let rows = room.index().write("sweep builds", |transaction| {
         let sql = "SELECT DISTINCT process FROM builds WHERE status = 'running'";
         let running: Vec<String> = transaction
             .prepare_cached(sql)?
@@ -232,15 +241,15 @@ pub(crate) fn sweep(inner: &Arc<Inner>, living: &[String]) -> Result<()> {
         for process in running.iter().filter(|process| !living.contains(process)) {
             transaction.prepare_cached(sql)?.execute([process])?;
         }
-        crate::recovery::text_column(transaction, "SELECT id FROM builds")
+        text_column(transaction, "SELECT id FROM builds")
     })?;
-    let dir = inner.root.join("builds");
+    let dir = room.root().join("builds");
     for entry in fs::read_dir(&dir).map_err(Error::io("read", &dir))? {
         let entry = entry.map_err(Error::io("read", &dir))?;
         let name = entry.file_name();
         let id = name.to_str().and_then(|name| name.strip_suffix(LOG_SUFFIX));
         if !id.is_some_and(|id| rows.iter().any(|row| row == id)) {
-            inner.discard(&entry.path())?;
+            room.discard(&entry.path())?;
         }
     }
     Ok(())
@@ -361,8 +370,8 @@ mod tests {
         builds.record(&row("dead", 2)).unwrap();
         fs::write(dir.path().join("builds/none.log.zst"), "").unwrap();
         store
-            .inner()
-            .index
+            .room()
+            .index()
             .write("test", |transaction| {
                 transaction.execute("UPDATE builds SET process = 'x' WHERE id = 'dead'", [])
             })

@@ -1,20 +1,31 @@
-//! Cache records: the layers for each key.
+//! The build cache: cache records, digests of files, durations of steps and cache mounts, and the
+//! tables that explain misses.
 //!
-//! A look-up checks that the record's checksum is right and that every layer exists. It adds the
-//! layers to the process's implicit lease before it returns them.
+//! # Cache records
+//!
+//! A cache record has the layers for a key. A look-up checks that the record's checksum is right
+//! and that every layer exists. It adds the layers to the process's implicit lease before it
+//! returns them.
 
-use std::sync::{Arc, PoisonError};
+mod durations;
+pub(crate) mod file_digests;
+pub(crate) mod listings;
+pub(crate) mod lost;
+pub(crate) mod mounts;
+pub(crate) mod recipes;
+mod uses;
+
+use std::sync::Arc;
 
 use kiln_oci::Digest;
 use rusqlite::{Connection, OptionalExtension};
 
+pub(crate) use self::uses::Uses;
+use crate::db::sums;
 use crate::error::Result;
 use crate::layers::{LayerId, Layers};
-use crate::store::Inner;
-use crate::{name, recipes, sums};
-
-/// The number of uses that are kept in memory before they are written.
-const USES: usize = 1024;
+use crate::name;
+use crate::room::Room;
 
 /// The kind of a part of the cache, with BuildKit's names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,17 +61,25 @@ impl CacheKind {
 /// The cache records of a store.
 #[derive(Clone, Debug)]
 pub struct CacheIndex {
-    pub(crate) inner: Arc<Inner>,
+    room: Arc<Room>,
+    layers: Layers,
+    uses: Arc<Uses>,
 }
 
 impl CacheIndex {
+    /// Returns a handle to the cache of an open store. `uses` are the uses that [`Uses::flush`]
+    /// writes.
+    pub(crate) fn new(room: &Arc<Room>, layers: &Layers, uses: &Arc<Uses>) -> Self {
+        Self { room: room.clone(), layers: layers.clone(), uses: uses.clone() }
+    }
+
     /// Returns the canonical key that is linked to a definition key.
     pub fn canonical(&self, definition: &Digest) -> Result<Option<Digest>> {
         let sql = format!(
             "SELECT canonical FROM cache_links WHERE definition = ?1 AND sum IS {}",
             sums::LINK
         );
-        self.inner.index.read("look up a key", |connection| {
+        self.room.index().read("look up a key", |connection| {
             connection
                 .prepare_cached(&sql)?
                 .query_row([definition.as_bytes()], |row| Ok(Digest::from_bytes(row.get(0)?)))
@@ -71,7 +90,7 @@ impl CacheIndex {
     /// Links a definition key to a canonical key.
     pub fn link(&self, definition: &Digest, canonical: &Digest) -> Result<()> {
         let sql = "INSERT OR REPLACE INTO cache_links VALUES (?1, ?2, ?3, row_sum(?1, ?2))";
-        self.inner.index.write("link a key", |transaction| {
+        self.room.index().write("link a key", |transaction| {
             transaction.prepare_cached(sql)?.execute((
                 definition.as_bytes(),
                 canonical.as_bytes(),
@@ -84,7 +103,7 @@ impl CacheIndex {
     /// Returns the layers stored under a canonical key, one per output (`None` for an empty file
     /// system), if the record and all of its layers exist. Records the use.
     pub fn get(&self, key: &Digest) -> Result<Option<Vec<Option<LayerId>>>> {
-        let found = self.inner.index.read("look up a result", |connection| {
+        let found = self.room.index().read("look up a result", |connection| {
             let record =
                 format!("SELECT 1 FROM cache_records WHERE key = ?1 AND sum IS {}", sums::RECORD);
             if !connection.prepare_cached(&record)?.exists([key.as_bytes()])? {
@@ -100,18 +119,12 @@ impl CacheIndex {
                 .map(Some)
         })?;
         let Some(outputs) = found else { return Ok(None) };
-        let layers = Layers { inner: self.inner.clone() };
-        if !layers.hold(outputs.iter().flatten())? {
+        if !self.layers.hold(outputs.iter().flatten())? {
             self.forget_lost(key)?;
             return Ok(None);
         }
-        let many = {
-            let mut used = self.inner.used.lock().unwrap_or_else(PoisonError::into_inner);
-            used.insert(*key, name::now());
-            used.len() > USES
-        };
-        if many {
-            self.inner.flush_used()?;
+        if self.uses.note_record(key) {
+            self.uses.flush(self.room.index())?;
         }
         Ok(Some(outputs))
     }
@@ -129,7 +142,7 @@ impl CacheIndex {
         outputs: &[Option<LayerId>],
         description: &str,
     ) -> Result<()> {
-        self.inner.index.write("store a result", |transaction| {
+        self.room.index().write("store a result", |transaction| {
             transaction
                 .prepare_cached("DELETE FROM cache_outputs WHERE key = ?1")?
                 .execute([key.as_bytes()])?;
@@ -153,12 +166,12 @@ impl CacheIndex {
 
     /// Removes the record of a key.
     pub fn remove(&self, key: &Digest) -> Result<()> {
-        self.inner.index.write("remove a result", |transaction| forget(transaction, key))
+        self.room.index().write("remove a result", |transaction| forget(transaction, key))
     }
 
     /// Removes the record of a key whose layers are incomplete.
     fn forget_lost(&self, key: &Digest) -> Result<()> {
-        self.inner.index.write("remove a result", |transaction| {
+        self.room.index().write("remove a result", |transaction| {
             forget(transaction, key)?;
             recipes::note_lost(transaction, key)
         })
@@ -167,7 +180,7 @@ impl CacheIndex {
     /// Returns the description that was stored with a record.
     pub fn description(&self, key: &Digest) -> Result<Option<String>> {
         let sql = "SELECT description FROM cache_records WHERE key = ?1";
-        self.inner.index.read("look up a result", |connection| {
+        self.room.index().read("look up a result", |connection| {
             connection.prepare_cached(sql)?.query_row([key.as_bytes()], |row| row.get(0)).optional()
         })
     }
@@ -175,7 +188,7 @@ impl CacheIndex {
     /// Removes all records and links. Returns the number of records. Garbage collection removes the
     /// layers.
     pub fn clear(&self) -> Result<u64> {
-        self.inner.index.write("clear the cache", |transaction| {
+        self.room.index().write("clear the cache", |transaction| {
             transaction.execute("DELETE FROM cache_links", [])?;
             transaction.execute("DELETE FROM cache_outputs", [])?;
             Ok(transaction.execute("DELETE FROM cache_records", [])? as u64)

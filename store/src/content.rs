@@ -1,10 +1,18 @@
-//! The blobs, in an OCI image layout.
+//! The contents that have names: blobs by digest, images and volumes by name.
+//!
+//! # Blobs
+//!
+//! The blobs are in an OCI image layout.
 //!
 //! A blob is in the store if a row of the index names it and its file is unchanged since the row
 //! was written: it has the same size and status change time (ctime). A touched file is hashed again
 //! before it is used, and its row is removed if the digest differs. The name of a blob is the
 //! digest of its bytes, which the store computes while they are written. No blob gets a name
 //! without being hashed here.
+
+pub(crate) mod images;
+pub(crate) mod ingest;
+pub(crate) mod volumes;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -16,9 +24,8 @@ use kiln_oci::{Digest, DigestHasher, HashingReader};
 use rusqlite::OptionalExtension;
 
 use crate::error::{Error, Result};
-use crate::ingest;
-use crate::room::Claim;
-use crate::store::Inner;
+use crate::room::Room;
+use crate::room::cap::Claim;
 
 /// The maximal number of bytes that are claimed in advance while a blob is written.
 const AHEAD: u64 = 1 << 20;
@@ -26,7 +33,7 @@ const AHEAD: u64 = 1 << 20;
 /// The blobs of a store.
 #[derive(Clone, Debug)]
 pub struct Content {
-    pub(crate) inner: Arc<Inner>,
+    room: Arc<Room>,
 }
 
 /// A blob in the store.
@@ -41,7 +48,7 @@ pub struct Blob {
 /// A writer of a blob. Dropping it unfinished removes the data, unless the next attempt needs it.
 #[derive(Debug)]
 pub struct BlobWriter {
-    inner: Arc<Inner>,
+    room: Arc<Room>,
     path: PathBuf,
     file: File,
     hasher: DigestHasher,
@@ -52,9 +59,14 @@ pub struct BlobWriter {
 }
 
 impl Content {
+    /// Returns a handle to the blobs of an open store.
+    pub(crate) fn new(room: &Arc<Room>) -> Self {
+        Self { room: room.clone() }
+    }
+
     /// Returns the blob's size, or `None` if the blob is not in the store.
     pub fn size(&self, digest: &Digest) -> Result<Option<u64>> {
-        let known = self.inner.index.read("look up a blob", |connection| {
+        let known = self.room.index().read("look up a blob", |connection| {
             connection
                 .prepare_cached("SELECT size, changed_at FROM blobs WHERE digest = ?1")?
                 .query_row([digest.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -86,7 +98,7 @@ impl Content {
         if reader.finish().0 != *digest {
             return Ok(false);
         }
-        self.inner.index.write("verify a blob", |transaction| {
+        self.room.index().write("verify a blob", |transaction| {
             let sql = "UPDATE blobs SET size = ?2, changed_at = ?3 WHERE digest = ?1";
             transaction.prepare_cached(sql)?.execute((digest.as_bytes(), now.0, now.1))?;
             Ok(true)
@@ -107,7 +119,7 @@ impl Content {
             Err(error) => format!("its file can't be read: {error}"),
         };
         let sql = "SELECT 1 FROM blobs WHERE digest = ?1";
-        let is_named = self.inner.index.read("look up a blob", |connection| {
+        let is_named = self.room.index().read("look up a blob", |connection| {
             connection.prepare_cached(sql)?.exists([digest.as_bytes()])
         })?;
         Ok(is_named.then_some(problem))
@@ -115,7 +127,7 @@ impl Content {
 
     /// Returns the path of the blob's file.
     pub fn path(&self, digest: &Digest) -> PathBuf {
-        self.inner.blobs.join(digest.hex())
+        self.room.blobs().join(digest.hex())
     }
 
     /// Opens the file of a blob.
@@ -147,7 +159,7 @@ impl Content {
 
     /// Creates a writer for a new blob.
     pub fn writer(&self) -> Result<BlobWriter> {
-        let path = self.inner.process.fresh();
+        let path = self.room.process().fresh();
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -155,9 +167,9 @@ impl Content {
             .mode(0o600)
             .open(&path)
             .map_err(Error::io("create", &path))?;
-        let (inner, hasher) = (self.inner.clone(), DigestHasher::new());
-        let claim = Claim::new(&inner.room);
-        Ok(BlobWriter { inner, path, file, hasher, size: 0, claim, kept: false })
+        let (room, hasher) = (self.room.clone(), DigestHasher::new());
+        let claim = room.claim();
+        Ok(BlobWriter { room, path, file, hasher, size: 0, claim, kept: false })
     }
 
     /// Stores `bytes` as a blob.
@@ -176,21 +188,21 @@ impl Content {
     /// Adds a blob to the process's implicit lease. Returns `true` if the blob exists.
     pub fn hold(&self, digest: &Digest) -> Result<bool> {
         let known = "SELECT 1 FROM blobs WHERE digest = ?1";
-        if self.inner.held_blobs().contains(digest) {
+        if self.room.held_blobs().contains(digest) {
             // A leased blob can't be collected, but it may have been removed because of damage.
-            return self.inner.index.read("look up a blob", |connection| {
+            return self.room.index().read("look up a blob", |connection| {
                 connection.prepare_cached(known)?.exists([digest.as_bytes()])
             });
         }
-        let there = self.inner.index.write("hold a blob", |transaction| {
+        let there = self.room.index().write("hold a blob", |transaction| {
             let there = transaction.prepare_cached(known)?.exists([digest.as_bytes()])?;
             if there {
-                self.inner.hold_blob(transaction, digest)?;
+                self.room.hold_blob(transaction, digest)?;
             }
             Ok(there)
         })?;
         if there {
-            self.inner.held_blobs().insert(*digest);
+            self.room.held_blobs().insert(*digest);
         }
         Ok(there)
     }
@@ -201,7 +213,7 @@ impl Content {
         repository: &str,
         digests: impl Iterator<Item = Digest>,
     ) -> Result<()> {
-        self.inner.index.write("note where blobs are", |transaction| {
+        self.room.index().write("note where blobs are", |transaction| {
             let sql = "INSERT OR IGNORE INTO blob_repositories VALUES (?1, ?2)";
             let mut statement = transaction.prepare_cached(sql)?;
             for digest in digests {
@@ -213,7 +225,7 @@ impl Content {
 
     /// Returns the repositories that are recorded to have a blob.
     pub fn repositories(&self, digest: &Digest) -> Result<Vec<String>> {
-        self.inner.index.read("look up where a blob is", |connection| {
+        self.room.index().read("look up where a blob is", |connection| {
             connection
                 .prepare_cached("SELECT repository FROM blob_repositories WHERE digest = ?1")?
                 .query_map([digest.as_bytes()], |row| row.get(0))?
@@ -224,11 +236,11 @@ impl Content {
     /// Removes a blob whose bytes don't match its digest, so that it is created or fetched again.
     pub fn remove_corrupt(&self, digest: &Digest) -> Result<()> {
         self.forget(digest)?;
-        self.inner.discard(&self.path(digest))
+        self.room.discard(&self.path(digest))
     }
 
     fn forget(&self, digest: &Digest) -> Result<()> {
-        self.inner.index.write("forget a blob", |transaction| {
+        self.room.index().write("forget a blob", |transaction| {
             transaction
                 .prepare_cached("DELETE FROM blobs WHERE digest = ?1")?
                 .execute([digest.as_bytes()])?;
@@ -239,17 +251,17 @@ impl Content {
 
 impl BlobWriter {
     /// Returns a writer for a blob whose beginning exists already.
-    pub(crate) fn of_ingest(
-        inner: Arc<Inner>,
+    fn of_ingest(
+        room: Arc<Room>,
         path: PathBuf,
         file: File,
         hasher: DigestHasher,
         size: u64,
     ) -> Self {
-        let claim = Claim::new(&inner.room);
+        let claim = room.claim();
         // The existing bytes already take room.
-        claim.set(if inner.room.cap().is_some() { size } else { 0 });
-        Self { inner, path, file, hasher, size, claim, kept: true }
+        claim.set(if room.cap().bytes().is_some() { size } else { 0 });
+        Self { room, path, file, hasher, size, claim, kept: true }
     }
 
     /// Claims room for a blob of `size` bytes before the first byte is written. Without this, room
@@ -258,7 +270,7 @@ impl BlobWriter {
     /// # Errors
     /// Fails if there is not enough room.
     pub fn expect(&self, size: u64) -> Result<()> {
-        self.claim.ensure(&self.inner, size)
+        self.claim.ensure(&self.room, size)
     }
 
     /// Returns a hasher with the state of the bytes written so far.
@@ -282,18 +294,18 @@ impl BlobWriter {
         {
             return Err(Error::DigestMismatch { expected: *expected, actual: digest });
         }
-        let target = self.inner.blobs.join(digest.hex());
-        let _placing = self.inner.placing()?;
+        let target = self.room.blobs().join(digest.hex());
+        let _placing = self.room.placing()?;
         fs::rename(&self.path, &target).map_err(Error::io("rename", &target))?;
         // The rename is the last change to the file's status.
         let metadata = self.file.metadata().map_err(Error::io("stat", &target))?;
         let (placed, disk) = (identity(&metadata), metadata.blocks() * 512);
-        self.inner.room.record(&self.inner, &self.claim, "store a blob", |transaction| {
+        self.room.record(&self.claim, "store a blob", |transaction| {
             let sql = "INSERT OR REPLACE INTO blobs (digest, size, changed_at, disk, epoch)
                        VALUES (?1, ?2, ?3, ?4, (SELECT value FROM meta WHERE key = 'epoch'))";
             let row = (digest.as_bytes(), placed.0, placed.1, disk.cast_signed());
             transaction.prepare_cached(sql)?.execute(row)?;
-            self.inner.hold_blob(transaction, &digest)
+            self.room.hold_blob(transaction, &digest)
         })?;
         Ok(Blob { digest, size: self.size })
     }
@@ -313,10 +325,10 @@ fn identity(file: &fs::Metadata) -> (i64, i64) {
 impl Write for BlobWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let (needed, claimed) = (self.size + bytes.len() as u64, self.claim.bytes());
-        if needed > claimed && self.inner.room.cap().is_some() {
+        if needed > claimed && self.room.cap().bytes().is_some() {
             // The claims grow, since a large blob probably continues to grow.
             let ahead = needed.max(claimed + claimed.min(AHEAD));
-            self.claim.ensure(&self.inner, ahead).map_err(io::Error::other)?;
+            self.claim.ensure(&self.room, ahead).map_err(io::Error::other)?;
         }
         let count = self.file.write(bytes)?;
         self.hasher.update(&bytes[..count]);

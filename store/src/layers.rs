@@ -7,20 +7,32 @@
 //! needed.
 
 mod blobs;
+mod changes;
+mod contents;
 mod id;
+pub(crate) mod integrity;
+pub(crate) mod lease;
+pub(crate) mod pending;
+pub(crate) mod remote;
+pub(crate) mod rows;
+pub(crate) mod snapshotter;
 #[cfg(test)]
 mod tests;
-mod trees;
+pub(crate) mod trees;
+pub(crate) mod views;
 
-use std::sync::{Arc, PoisonError};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use kiln_oci::Digest;
 
 pub use self::id::{LayerId, ParseLayerIdError};
+use self::integrity::TreeRecord;
+use self::rows::{columns, layer, select, select_by_chain};
+use self::snapshotter::{Snapshotter, Snapshotting};
+use self::views::Views;
 use crate::error::{Error, Result};
-use crate::integrity::TreeRecord;
-use crate::layer_rows::{columns, layer, select, select_by_chain};
-use crate::store::Inner;
+use crate::room::Room;
 
 /// The row of a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +89,20 @@ impl LayerBlob {
 /// The layers of a store.
 #[derive(Clone, Debug)]
 pub struct Layers {
-    pub(crate) inner: Arc<Inner>,
+    room: Arc<Room>,
+    state: Arc<State>,
+}
+
+/// The state that all handles to the layers of an open store share.
+#[derive(Debug, Default)]
+struct State {
+    /// The layers whose trees this process has checked or created.
+    checked: Mutex<HashSet<String>>,
+    /// The requested snapshotter, if there is one.
+    wanted: Option<Snapshotter>,
+    /// The chosen snapshotter, once it was needed.
+    snapshotting: OnceLock<Snapshotting>,
+    views: Views,
 }
 
 /// Returns the identity of the chain that ends in a layer with `diff_id` on top of the chain
@@ -90,9 +115,15 @@ pub fn chain_id(parent: Option<&Digest>, diff_id: &Digest) -> Digest {
 }
 
 impl Layers {
+    /// Returns a handle to the layers of an open store, with the requested snapshotter.
+    pub(crate) fn new(room: &Arc<Room>, wanted: Option<Snapshotter>) -> Self {
+        let state = State { wanted, ..State::default() };
+        Self { room: room.clone(), state: Arc::new(state) }
+    }
+
     /// Returns the row of a layer, if it exists.
     pub fn get(&self, id: &LayerId) -> Result<Option<Layer>> {
-        self.inner.index.read("look up a layer", |connection| select(connection, id.as_str()))
+        self.room.index().read("look up a layer", |connection| select(connection, id.as_str()))
     }
 
     /// Returns `true` if the layer exists.
@@ -112,7 +143,7 @@ impl Layers {
              SELECT {} FROM up LEFT JOIN layers ON layers.id = up.id ORDER BY depth DESC",
             columns()
         );
-        let chain = self.inner.index.read("look up a chain", |connection| {
+        let chain = self.room.index().read("look up a chain", |connection| {
             connection
                 .prepare_cached(&sql)?
                 .query_map([id.as_str()], |row| {
@@ -126,13 +157,15 @@ impl Layers {
 
     /// Returns a layer with this chain ID, preferably one with a tree.
     pub fn by_chain_id(&self, chain_id: &Digest) -> Result<Option<Layer>> {
-        self.inner.index.read("look up a chain", |connection| select_by_chain(connection, chain_id))
+        self.room
+            .index()
+            .read("look up a chain", |connection| select_by_chain(connection, chain_id))
     }
 
     /// Records the instruction that created a layer, for histories of images whose config doesn't
     /// have it.
     pub fn describe(&self, id: &LayerId, description: &str) -> Result<()> {
-        self.inner.index.write("describe a layer", |transaction| {
+        self.room.index().write("describe a layer", |transaction| {
             transaction
                 .prepare_cached("UPDATE layers SET description = ?2 WHERE id = ?1")?
                 .execute((id.as_str(), description))?;
@@ -143,18 +176,18 @@ impl Layers {
     /// Adds layers, and all layers below them, to the process's implicit lease. Returns `true` if
     /// all exist.
     pub fn hold<'a>(&self, ids: impl IntoIterator<Item = &'a LayerId>) -> Result<bool> {
-        let mut held = self.inner.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.room.held_layers();
         let new: Vec<&LayerId> = ids.into_iter().filter(|id| !held.contains(id.as_str())).collect();
         if new.is_empty() {
             return Ok(true);
         }
-        let all = self.inner.index.write("hold layers", |transaction| {
+        let all = self.room.index().write("hold layers", |transaction| {
             let mut there = transaction.prepare_cached("SELECT 1 FROM layers WHERE id = ?1")?;
             for id in &new {
                 if !there.exists([id.as_str()])? {
                     return Ok(false);
                 }
-                self.inner.hold_layer(transaction, id.as_str())?;
+                self.room.hold_layer(transaction, id.as_str())?;
             }
             Ok(true)
         })?;
@@ -167,7 +200,7 @@ impl Layers {
     /// Adds the packed forms of layers that are in the store to the process's implicit lease, in
     /// one transaction for speed.
     pub fn hold_blobs<'a>(&self, layers: impl IntoIterator<Item = &'a Layer>) -> Result<()> {
-        let held = self.inner.index.write("hold packed layers", |transaction| {
+        let held = self.room.index().write("hold packed layers", |transaction| {
             let sql = "SELECT digest FROM layer_blobs
                        WHERE layer = ?1 AND digest IN (SELECT digest FROM blobs)";
             let mut find = transaction.prepare_cached(sql)?;
@@ -176,13 +209,13 @@ impl Layers {
                 let found = find.query_map([layer.id.as_str()], |row| row.get(0))?;
                 for digest in found {
                     let digest = Digest::from_bytes(digest?);
-                    self.inner.hold_blob(transaction, &digest)?;
+                    self.room.hold_blob(transaction, &digest)?;
                     held.push(digest);
                 }
             }
             Ok(held)
         })?;
-        self.inner.held_blobs().extend(held);
+        self.room.held_blobs().extend(held);
         Ok(())
     }
 }

@@ -15,6 +15,28 @@
 //! lock                the root lock: see below
 //! ```
 //!
+//! # Floors
+//!
+//! The modules are floors. Each uses only the floors below it, and the errors and names on which
+//! all stand; a test (`tests/floors.rs`) compares the sources with this table, which begins at the
+//! top. [`Store`] is a facade over all of them.
+//!
+//! | floor | purpose |
+//! | --- | --- |
+//! | `upkeep` | recovery, garbage collection, pruning, checks, disk usage, watches |
+//! | `builds` | records of builds and their logs |
+//! | `cache` | cache records, file digests, durations, cache mounts, explanations of misses |
+//! | `layers` | layers with their trees, diffs and packed forms; snapshotter, views, leases |
+//! | `content` | blobs, incomplete downloads, images, volumes |
+//! | `room` | the directories and who uses them: modes, locks, processes, trash, cap |
+//! | `db` | the SQLite index: schema, connection, checksums of rows |
+//!
+//! A handle to a floor has private fields: an `Arc` of the `Room`, and the state that the floor's
+//! handles share. The store is closed with the last handle. All tables belong to `db`, so a
+//! statement of any floor may name any table. One call goes up: making room for a claim and closing
+//! the store need the floors above. `room` declares the trait `Keeper` for them, and `upkeep`
+//! implements it.
+//!
 //! # Guarantees
 //!
 //! Any number of processes can use a store at once, and each can be killed at any moment. Files
@@ -34,7 +56,7 @@
 //! # Lock order
 //!
 //! 1. keys ([`Store::lock`]), in the order that the caller chooses, including cache mounts;
-//! 2. the lock for making room (the `room` module);
+//! 2. the lock for making room (`room::cap`);
 //! 3. the root lock;
 //! 4. the account of this process's claims;
 //! 5. the mutex of the connection, and with it SQLite's write lock.
@@ -51,12 +73,12 @@
 //! itself survives a power loss in a consistent state (WAL), possibly without its last
 //! transactions.
 //!
-//! # Room
+//! # The cap
 //!
 //! The index has the disk space of everything in the store, measured when it was stored, so the
-//! account needs no walk (the `usage` module). If the store has a cap, a process claims room before
-//! it writes, and the least recently used parts of the cache are removed (`room`, `prune`). The
-//! output of programs is watched (`watch`).
+//! account needs no walk (`upkeep::usage`). If the store has a cap, a process claims room before
+//! it writes, and the least recently used parts of the cache are removed (`room::cap`,
+//! `upkeep::prune`). The output of programs is watched (`upkeep::watch`).
 //!
 //! # Leases
 //!
@@ -65,77 +87,40 @@
 //! until it closes the store. So nothing is collected between its creation and the first reference
 //! to it.
 
-pub mod build_log;
-pub mod builds;
-pub mod cache;
-pub mod cache_mounts;
-pub mod cached_layers;
-pub mod content;
-pub mod error;
-pub mod gc;
-pub mod images;
-pub mod integrity;
-pub mod layers;
-pub mod lease;
-pub mod listings;
-pub mod lock;
-pub mod prune;
-pub mod recipes;
-pub mod usage;
-pub mod volumes;
-pub mod watch;
-
-mod check;
-mod durations;
-mod file_digests;
-mod index;
-mod ingest;
-mod inventory;
-mod layer_changes;
-mod layer_contents;
-mod layer_rows;
-mod layout;
-mod measure;
+mod builds;
+mod cache;
+mod content;
+mod db;
+mod error;
+mod layers;
 mod name;
-mod pending;
-mod places;
-mod private;
-mod process;
-mod publication;
-mod recovery;
-mod remove;
-mod rename;
 mod room;
-mod schema;
-mod snapshotter;
 mod store;
-mod sums;
-mod trash;
-mod tree_sizes;
-mod views;
+mod upkeep;
 
-pub use build_log::{BuildLog, BuildLogWriter, LogRecord};
+pub use builds::log::{BuildLog, BuildLogWriter, LogRecord};
 pub use builds::{BuildRow, BuildStatus, Builds};
+pub use cache::file_digests::FileStamp;
+pub use cache::listings::Listings;
+pub use cache::mounts::{CacheMountGuard, CacheMounts, Sharing};
+pub use cache::recipes::{Recipes, Removal, RemovalReason};
 pub use cache::{CacheIndex, CacheKind};
-pub use cache_mounts::{CacheMountGuard, CacheMounts, Sharing};
-pub use cached_layers::CachedLayer;
-pub use check::{Damage, Damaged, check_index, replace_index};
+pub use content::images::publication::Batch;
+pub use content::images::{ImageRow, Images};
+pub use content::volumes::{VolumeGuard, Volumes};
 pub use content::{Blob, BlobWriter, Content};
 pub use error::{Error, Result};
-pub use file_digests::FileStamp;
-pub use gc::Collected;
-pub use images::{ImageRow, Images};
+pub use layers::integrity::Sealer;
+pub use layers::lease::Lease;
+pub use layers::pending::PendingTree;
+pub use layers::remote::CachedLayer;
+pub use layers::snapshotter::{Snapshotter, Snapshotting};
+pub use layers::views::AssembledTree;
 pub use layers::{CACHE_ORIGIN, Layer, LayerBlob, LayerId, Layers, ParseLayerIdError, chain_id};
-pub use lease::Lease;
-pub use listings::Listings;
-pub use lock::KeyGuard;
-pub use pending::PendingTree;
-pub use prune::{PruneOptions, Pruned, PrunedItem};
-pub use publication::Batch;
-pub use recipes::{Recipes, Removal, RemovalReason};
-pub use snapshotter::{Snapshotter, Snapshotting};
+pub use room::lock::KeyGuard;
 pub use store::{Store, StoreOptions};
-pub use usage::{CacheUsage, DiskUsage, ImageUsage, VolumeUsage};
-pub use views::AssembledTree;
-pub use volumes::{VolumeGuard, Volumes};
-pub use watch::{Watch, WatchedDirectory};
+pub use upkeep::check::{Damage, Damaged, check_index, replace_index};
+pub use upkeep::gc::Collected;
+pub use upkeep::prune::{PruneOptions, Pruned, PrunedItem};
+pub use upkeep::usage::{CacheUsage, DiskUsage, ImageUsage, VolumeUsage};
+pub use upkeep::watch::{Watch, WatchedDirectory};

@@ -18,6 +18,11 @@ impl Random {
         self.0 as usize
     }
 
+    /// Returns bytes that can't be compressed.
+    pub fn bytes(&mut self, length: usize) -> Vec<u8> {
+        std::iter::repeat_with(|| self.next() as u8).take(length).collect()
+    }
+
     /// Returns a copy of the bytes with some of them changed, repeated or removed.
     pub fn damage(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut bytes = bytes.to_vec();

@@ -148,7 +148,7 @@ impl Blobs {
     /// nothing if the error has a local cause, which doesn't discredit the cache.
     pub(crate) fn lose(&self, blob: &LayerBlob, error: Error) -> Error {
         let Some(place) = blob.cache_place().filter(|_| !is_own(&error)) else { return error };
-        if let Err(error) = self.store.layers().distrust_cached(&blob.digest) {
+        if let Err(error) = self.store.cache().distrust(&blob.digest) {
             return error.into();
         }
         let problem = with_causes(&error);

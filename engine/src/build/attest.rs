@@ -1,7 +1,7 @@
 //! Attestations of the images of a build: their provenance and their bills of materials.
 //!
-//! This module assembles the provenance from the request ([`request`]), the graph's sources
-//! ([`sources`]) and, with `mode=max`, its steps ([`steps`]). The exporter writes it, and creates
+//! This module assembles the provenance from the request (`request`), the graph's sources
+//! (`sources`) and, with `mode=max`, its steps (`steps`). The exporter writes it, and creates
 //! the bills of materials by itself. Provenance names the builder and the build's time and place
 //! only if the user requests it. It contains no credentials in any mode: build arguments whose
 //! values look like credentials are omitted, and URLs lose their user and password.

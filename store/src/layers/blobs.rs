@@ -3,12 +3,12 @@
 use kiln_oci::Digest;
 use rusqlite::Connection;
 
-use super::{LayerBlob, LayerId, Layers, chain_id};
-use crate::error::{Error, Result};
-use crate::layer_rows::{
+use super::rows::{
     NewLayer, has_other_blobs, insert, insert_blob, select, select_for_blob, spread_chain_ids,
 };
-use crate::sums;
+use super::{LayerBlob, LayerId, Layers, chain_id};
+use crate::db::sums;
+use crate::error::{Error, Result};
 
 impl Layers {
     /// Declares a layer by its diff ID and a blob. Returns the existing layer if one has the same
@@ -24,7 +24,7 @@ impl Layers {
         blob: &LayerBlob,
     ) -> Result<LayerId> {
         let chain = self.chain_on(parent, diff_id)?;
-        self.inner.index.write("declare a layer", |transaction| {
+        self.room.index().write("declare a layer", |transaction| {
             self.declare_in(transaction, parent, &chain, diff_id, blob)
         })
     }
@@ -32,7 +32,7 @@ impl Layers {
     /// Declares the layers of an image, base first, like [`Layers::declare`]. Returns the uppermost
     /// layer.
     pub fn declare_all(&self, layers: &[(Digest, LayerBlob)]) -> Result<Option<LayerId>> {
-        self.inner.index.write("declare layers", |transaction| {
+        self.room.index().write("declare layers", |transaction| {
             let mut below: Option<(LayerId, Digest)> = None;
             for (diff_id, blob) in layers {
                 let chain = chain_id(below.as_ref().map(|(_, chain)| chain), diff_id);
@@ -64,7 +64,7 @@ impl Layers {
         if !has_other_blobs(transaction, &id, &blob.digest)? {
             insert_blob(transaction, &id, blob)?;
         }
-        self.inner.hold_layer(transaction, id.as_str())?;
+        self.room.hold_layer(transaction, id.as_str())?;
         Ok(id)
     }
 
@@ -90,7 +90,7 @@ impl Layers {
         diff_id: &Digest,
         blob: &LayerBlob,
     ) -> Result<LayerId> {
-        let stored = self.inner.index.write("store a layer", |transaction| {
+        let stored = self.room.index().write("store a layer", |transaction| {
             let below = match parent {
                 Some(parent) => match select(transaction, parent.as_str())? {
                     Some(parent) => Some(parent.chain_id),
@@ -115,7 +115,7 @@ impl Layers {
                 id
             };
             insert_blob(transaction, &id, blob)?;
-            self.inner.hold_layer(transaction, id.as_str())?;
+            self.room.hold_layer(transaction, id.as_str())?;
             Ok(Some(id))
         })?;
         stored.ok_or_else(|| Error::missing("layer", parent.map_or("", LayerId::as_str)))
@@ -126,7 +126,7 @@ impl Layers {
     /// # Errors
     /// Fails if the layer has another diff ID, since a tree packs to a single tar.
     pub fn add_blob(&self, id: &LayerId, diff_id: &Digest, blob: &LayerBlob) -> Result<()> {
-        let known = self.inner.index.write("record a packed layer", |transaction| {
+        let known = self.room.index().write("record a packed layer", |transaction| {
             let Some(layer) = select(transaction, id.as_str())? else { return Ok(None) };
             if layer.diff_id.is_none() {
                 transaction
@@ -155,7 +155,7 @@ impl Layers {
              WHERE layer = ?1 ORDER BY media_type, digest",
             sums::LAYER_BLOB
         );
-        self.inner.index.read("look up packed layers", |connection| {
+        self.room.index().read("look up packed layers", |connection| {
             connection
                 .prepare_cached(&sql)?
                 .query_map([id.as_str()], |row| {
@@ -176,7 +176,7 @@ impl Layers {
     pub fn origins(&self, blob: &Digest) -> Result<Vec<String>> {
         let sql = "SELECT DISTINCT origin FROM layer_blobs
                    WHERE digest = ?1 AND origin IS NOT NULL ORDER BY origin";
-        self.inner.index.read("look up origins", |connection| {
+        self.room.index().read("look up origins", |connection| {
             connection
                 .prepare_cached(sql)?
                 .query_map([blob.as_bytes()], |row| row.get(0))?

@@ -4,35 +4,36 @@ use std::path::{Path, PathBuf};
 
 use kiln_tree::{Dir, survey};
 
+use super::changes::put_changes;
+use super::pending::PendingTree;
+use super::rows::{NewLayer, NewTree, insert, select};
 use super::{LayerId, Layers};
 use crate::error::{Error, Result};
-use crate::layer_changes::put_changes;
-use crate::layer_rows::{NewLayer, NewTree, insert, select};
-use crate::lock::KeyGuard;
-use crate::measure::blocks_of;
 use crate::name;
-use crate::pending::PendingTree;
+use crate::room::Room;
+use crate::room::lock::KeyGuard;
+use crate::room::measure::blocks_of;
 
 impl Layers {
     /// Begins a new tree.
     pub fn begin(&self) -> Result<PendingTree> {
-        PendingTree::create(&self.inner)
+        PendingTree::create(&self.room)
     }
 
     /// Creates a layer on top of `parent` from a finished tree.
     pub fn commit(&self, mut tree: PendingTree, parent: Option<&LayerId>) -> Result<LayerId> {
         let look = look_at(&tree)?;
-        tree.claim().ensure(&self.inner, look.room.own)?;
+        tree.claim().ensure(&self.room, look.room.own)?;
         let claim = tree.claim().clone();
-        let _placing = self.inner.placing()?;
+        let _placing = self.room.placing()?;
         let id = loop {
             let id = LayerId::fresh();
-            if tree.place(&self.inner.trees.join(id.as_str()))? {
+            if tree.place(&self.room.trees().join(id.as_str()))? {
                 break id;
             }
         };
         let row = NewLayer { id: &id, parent, diff_id: None, tree: Some(look) };
-        let stored = self.inner.room.record(&self.inner, &claim, "store a layer", |transaction| {
+        let stored = self.room.record(&claim, "store a layer", |transaction| {
             if let Some(parent) = parent
                 && select(transaction, parent.as_str())?.is_none()
             {
@@ -40,7 +41,7 @@ impl Layers {
             }
             insert(transaction, &row, None)?;
             put_changes(transaction, &id, tree.changes())?;
-            self.inner.hold_layer(transaction, id.as_str())?;
+            self.room.hold_layer(transaction, id.as_str())?;
             Ok(true)
         });
         match (stored, parent) {
@@ -49,11 +50,11 @@ impl Layers {
                 Ok(id)
             }
             (Ok(false), parent) => {
-                self.inner.discard(&self.inner.trees.join(id.as_str()))?;
+                self.room.discard(&self.room.trees().join(id.as_str()))?;
                 Err(Error::missing("layer", parent.map_or("", LayerId::as_str)))
             }
             (Err(error), _) => {
-                self.inner.discard(&self.inner.trees.join(id.as_str()))?;
+                self.room.discard(&self.room.trees().join(id.as_str()))?;
                 Err(error)
             }
         }
@@ -62,41 +63,40 @@ impl Layers {
     /// Adds a tree to a declared layer. Drops `tree` if the layer has got one meanwhile.
     pub fn attach(&self, mut tree: PendingTree, layer: &LayerId) -> Result<()> {
         let key = format!("attach-{layer}");
-        let _alone = KeyGuard::acquire(&self.inner.keys(), &key)?;
+        let _alone = KeyGuard::acquire(&self.room.keys(), &key)?;
         if self.get(layer)?.ok_or_else(|| Error::missing("layer", layer))?.has_tree {
             return Ok(());
         }
-        let target = self.inner.trees.join(layer.as_str());
+        let target = self.room.trees().join(layer.as_str());
         let look = look_at(&tree)?;
-        tree.claim().ensure(&self.inner, look.room.own)?;
+        tree.claim().ensure(&self.room, look.room.own)?;
         let claim = tree.claim().clone();
-        let _placing = self.inner.placing()?;
+        let _placing = self.room.placing()?;
         if !tree.place(&target)? {
             // A process was killed before it could add the row. No other process is about to.
-            self.inner.discard(&target)?;
+            self.room.discard(&target)?;
             tree.place(&target)?;
         }
-        let known =
-            self.inner.room.record(&self.inner, &claim, "attach a tree", |transaction| {
-                let sql = "UPDATE layers SET has_tree = 1, stamp = ?2, entries = ?3, seal = NULL,
+        let known = self.room.record(&claim, "attach a tree", |transaction| {
+            let sql = "UPDATE layers SET has_tree = 1, stamp = ?2, entries = ?3, seal = NULL,
                        checked_at = ?4, disk = ?5, shared = ?6,
                        tree_epoch = (SELECT value FROM meta WHERE key = 'epoch')
                        WHERE id = ?1";
-                let changed = transaction.prepare_cached(sql)?.execute((
-                    layer.as_str(),
-                    look.stamp.digest.as_bytes(),
-                    look.stamp.entries.cast_signed(),
-                    name::now(),
-                    look.room.own.cast_signed(),
-                    look.room.shared.cast_signed(),
-                ))?;
-                if changed == 1 {
-                    self.inner.hold_layer(transaction, layer.as_str())?;
-                }
-                Ok(changed == 1)
-            })?;
+            let changed = transaction.prepare_cached(sql)?.execute((
+                layer.as_str(),
+                look.stamp.digest.as_bytes(),
+                look.stamp.entries.cast_signed(),
+                name::now(),
+                look.room.own.cast_signed(),
+                look.room.shared.cast_signed(),
+            ))?;
+            if changed == 1 {
+                self.room.hold_layer(transaction, layer.as_str())?;
+            }
+            Ok(changed == 1)
+        })?;
         if !known {
-            self.inner.discard(&target)?;
+            self.room.discard(&target)?;
             return Err(Error::missing("layer", layer));
         }
         self.believe(layer);
@@ -105,7 +105,7 @@ impl Layers {
 
     /// Returns the path of the layer's tree, whether it exists or not.
     pub fn tree_path(&self, id: &LayerId) -> PathBuf {
-        self.inner.trees.join(id.as_str()).join("fs")
+        tree_path(&self.room, id.as_str())
     }
 
     /// Opens the layer's tree, which no longer changes.
@@ -118,8 +118,13 @@ impl Layers {
 
     /// Returns the directory that contains all trees as `ID/fs`, for mounts with short names.
     pub fn trees_dir(&self) -> &Path {
-        &self.inner.trees
+        self.room.trees()
     }
+}
+
+/// Returns the path of a layer's tree, given the layer's ID.
+pub(crate) fn tree_path(room: &Room, id: &str) -> PathBuf {
+    room.trees().join(id).join("fs")
 }
 
 /// Takes the stamp of a finished tree and measures its disk space. The work directory of overlayfs

@@ -58,7 +58,7 @@ fn rows(usage: &DiskUsage) -> Vec<Vec<String>> {
     let used_mounts: u64 = mounts().filter(|part| part.is_used).map(|part| part.bytes).sum();
     let (image_bytes, unused_images) = usage.images_bytes;
     let (cache, reclaimable) = usage.cache_bytes;
-    let (builds, build_bytes) = usage.history;
+    let (builds, build_bytes) = usage.builds;
     let volumes: u64 = usage.volumes.iter().map(|volume| volume.bytes).sum();
     let used_volumes: u64 =
         usage.volumes.iter().filter(|volume| volume.is_used).map(|volume| volume.bytes).sum();
@@ -157,7 +157,7 @@ fn details(store: &Store, usage: &DiskUsage, printer: &Printer) -> Result<String
         "Images space usage:\n\n{images}\n\nLocal Volumes space usage:\n\n{volumes}\n\n\
          Build cache usage: {}\n\n{cache}\n\nBuild history: {}\nStore: {}\nTotal: {}",
         human_size(usage.cache_bytes.0),
-        human_size(usage.history.1),
+        human_size(usage.builds.1),
         human_size(usage.index_bytes + usage.temporary_bytes),
         human_size(usage.total()),
     ))
@@ -240,7 +240,7 @@ fn document(usage: &DiskUsage) -> Value {
         "Images": images.collect::<Vec<_>>(),
         "Volumes": volumes.collect::<Vec<_>>(),
         "BuildCache": cache.collect::<Vec<_>>(),
-        "BuildHistory": { "Builds": usage.history.0, "Size": usage.history.1 },
+        "BuildHistory": { "Builds": usage.builds.0, "Size": usage.builds.1 },
         "Store": { "Size": usage.index_bytes + usage.temporary_bytes },
         "Total": usage.total(),
     })
