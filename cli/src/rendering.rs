@@ -4,6 +4,7 @@ pub(crate) mod about;
 pub(crate) mod confirm;
 pub(crate) mod description;
 pub(crate) mod diff;
+pub(crate) mod explanation;
 pub(crate) mod format;
 pub(crate) mod metadata;
 pub(crate) mod printer;

@@ -31,8 +31,8 @@ use kiln_tree::ArchiveLimits;
 pub use report::{
     Change, EntryChange, EntryStatus, ImageSummary, LayerChange, LayerStatus, LayerSummary, Report,
 };
-pub use verdict::Verdict;
 pub use source::{Finder, Side};
+pub use verdict::Verdict;
 
 /// Compares two images whose documents and layers are in the store. Blocks.
 ///

@@ -75,9 +75,7 @@ impl Options {
     pub fn resolv_conf(&self) -> Result<Vec<u8>> {
         match std::fs::read(&self.resolv_conf) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-            other => {
-                other.with_context(|| format!("read {}", self.resolv_conf.display()))
-            }
+            other => other.with_context(|| format!("read {}", self.resolv_conf.display())),
         }
     }
 

@@ -21,9 +21,7 @@ use tokio::sync::oneshot;
 use self::recorder::Recorder;
 use crate::redact::Redactor;
 
-pub use self::record::{
-    BuildRecord, LookupRecord, MadeOf, RemovalRecord, StepRecord, StepStatus,
-};
+pub use self::record::{BuildRecord, LookupRecord, MadeOf, RemovalRecord, StepRecord, StepStatus};
 
 /// A build that is being recorded.
 #[derive(Debug)]

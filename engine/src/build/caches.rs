@@ -5,10 +5,10 @@ use kiln_solver::Event;
 use kiln_worker::{ImportedCache, RemoteCache};
 use tokio::task::JoinSet;
 
-use super::step::Step;
 use super::session::Session;
-use crate::hints;
+use super::step::Step;
 use crate::chain::causes;
+use crate::hints;
 
 /// Caches that are being read, each with its position in the order in which the user named them.
 pub(super) type Importing = JoinSet<(usize, Option<ImportedCache>)>;

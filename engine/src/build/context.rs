@@ -18,10 +18,10 @@ use kiln_store::Store;
 use kiln_tree::{Dir, Owner, UnpackOptions, decompress, is_archive_start, unpack};
 
 use super::files::Dockerfile;
-use super::step::Step;
-use super::spec::{ContextPlace, DockerfilePlace};
-use super::spec::{BuildSpec, CONTEXT_NAME};
 use super::session::Failure;
+use super::spec::{BuildSpec, CONTEXT_NAME};
+use super::spec::{ContextPlace, DockerfilePlace};
+use super::step::Step;
 use super::tools::{Reporting, Tools, check_privileges};
 
 /// The number of bytes of standard input that are inspected to recognize an archive.

@@ -12,7 +12,6 @@ use kiln_worker::selection_of_copy;
 
 use super::spec::DockerfilePlace;
 
-
 /// The most bytes of a Dockerfile or an ignore file.
 pub const TEXT_LIMIT: u64 = 8 << 20;
 

@@ -11,10 +11,10 @@ use tokio::runtime::Handle;
 
 use super::files::Files;
 use super::images::Resolver;
-use super::step::Step;
-use super::spec::{BuildSpec, CONTEXT_NAME, StepNetwork};
 use super::session::{Failure, Session};
 use super::source_time::TimedFiles;
+use super::spec::{BuildSpec, CONTEXT_NAME, StepNetwork};
+use super::step::Step;
 use super::tools::Tools;
 
 /// The answer of the frontend.

@@ -3,9 +3,9 @@
 use kiln_store::BuildStatus;
 use kiln_worker::SecretSource;
 
-use super::spec::{ContextPlace, DockerfilePlace};
-use super::spec::BuildSpec;
 use super::session::{Built, Failure};
+use super::spec::BuildSpec;
+use super::spec::{ContextPlace, DockerfilePlace};
 use crate::records::{BuildRecord, Ending};
 use crate::redact::{self, Redactor};
 

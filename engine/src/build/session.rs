@@ -17,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::cache_export::Cacheable;
 use super::context::Input;
-use super::step::Step;
 use super::export::Exporting;
 use super::spec::BuildSpec;
+use super::step::Step;
 use super::tools::{self, Reporting, Tools};
 use crate::chain::causes;
 use crate::hints;

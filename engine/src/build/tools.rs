@@ -15,11 +15,11 @@ use kiln_worker::{
 use tokio_util::sync::CancellationToken;
 
 use super::ahead::Ahead;
-use super::spec::{BuildSpec, CONTEXT_NAME, DEFAULT_AGENT};
-use super::session::Failure;
 use super::packer;
-use crate::redact::Redactor;
+use super::session::Failure;
+use super::spec::{BuildSpec, CONTEXT_NAME, DEFAULT_AGENT};
 use crate::engine::{Engine, is_privileged};
+use crate::redact::Redactor;
 
 /// The event sender and cancellation token of some work.
 #[derive(Clone, Copy)]
@@ -61,34 +61,33 @@ impl Tools {
         let ahead = Ahead::new(&request.outputs, &store, &resolver);
         let mut contexts = request.directories.clone();
         contexts.extend(directory.map(|path| (CONTEXT_NAME.to_owned(), path.to_owned())));
-        let options = WorkerOptions {
-            store: store.clone(),
-            images: Arc::clone(&resolver),
-            contexts,
-            network: DefaultNetwork::Bridge(engine.options.bridge()?),
-            allowed: request.allowed,
-            resolv_conf: engine.options.resolv_conf()?,
-            secrets: request.secrets.clone(),
-            agents: request.agents.clone(),
-            keep_failed: request.keep_failed,
-            limits: request.resources.clone(),
-            packer: packer::packer(&store, &request.outputs),
-            committed: ahead.clone().map(|ahead| ahead as Arc<dyn CommittedLayers>),
-            runtime: request.runtime.clone(),
-            remote: RemoteOptions {
-                max_bytes: request.input_limit,
-                git: request.git,
-                contexts: request.addresses(),
-                environment: engine.options.git.variables.clone(),
-                known_hosts: engine.options.git.known_hosts.clone(),
-                // Only the user may lend SSH keys; a Dockerfile may not.
-                ssh_agent: request
-                    .agents
-                    .get(DEFAULT_AGENT)
-                    .cloned()
-                    .or_else(|| engine.options.git.ssh_agent.clone().filter(|_| request.uses_ssh)),
-            },
-        };
+        let options =
+            WorkerOptions {
+                store: store.clone(),
+                images: Arc::clone(&resolver),
+                contexts,
+                network: DefaultNetwork::Bridge(engine.options.bridge()?),
+                allowed: request.allowed,
+                resolv_conf: engine.options.resolv_conf()?,
+                secrets: request.secrets.clone(),
+                agents: request.agents.clone(),
+                keep_failed: request.keep_failed,
+                limits: request.resources.clone(),
+                packer: packer::packer(&store, &request.outputs),
+                committed: ahead.clone().map(|ahead| ahead as Arc<dyn CommittedLayers>),
+                runtime: request.runtime.clone(),
+                remote: RemoteOptions {
+                    max_bytes: request.input_limit,
+                    git: request.git,
+                    contexts: request.addresses(),
+                    environment: engine.options.git.variables.clone(),
+                    known_hosts: engine.options.git.known_hosts.clone(),
+                    // Only the user may lend SSH keys; a Dockerfile may not.
+                    ssh_agent: request.agents.get(DEFAULT_AGENT).cloned().or_else(|| {
+                        engine.options.git.ssh_agent.clone().filter(|_| request.uses_ssh)
+                    }),
+                },
+            };
         let worker = Arc::new(Worker::new(options));
         let jobs = request.jobs.unwrap_or(engine.options.jobs);
         Ok(Self { store, resolver, worker, ahead, redactor, jobs })

@@ -10,9 +10,9 @@ use kiln_store::{ImageRow, LayerBlob, Store};
 use kiln_worker::load::{ArchivedImage, LoadOptions, bring};
 use kiln_worker::{ImageResolver, PullPolicy};
 
-use crate::json::Json;
-use crate::image::{StoredImage, Wanted, find_rows};
 use crate::engine::Engine;
+use crate::image::{StoredImage, Wanted, find_rows};
+use crate::json::Json;
 
 /// The most bytes of a manifest, index or config.
 const DOCUMENT: u64 = 16 << 20;

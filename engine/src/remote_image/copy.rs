@@ -33,12 +33,7 @@ impl Copier {
     }
 
     /// Copies a document and its contents from one repository to another.
-    pub async fn document(
-        &self,
-        entry: &Entry,
-        from: &Repository,
-        to: &Repository,
-    ) -> Result<()> {
+    pub async fn document(&self, entry: &Entry, from: &Repository, to: &Repository) -> Result<()> {
         self.nested(entry, from, to, DEPTH).await
     }
 

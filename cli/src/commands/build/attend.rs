@@ -19,7 +19,7 @@ use crate::arguments::progress::ProgressMode;
 use crate::flush;
 use crate::rendering::metadata::Finished;
 use crate::rendering::printer::Printer;
-use crate::rendering::progress;
+use crate::rendering::{explanation, progress};
 use crate::settings::Settings;
 use crate::settings::build::{BuildRequest, Invocation};
 use crate::terminal::interruption::Interruption;
@@ -138,7 +138,7 @@ fn print_explanation(engine: &Engine, recorded: &Recorded, printer: &Printer) ->
     let (row, record) = recorded.build();
     let explanation = explain::of_build(engine.store(), row, record);
     let explanation = explanation.context("explain the build")?;
-    printer.note(format_args!("\n{}", progress::clean_text(&explanation.text())));
+    printer.note(format_args!("\n{}", progress::clean_text(&explanation::text(&explanation))));
     Ok(())
 }
 

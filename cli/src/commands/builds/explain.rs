@@ -8,6 +8,7 @@ use kiln::records::{self, BuildRecord};
 use kiln_store::Store;
 
 use crate::arguments::builds::{ExplainArguments, Format};
+use crate::rendering::explanation;
 use crate::rendering::printer::Printer;
 
 pub(crate) fn run(
@@ -29,7 +30,7 @@ pub(crate) fn run(
     if arguments.format == Format::Json {
         printer.line(serde_json::to_string_pretty(&explanation)?);
     } else {
-        printer.text(&explanation.text());
+        printer.text(&explanation::text(&explanation));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -11,8 +11,8 @@ use kiln_oci::{Platform, Reference};
 use kiln_worker::{Pin, Worker};
 
 use super::super::lowering::options;
-use super::super::spec::{ContextPlace, DockerfilePlace};
 use super::super::spec::{BuildSpec, DEFAULT_AGENT};
+use super::super::spec::{ContextPlace, DockerfilePlace};
 use crate::redact;
 
 /// The sources of a build.

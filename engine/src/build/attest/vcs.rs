@@ -6,8 +6,8 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use super::super::spec::ContextPlace;
 use super::super::spec::BuildSpec;
+use super::super::spec::ContextPlace;
 use crate::redact;
 
 /// The most bytes that are read from one of git's files.
