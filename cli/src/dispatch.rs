@@ -72,7 +72,7 @@ pub(crate) async fn run(command: Command, settings: &Settings, printer: &Printer
         Command::Version(arguments) => commands::version::run(&arguments, printer),
         Command::Completion(arguments) => return commands::completion::run(&arguments, printer),
         Command::Container(arguments) => {
-            return container(arguments.into_inner(), settings, printer).await;
+            return Box::pin(container(arguments.into_inner(), settings, printer)).await;
         }
         Command::Buildx(arguments) => buildx(arguments.into_inner(), settings, printer).await,
         Command::Sync => commands::sync::run(settings),

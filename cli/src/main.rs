@@ -4,6 +4,11 @@
 //! starts a command of [`commands`], which calls the library and prints by [`rendering`]. Only this
 //! crate uses the environment, the home directory and the terminal.
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests open the files that they create")
+)]
+
 mod arguments;
 mod commands;
 mod dispatch;
@@ -15,6 +20,7 @@ mod rootless;
 mod settings;
 mod terminal;
 
+use std::env::ArgsOs;
 use std::process::ExitCode;
 
 use kiln_registry::Warnings;
@@ -30,7 +36,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     kiln::init();
-    if let Some(code) = rootless::map_if_asked(std::env::args_os()) {
+    if let Some(code) = rootless::map_if_asked(words()) {
         return code;
     }
     kiln_sandbox::use_contained_name_services();
@@ -40,18 +46,24 @@ fn main() -> ExitCode {
     printer.finish(code)
 }
 
+/// Returns the words of the command line, the program's name first.
+#[expect(clippy::disallowed_methods, reason = "the command line reads the arguments")]
+fn words() -> ArgsOs {
+    std::env::args_os()
+}
+
 /// Parses the command line and runs its command.
 fn command(printer: &Printer) -> ExitCode {
-    let arguments = match Arguments::read(std::env::args_os()) {
+    let arguments = match Arguments::read(words()) {
         Ok(arguments) => arguments,
         Err(misread) => return failure::misread(&misread, printer),
     };
     for warning in &arguments.warnings {
         printer.note(format_args!("WARNING: {warning}"));
     }
-    settings::log::begin(arguments.global.debug, &|warning| {
-        printer.note(format_args!("WARNING: {warning}"));
-    });
+    if let Some(log) = settings::log::chosen(arguments.global.debug) {
+        rendering::log::begin(&log.filter, log.has_colours, printer);
+    }
     tracing::debug!(version = env!("CARGO_PKG_VERSION"), "kiln begins");
     let settings = match Settings::resolve(&arguments.global, warnings(printer)) {
         Ok(settings) => settings,

@@ -6,6 +6,8 @@ pub(crate) mod description;
 pub(crate) mod diff;
 pub(crate) mod explanation;
 pub(crate) mod format;
+pub(crate) mod hints;
+pub(crate) mod log;
 pub(crate) mod metadata;
 pub(crate) mod printer;
 pub(crate) mod progress;

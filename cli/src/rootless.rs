@@ -14,6 +14,8 @@
 //! Only a process outside the namespace can write its ID maps. So kiln starts a child before it
 //! enters the namespace, and the child waits ([`mapper`]).
 
+#![expect(clippy::disallowed_methods, reason = "the files are the system's")]
+
 mod mapper;
 mod refusal;
 mod subordinate;
@@ -22,6 +24,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use kiln::engine::is_privileged;
+use kiln_oci::error::chain;
 use nix::sched::{CloneFlags, unshare};
 use rustix::process::{Gid, Uid, getegid, geteuid};
 
@@ -59,7 +62,8 @@ pub(crate) fn enter(printer: &Printer) -> Result<()> {
         Ok(None) => map_self(uid, gid)?,
         Err(error) => {
             printer.note(format_args!(
-                "WARNING: subordinate ids can't be used, kiln goes on without: {error:#}"
+                "WARNING: subordinate ids can't be used, kiln goes on without: {}",
+                chain(error.as_ref())
             ));
             map_self(uid, gid)?;
         }

@@ -98,7 +98,7 @@ impl Settings {
             git: GitEnvironment {
                 variables: git_variables(),
                 known_hosts: absolute("HOME").map(|home| home.join(".ssh/known_hosts")),
-                ssh_agent: std::env::var_os("SSH_AUTH_SOCK")
+                ssh_agent: variable("SSH_AUTH_SOCK")
                     .filter(|path| !path.is_empty())
                     .map(PathBuf::from),
             },
@@ -112,14 +112,26 @@ impl Settings {
     }
 }
 
+/// Returns the value of an environment variable.
+#[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}
+
+/// Returns the value of an environment variable if it is text.
+#[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
+fn text_variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 /// Returns the directories of programs, as `PATH` lists them.
 pub(crate) fn search_path() -> OsString {
-    std::env::var_os("PATH").unwrap_or_default()
+    variable("PATH").unwrap_or_default()
 }
 
 /// Returns the user's name in the environment.
 pub(crate) fn user_name() -> Option<String> {
-    std::env::var("USER").ok()
+    text_variable("USER")
 }
 
 /// Returns the environment variables for the host's git: the program path, proxies and
@@ -130,13 +142,13 @@ fn git_variables() -> Vec<(OsString, OsString)> {
     let names = ["PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().chain(proxies);
     names
         .chain(upper.iter().map(String::as_str))
-        .filter_map(|name| Some((name.into(), std::env::var_os(name)?)))
+        .filter_map(|name| Some((name.into(), variable(name)?)))
         .collect()
 }
 
 /// Returns the absolute directory in an environment variable.
 fn absolute(name: &str) -> Option<PathBuf> {
-    std::env::var_os(name).map(PathBuf::from).filter(|directory| directory.is_absolute())
+    variable(name).map(PathBuf::from).filter(|directory| directory.is_absolute())
 }
 
 fn default_root() -> Result<PathBuf> {

@@ -10,6 +10,8 @@
 //! `testdata/golden/image-pending.txt` lists the cases that don't pass yet. A listed case that
 //! passes fails the test until it is removed from the list.
 
+#![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 

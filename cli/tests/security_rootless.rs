@@ -1,4 +1,6 @@
 //! The security suite with kiln as a user other than root.
+
+#![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 #[path = "security/archives.rs"]

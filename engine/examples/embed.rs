@@ -2,6 +2,8 @@
 //!
 //! `cargo run -p kiln --example embed -- STORE DIRECTORY`
 
+#![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "a program of its own")]
+
 use kiln::{BuildSpec, Engine, Options, Reporter};
 use kiln_solver::Event;
 use tokio::task::JoinSet;

@@ -26,6 +26,7 @@ use kiln_frontend::Warning;
 use kiln_frontend::call::{Outline, Report, Targets};
 use kiln_llb::Definition;
 
+pub use images::Unresolved;
 pub use session::{Built, Failure};
 
 use crate::engine::Engine;
@@ -67,7 +68,7 @@ impl Engine {
     /// Fails if the context or the Dockerfile can't be read. Later failures are in the outcome.
     pub async fn build(&self, spec: BuildSpec, reporter: Reporter) -> Result<Outcome<Built>> {
         let work = async |session: &Session<'_>| session.run().await;
-        self.with_session(spec, reporter, Some(|built| built), work).await
+        Box::pin(self.with_session(spec, reporter, Some(|built| built), work)).await
     }
 
     /// Creates the build graph of each platform without building.
@@ -79,7 +80,7 @@ impl Engine {
         spec: BuildSpec,
         reporter: Reporter,
     ) -> Result<Outcome<Vec<Definition>>> {
-        self.with_session(spec, reporter, None, async |session| session.graphs()).await
+        Box::pin(self.with_session(spec, reporter, None, async |session| session.graphs())).await
     }
 
     /// Runs the build checks.
@@ -87,7 +88,7 @@ impl Engine {
     /// # Errors
     /// Fails if the context or the Dockerfile can't be read.
     pub async fn check(&self, spec: BuildSpec, reporter: Reporter) -> Result<Outcome<Report>> {
-        self.with_session(spec, reporter, None, async |session| session.check()).await
+        Box::pin(self.with_session(spec, reporter, None, async |session| session.check())).await
     }
 
     /// Returns the arguments, secrets and agents that a build accepts.
@@ -95,7 +96,7 @@ impl Engine {
     /// # Errors
     /// Fails if the context or the Dockerfile can't be read.
     pub async fn outline(&self, spec: BuildSpec, reporter: Reporter) -> Result<Outcome<Outline>> {
-        self.with_session(spec, reporter, None, async |session| session.outline()).await
+        Box::pin(self.with_session(spec, reporter, None, async |session| session.outline())).await
     }
 
     /// Lists the stages of a Dockerfile.
@@ -103,7 +104,7 @@ impl Engine {
     /// # Errors
     /// Fails if the context or the Dockerfile can't be read.
     pub async fn targets(&self, spec: BuildSpec, reporter: Reporter) -> Result<Outcome<Targets>> {
-        self.with_session(spec, reporter, None, async |session| session.targets()).await
+        Box::pin(self.with_session(spec, reporter, None, async |session| session.targets())).await
     }
 
     /// Runs `work` with the input of a build. If `built` is given, it extracts the build from the
@@ -120,16 +121,14 @@ impl Engine {
         let directory = input.as_ref().and_then(|input| input.directory.as_deref());
         let redactor = Arc::new(record::redactor(&spec));
         let Reporter { events, cancel } = reporter;
-        let events = events.with_log_limits(spec.log_limits);
-        let (events, recording) = match built {
-            None => (events, None),
-            Some(_) => {
-                let (events, recorded) = events.with_receiver(spool(&self.store));
-                let record = record::record(&spec, &redactor);
-                let redactor = Arc::clone(&redactor);
-                (events, Some(Recording::begin(&self.store, record, redactor, recorded)?))
-            }
-        };
+        let mut events = events.with_log_limits(spec.log_limits);
+        let mut recording = None;
+        if built.is_some() {
+            let (fuller, recorded) = events.with_receiver(spool(&self.store));
+            let (record, redactor) = (record::record(&spec, &redactor), Arc::clone(&redactor));
+            recording = Some(Recording::begin(&self.store, record, redactor, recorded)?);
+            events = fuller;
+        }
         let tools = Tools::new(self, &spec, redactor, directory)?;
         let reporting = Reporting { events: &events, cancel: &cancel };
         let input = match input {
@@ -138,15 +137,19 @@ impl Engine {
         };
         let (result, warnings, dockerfile) = match input {
             Ok(input) => {
-                let warnings = RefCell::default();
-                let (files, tools) = (&input, &tools);
-                let cancel = cancel.clone();
-                let session =
-                    Session { request: &spec, input: files, tools, events, cancel, warnings };
+                let session = Session {
+                    request: &spec,
+                    input: &input,
+                    tools: &tools,
+                    events,
+                    cancel: cancel.clone(),
+                    warnings: RefCell::default(),
+                };
                 let result = work(&session).await;
                 (result, session.warnings.take(), Some(input.dockerfile))
             }
             Err(error) => {
+                // The receivers end with the last sender.
                 drop(events);
                 (Err(Failure::Other(error)), Vec::new(), None)
             }
@@ -155,9 +158,7 @@ impl Engine {
             None => None,
             Some(recording) => {
                 let outcome = result.as_ref().map(|value| built.map(|built| built(value)));
-                let findings = warnings.iter();
-                let findings = findings.map(|it| format!("{}: {}", it.rule, it.message)).collect();
-                let ending = record::ending(outcome, cancel.is_cancelled(), findings);
+                let ending = record::ending(outcome, cancel.is_cancelled(), &warnings);
                 Some(recording.finish(ending).await)
             }
         };

@@ -156,7 +156,7 @@ impl Engine {
         request.confinement.check_network(network.kind())?;
         let hostname = hostname(&request, network.kind()).unwrap_or_else(|| id.short());
         let group = group.await.context("make control groups")??;
-        notices.extend(group.warnings().iter().map(|text| Notice::Warning(text.to_string())));
+        notices.extend(group.warnings().iter().cloned().map(Notice::Warning));
         if request.runtime.is_none() {
             // An OCI runtime enforces the device rules by itself.
             request.confinement.check_groups(group.membership())?;

@@ -1,5 +1,7 @@
 //! The engine: a store with everything that builds share.
 
+#![expect(clippy::disallowed_methods, reason = "the file is the system's")]
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 

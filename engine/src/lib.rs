@@ -14,13 +14,16 @@
 #![doc = include_str!("../examples/embed.rs")]
 //! ```
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests open the files that they create")
+)]
+
 pub mod build;
-pub mod chain;
 pub mod container;
 pub mod diff;
 pub mod engine;
 pub mod explain;
-pub mod hints;
 pub mod image;
 pub mod json;
 pub mod records;

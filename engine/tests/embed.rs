@@ -1,5 +1,7 @@
 //! The example in the crate's documentation, run as a reader would.
 
+#![allow(clippy::disallowed_methods, reason = "tests open files by their paths")]
+
 use std::process::Command;
 
 #[test]

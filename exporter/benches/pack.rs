@@ -2,6 +2,8 @@
 //!
 //! `docs/performance.md` lists the figures.
 
+#![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
+
 use std::io::Write;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

@@ -24,9 +24,9 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use crate::budget;
 use crate::compression::Packing;
 use crate::error::Result;
+use crate::output::Output;
 use crate::pack::{Packer, locate_layer};
 use crate::progress::{BlobFetcher, Progress};
-use crate::spec::Output;
 
 /// The nice value of the background threads. A step that uses all of a processor leaves them about
 /// a quarter of it.

@@ -1,8 +1,10 @@
 //! Tar archives of files whose bytes are in the store. For the same files, they have the same bytes
 //! as the archives of BuildKit's exporters.
 
+#![expect(clippy::disallowed_methods, reason = "the user names the destination")]
+
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -12,7 +14,17 @@ use kiln_store::Store;
 use crate::destination::NewFile;
 use crate::error::{Error, Result};
 use crate::export::ExportContext;
-use crate::spec::Destination;
+
+/// The destination of an archive or of files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// The path of a file.
+    Path(PathBuf),
+    /// The path of a directory that receives several files.
+    Directory(PathBuf),
+    /// The standard output of the process.
+    Stdout,
+}
 
 /// The size of a tar block in bytes.
 const BLOCK: u64 = 512;
@@ -54,13 +66,16 @@ pub(crate) fn blob_path(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
-/// Writes the files as a tar to the destination.
+/// Writes the files to a directory, or as a tar to another destination.
 pub(crate) fn write(
     files: &Files,
     dest: &Destination,
     context: &mut ExportContext<'_>,
 ) -> Result<()> {
-    to_destination(dest, context, |mut sink, store| fill(files, &mut sink, store))
+    match dest {
+        Destination::Directory(path) => write_directory(files, path, context),
+        _ => to_stream(dest, context, |mut sink, store| fill(files, &mut sink, store)),
+    }
 }
 
 /// Writes the files as a tar to a stream.
@@ -108,14 +123,14 @@ fn fill(files: &Files, sink: &mut Sink<'_>, store: &Store) -> io::Result<()> {
 }
 
 /// Calls `fill` with a sink to a new file, which appears under its name once it is complete, or to
-/// standard output.
-pub(crate) fn to_destination(
+/// standard output. Returns an error for a directory.
+pub(crate) fn to_stream(
     dest: &Destination,
     context: &mut ExportContext<'_>,
     fill: impl FnOnce(Sink<'_>, &Store) -> io::Result<()>,
 ) -> Result<()> {
     match dest {
-        Destination::Path(path) => {
+        Destination::Path(path) | Destination::Directory(path) => {
             let mut new = NewFile::create(path)?;
             let target = new.target().to_owned();
             fill(Sink::File(new.file()), context.store).map_err(Error::io("write", target))?;
@@ -164,6 +179,27 @@ impl Sink<'_> {
         let over = (size % 512) as usize;
         if over == 0 { Ok(()) } else { self.write(&[0; 512][over..]) }
     }
+}
+
+/// Writes the files to a directory. The index comes last, so that a reader never misses a blob that
+/// it names.
+fn write_directory(files: &Files, dest: &Path, context: &ExportContext<'_>) -> Result<()> {
+    let blobs = dest.join("blobs/sha256");
+    fs::create_dir_all(&blobs).map_err(Error::io("create", &blobs))?;
+    let (late, early): (Vec<_>, Vec<_>) = files.iter().partition(|(path, _)| *path == "index.json");
+    for (path, body) in early.into_iter().chain(late) {
+        let path = dest.join(path);
+        let mut new = NewFile::create(&path)?;
+        match body {
+            Body::Bytes(bytes) => new.file().write_all(bytes).map_err(Error::io("write", path))?,
+            Body::Blob(digest) => {
+                let mut blob = context.store.content().open(digest)?;
+                io::copy(&mut blob, new.file()).map_err(Error::io("write", path))?;
+            }
+        }
+        new.commit()?;
+    }
+    Ok(())
 }
 
 /// Returns the mode of a file. Documents that tools modify are writable.

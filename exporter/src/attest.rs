@@ -1,222 +1,208 @@
-//! Attestations: statements about an image that are exported with it.
+//! The port for attestations: statements about images and files that are exported with them.
 //!
-//! There are two kinds. *Provenance* describes how an image was built, in SLSA's format
-//! ([`provenance`]). The caller passes a predicate for each image, because only the caller knows
-//! the build's request. A *bill of materials* lists the packages of an image, in SPDX's format
-//! ([`sbom`]). This module creates it from the package databases in the image's files.
-//!
-//! Both are stored in `BuildKit`'s layout, so that its tools can read them. In an image, the index
-//! has a second manifest beside each platform's manifest, whose layers are statements about the
-//! first (`manifest`). An image of one platform gets an index for this purpose, too. Outputs of
-//! files get a file for each statement, whose subjects are the files (`files`).
-//!
-//! Nothing in a statement depends on the time or the machine unless the caller's predicate does:
-//! the same build has the same bytes.
+//! The export doesn't know the content of a statement. An [`Attester`] makes the documents once it
+//! knows the image's manifest, or the files. An image needs an index for them, in which they are a
+//! second manifest beside each platform's manifest. An image of one platform gets an index for this
+//! purpose, too. Outputs of files get a file for each statement.
 
-pub mod provenance;
-pub mod purl;
-pub mod sbom;
+use std::error::Error as StdError;
+use std::fmt;
+use std::path::Path;
 
-mod files;
-mod manifest;
-mod statement;
+use kiln_oci::{Descriptor, Document, Platform, Reference};
+use kiln_tree::{Attributes, Dir};
 
-use kiln_oci::Reference;
-use serde_json::Value;
-
-use crate::assemble::{Descriptor, Document, Image};
+use crate::assemble::Image;
+use crate::config;
 use crate::error::{Error, Result};
-use crate::export::{ExportContext, ExportRequest, ImageSource};
-use crate::spec::{Output, OutputKind};
+use crate::export::{ExportRequest, ImageSource};
+use crate::output::{Output, OutputKind};
+use crate::platforms;
 
-pub use provenance::{Predicate, SlsaVersion};
+/// The mode of the files with statements.
+const MODE: u32 = 0o600;
 
-use sbom::Sbom;
-use statement::{Statement, Subject};
+/// A maker of attestations.
+pub trait Attester: fmt::Debug + Send + Sync {
+    /// Returns `true` if each output must hold the attestations. `false` leaves them out of outputs
+    /// that would need a separate file, or an archive's index just for them.
+    fn is_required(&self) -> bool;
 
-/// The attestations to create for the images of an export.
-#[derive(Clone, Debug, Default)]
-pub struct Attestations {
-    /// The provenance attestation, or `None` for an export without it.
-    pub provenance: Option<Provenance>,
-    /// The options of the bill of materials, or `None` for an export without it.
-    pub sbom: Option<SbomOptions>,
+    /// Returns warnings for the user.
+    fn warnings(&self) -> Vec<String>;
+
+    /// Returns the attestations of an image.
+    fn attest_image(&self, image: &AttestedImage<'_>) -> Attested<ImageAttestations>;
+
+    /// Returns the attestations of the files of an image.
+    fn attest_files(&self, files: &AttestedFiles<'_>) -> Attested<Vec<FileAttestation>>;
 }
 
-/// The provenance of an export's images.
+/// A result of an [`Attester`].
+pub type Attested<T> = std::result::Result<T, Box<dyn StdError + Send + Sync>>;
+
+/// An image in an output.
+#[derive(Clone, Copy, Debug)]
+pub struct AttestedImage<'a> {
+    /// The position of the image in [`ExportRequest::images`].
+    pub number: usize,
+    /// The names of the image in the output.
+    pub names: &'a [Reference],
+    /// The platform that the image is for.
+    pub platform: &'a Platform,
+    /// The manifest of the image.
+    pub manifest: &'a Document,
+    /// The layers of the image with OCI's media types, base first.
+    pub layers: &'a [Descriptor],
+    /// The creation time in the image's config.
+    pub created: Option<&'a str>,
+    /// `true` if the attestations must be an OCI 1.1 artifact.
+    pub is_artifact: bool,
+}
+
+/// The files of an image in an output of files.
+#[derive(Clone, Copy, Debug)]
+pub struct AttestedFiles<'a> {
+    /// The position of the image in [`ExportRequest::images`].
+    pub number: usize,
+    /// The directory that holds the files.
+    pub dir: &'a Dir,
+    /// The output's `SOURCE_DATE_EPOCH` in RFC 3339's format.
+    pub created: Option<&'a str>,
+}
+
+/// The documents with the attestations of an image.
 #[derive(Clone, Debug)]
-pub struct Provenance {
-    /// The predicate of each image, in the order of [`ExportRequest::images`].
-    pub predicates: Vec<Predicate>,
-    /// The version of SLSA's format.
-    pub version: SlsaVersion,
-    /// `true` if provenance is left out of outputs that would need a separate file, or an index
-    /// just for the provenance.
-    pub inline_only: bool,
-    /// The name of the file in outputs of files.
-    pub file_name: String,
+pub struct ImageAttestations {
+    /// The manifest that the index lists.
+    pub manifest: Document,
+    /// The documents that the manifest refers to.
+    pub blobs: Vec<Document>,
 }
 
-/// The options of a bill of materials.
+/// A file with an attestation.
 #[derive(Clone, Debug)]
-pub struct SbomOptions {
-    /// The tool and version that the document names as its creator, as `kiln-1.0`.
-    pub tool: String,
-    /// The name of the file in outputs of files.
-    pub file_name: String,
+pub struct FileAttestation {
+    /// The name of the file. In a directory of several platforms, the platform is added to it.
+    pub name: String,
+    /// The content of the file.
+    pub bytes: Vec<u8>,
 }
 
-impl Attestations {
-    /// Returns `true` if no attestation is requested.
-    pub fn is_empty(&self) -> bool {
-        self.provenance.is_none() && self.sbom.is_none()
+impl ImageAttestations {
+    /// Returns all documents. The manifest comes last.
+    pub(crate) fn documents(&self) -> impl Iterator<Item = &Document> {
+        self.blobs.iter().chain([&self.manifest])
+    }
+}
+
+impl ExportRequest {
+    /// Returns `true` if the output gets an index for its attestations alone.
+    pub(crate) fn is_index_for_attestations(&self, output: &Output) -> bool {
+        let is_archive = !matches!(output.kind(), OutputKind::Stored | OutputKind::Pushed);
+        let attester = self.attester.as_ref();
+        output.oci_types && attester.is_some_and(|it| it.is_required() || !is_archive)
     }
 
-    /// Checks that the outputs can hold the requested attestations.
-    ///
-    /// # Errors
-    /// Fails if an output can't hold attestations.
-    pub(crate) fn check(&self, outputs: &[Output]) -> Result<()> {
-        let provenance = self.provenance.as_ref();
-        Self::check_outputs(
-            self.sbom.is_some() || provenance.is_some_and(|it| !it.inline_only),
-            outputs,
-        )
+    /// Returns the attestations of the image at position `number`.
+    pub(crate) fn attest_image(
+        &self,
+        number: usize,
+        image: &Image,
+        output: &Output,
+    ) -> Result<Option<ImageAttestations>> {
+        let attester = self.attester.as_ref().filter(|_| output.oci_types);
+        let Some(attester) = attester else { return Ok(None) };
+        let image = AttestedImage {
+            number,
+            names: &output.names,
+            platform: &self.images[number].platform,
+            manifest: &image.manifest,
+            layers: &image.oci_layers(),
+            created: image.created.as_deref(),
+            is_artifact: output.oci_artifact == Some(true),
+        };
+        attester.attest_image(&image).map(Some).map_err(Error::Attest)
     }
 
-    /// Checks that the outputs can hold attestations, if `is_asked_for`.
+    /// Returns the attestations of the files in `dir`, which are those of the image at position
+    /// `number`. `shares` is `true` if images of other platforms go to the same directory.
     ///
     /// # Errors
-    /// Fails if an output can't hold attestations.
-    pub fn check_outputs(is_asked_for: bool, outputs: &[Output]) -> Result<()> {
-        for output in outputs.iter().filter(|_| is_asked_for) {
-            if output.is_for_one_platform() {
-                let problem = "docker's engine and archives can't hold attestations: use type=oci, \
-                               image or registry";
-                return Err(Error::Unsupported(problem.to_owned()));
+    /// Fails if there is a file with the name of an attestation.
+    pub(crate) fn attest_files(
+        &self,
+        number: usize,
+        image: &ImageSource,
+        dir: &Dir,
+        shares: bool,
+    ) -> Result<AttestationFiles> {
+        let Some(attester) = &self.attester else { return Ok(AttestationFiles::default()) };
+        let created = image.epoch.and_then(|epoch| config::text_of_seconds(epoch).ok());
+        let files = AttestedFiles { number, dir, created: created.as_deref() };
+        let mut files = attester.attest_files(&files).map_err(Error::Attest)?;
+        for file in &mut files {
+            if shares {
+                file.name = file_name(&file.name, &platforms::directory(&image.platform));
             }
-            if output.is_image() && !output.oci_types {
-                let problem = "cannot export attestations with \"oci-mediatypes=false\"";
-                return Err(Error::Unsupported(problem.to_owned()));
+            if dir.metadata(Path::new(&file.name), false)?.is_some() {
+                let problem = "the image has a file of that name; give another with filename=";
+                return Err(Error::Unsupported(format!("can't write {}: {problem}", file.name)));
             }
+        }
+        Ok(AttestationFiles(files))
+    }
+}
+
+/// The files with the attestations of an image.
+#[derive(Debug, Default)]
+pub(crate) struct AttestationFiles(Vec<FileAttestation>);
+
+impl AttestationFiles {
+    /// Returns `true` if there are no attestations.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Writes the files into a directory. Replaces existing entries of the same names.
+    pub(crate) fn write(&self, dir: &Dir) -> Result<()> {
+        for FileAttestation { name, bytes } in &self.0 {
+            let path = Path::new(name);
+            dir.remove_all(path)?;
+            dir.write_file(path, bytes, &Attributes { mode: Some(MODE), ..Attributes::default() })?;
         }
         Ok(())
     }
+}
 
-    /// Returns `true` if an output of images gets an index for its attestations.
-    fn makes_index(&self, output: &Output) -> bool {
-        let is_archive = !matches!(output.kind, OutputKind::Image | OutputKind::Registry);
-        let provenance = self.provenance.as_ref();
-        let is_worth_it = provenance.is_some_and(|it| !(it.inline_only && is_archive));
-        output.oci_types && (self.sbom.is_some() || is_worth_it)
+/// Inserts a platform before the extension of a file's name: `provenance.linux_amd64.json`.
+fn file_name(name: &str, platform: &str) -> String {
+    match name.rsplit_once('.') {
+        Some((stem, extension)) => format!("{stem}.{platform}.{extension}"),
+        None => format!("{name}.{platform}"),
     }
 }
 
-/// The requested attestations with the packages that were found for them.
-#[derive(Debug, Default)]
-pub(crate) struct Prepared<'a> {
-    asked: Option<&'a Attestations>,
-    sboms: Vec<Sbom>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The statements about an image, and the manifest that lists them.
-#[derive(Clone, Debug)]
-pub(crate) struct AttestationManifest {
-    pub(crate) manifest: Document,
-    pub(crate) config: Document,
-    pub(crate) statements: Vec<Document>,
-}
-
-impl AttestationManifest {
-    /// Returns all documents except the manifest.
-    pub(crate) fn blobs(&self) -> impl Iterator<Item = &Document> {
-        self.statements.iter().chain([&self.config])
+    #[test]
+    fn files_of_several_platforms_are_told_apart() {
+        assert_eq!(file_name("sbom.spdx.json", "linux_arm_v7"), "sbom.spdx.linux_arm_v7.json");
+        assert_eq!(file_name("sbom", "linux_arm_v7"), "sbom.linux_arm_v7");
     }
 
-    /// Returns the manifest's entry in the index.
-    pub(crate) fn descriptor(&self) -> &Descriptor {
-        &self.manifest.descriptor
-    }
-}
-
-impl<'a> Prepared<'a> {
-    /// Searches the images for packages if a bill of materials is requested.
-    pub(crate) fn new(request: &'a ExportRequest, context: &ExportContext<'_>) -> Result<Self> {
-        let asked = (!request.attestations.is_empty()).then_some(&request.attestations);
-        let mut sboms = Vec::new();
-        if asked.is_some_and(|asked| asked.sbom.is_some()) {
-            for image in &request.images {
-                sboms.push(Sbom::scan(image, context)?);
-            }
-        }
-        Ok(Self { asked, sboms })
-    }
-
-    /// Returns warnings about the files that the search couldn't read.
-    pub(crate) fn warnings(&self) -> Vec<String> {
-        self.sboms.iter().flat_map(|sbom| sbom.warnings.iter().cloned()).collect()
-    }
-
-    /// Returns `true` if an output of images gets an index for its attestations alone.
-    pub(crate) fn makes_index(&self, output: &Output) -> bool {
-        self.asked.is_some_and(|asked| asked.makes_index(output))
-    }
-
-    /// Returns the attestation manifest of an image. `number` is the image's position in the
-    /// request.
-    pub(crate) fn about(
-        &self,
-        number: usize,
-        source: &ImageSource,
-        image: &Image,
-        output: &Output,
-    ) -> Result<Option<AttestationManifest>> {
-        let Some(asked) = self.asked.filter(|_| output.oci_types) else { return Ok(None) };
-        let subjects = subjects(&output.names, source, image);
-        let mut statements = Vec::new();
-        if let Some((options, sbom)) = asked.sbom.as_ref().zip(self.sboms.get(number)) {
-            let created = image.created.as_deref();
-            let name = output.names.first().map_or_else(|| "image".to_owned(), Reference::familiar);
-            statements.push((sbom::PREDICATE_TYPE, sbom.document(options, &name, created)));
-        }
-        if let Some(provenance) = &asked.provenance {
-            statements.push(provenance.statement(number, &image.oci_layers())?);
-        }
-        let statements = statements.into_iter().map(|(predicate_type, predicate)| Statement {
-            predicate_type,
-            subjects: subjects.clone(),
-            predicate,
-        });
-        let statements: Vec<Statement> = statements.collect();
-        manifest::manifest(
-            &statements,
-            &image.manifest.descriptor,
-            output.oci_artifact == Some(true),
-        )
-        .map(Some)
-    }
-}
-
-impl Provenance {
-    /// Returns the predicate type and the predicate of an image's provenance. `number` is the
-    /// image's position in the request.
-    fn statement(&self, number: usize, layers: &[Descriptor]) -> Result<(&'static str, Value)> {
-        let missing = || Error::Config("an image has no provenance".to_owned());
-        let predicate = self.predicates.get(number).ok_or_else(missing)?;
-        Ok((self.version.predicate_type(), predicate.in_version(self.version, layers)))
-    }
-}
-
-/// Returns a subject for each name of the image.
-fn subjects(names: &[Reference], source: &ImageSource, image: &Image) -> Vec<Subject> {
-    let digest = image.manifest.descriptor.digest;
-    let named = |name: &Reference| {
-        let url = purl::of_image("docker", name, Some(&source.platform));
-        Subject::new(url, &digest.hex())
-    };
-    match names {
-        // A statement needs at least one subject.
-        [] => vec![Subject::new("_".to_owned(), &digest.hex())],
-        names => names.iter().map(named).collect(),
+    #[test]
+    fn links_in_the_way_are_not_followed() {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::write(temp.path().join("secret"), "secret").unwrap();
+        std::fs::create_dir(temp.path().join("out")).unwrap();
+        std::os::unix::fs::symlink("../secret", temp.path().join("out/x.json")).unwrap();
+        let dir = Dir::open(&temp.path().join("out")).unwrap();
+        let file = FileAttestation { name: "x.json".to_owned(), bytes: b"{}".to_vec() };
+        AttestationFiles(vec![file]).write(&dir).unwrap();
+        assert_eq!(std::fs::read(temp.path().join("secret")).unwrap(), b"secret");
+        assert_eq!(std::fs::read(temp.path().join("out/x.json")).unwrap(), b"{}");
     }
 }

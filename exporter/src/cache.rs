@@ -22,9 +22,8 @@ mod directory;
 mod document;
 mod inline;
 
-use bytes::Bytes;
+use kiln_oci::Digest;
 use kiln_oci::cache::CacheLink;
-use kiln_oci::{Digest, media_type};
 use kiln_registry::Repository;
 use kiln_store::LayerId;
 
@@ -33,8 +32,8 @@ use self::document::Documents;
 use self::spec::{CacheTarget, CacheTo};
 use crate::error::{Error, Result};
 use crate::export::ExportContext;
-use crate::push::{Document, PushBlob, PushContext, Shipment, push};
-use crate::registry::PushProgress;
+use crate::output::registry::PushProgress;
+use crate::push::{PushBlob, PushContext, Shipment, push};
 
 pub use self::inline::inline_cache;
 
@@ -115,23 +114,11 @@ pub fn export_cache(
 /// Returns the blobs and documents to push.
 fn shipment(contents: &Contents, documents: &Documents) -> Shipment {
     let mut shipment = Shipment::default();
-    let mut add = |digest, size, media_type: &str, bytes: Option<Bytes>| {
-        let (media_type, is_layer) = (media_type.to_owned(), bytes.is_none());
-        if !shipment.freight.iter().any(|known| known.digest == digest) {
-            shipment.freight.push(PushBlob { digest, size, media_type, bytes, is_layer });
-        }
-    };
     for blob in contents.blobs() {
-        add(blob.digest, blob.size, &blob.media_type, None);
+        let (digest, size, media_type) = (blob.digest, blob.size, blob.media_type.clone());
+        shipment.add(PushBlob { digest, size, media_type, bytes: None, is_layer: true });
     }
-    let config = &documents.config;
-    let size = config.bytes.len() as u64;
-    add(config.digest, size, media_type::CACHE_CONFIG, Some(Bytes::from(config.bytes.clone())));
-    let Documents { manifest, .. } = documents;
-    shipment.documents.push(Document {
-        digest: manifest.digest,
-        media_type: manifest.media_type.to_owned(),
-        bytes: Bytes::from(manifest.bytes.clone()),
-    });
+    shipment.add_blob(&documents.config);
+    shipment.add_document(&documents.manifest);
     shipment
 }

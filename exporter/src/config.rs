@@ -93,7 +93,7 @@ fn fill_times(history: &mut [History], layers: &[PackedLayer]) -> Result<()> {
 
 /// Sets times after the epoch to the epoch. Times in `given` came with a base image and stay.
 fn clamp(config: &mut ImageConfig, given: Vec<bool>, epoch: i64) -> Result<()> {
-    let limit = text(i128::from(epoch) * 1_000_000_000)?;
+    let limit = text_of_seconds(epoch)?;
     let given = given.into_iter().chain(std::iter::repeat(false));
     for (entry, _) in config.history.iter_mut().zip(given).filter(|(_, given)| !given) {
         if entry.created.as_deref().is_none_or(|created| is_later(created, epoch)) {
@@ -127,6 +127,11 @@ pub(crate) fn text(nanoseconds: i128) -> Result<String> {
     let time = OffsetDateTime::from_unix_timestamp_nanos(nanoseconds)
         .map_err(|error| Error::Config(format!("time {nanoseconds}: {error}")))?;
     time.format(&Rfc3339).map_err(|error| Error::Config(format!("time {nanoseconds}: {error}")))
+}
+
+/// Formats a time in seconds since 1970 as RFC 3339.
+pub(crate) fn text_of_seconds(seconds: i64) -> Result<String> {
+    text(i128::from(seconds) * 1_000_000_000)
 }
 
 #[cfg(test)]

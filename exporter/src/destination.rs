@@ -5,6 +5,8 @@
 //! `/dev/stdout` is written in place. A symbolic link is followed and stays a link, even if its
 //! target doesn't exist.
 
+#![expect(clippy::disallowed_methods, reason = "the user names the destination")]
+
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, Write};

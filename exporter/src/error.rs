@@ -39,7 +39,7 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A document is larger than its readers allow.
-    #[error(transparent)]
+    #[error("{0}")]
     TooLarge(#[from] kiln_oci::TooLarge),
     /// A file operation failed.
     #[error("{action} {path:?}")]
@@ -52,13 +52,13 @@ pub enum Error {
         source: io::Error,
     },
     /// The store can't be read or written.
-    #[error(transparent)]
+    #[error("{0}")]
     Store(#[from] kiln_store::Error),
     /// A registry can't be reached or refuses a request.
-    #[error(transparent)]
+    #[error("{0}")]
     Registry(#[from] kiln_registry::Error),
     /// A file tree can't be read, packed or copied.
-    #[error(transparent)]
+    #[error("{0}")]
     Tree(#[from] kiln_tree::Error),
     /// A layer can't be packed.
     #[error("pack layer {layer}")]
@@ -76,6 +76,9 @@ pub enum Error {
         /// The error of the [`BlobFetcher`](crate::BlobFetcher).
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The [`Attester`](crate::Attester) has failed.
+    #[error(transparent)]
+    Attest(Box<dyn std::error::Error + Send + Sync>),
     /// The image config can't be exported.
     #[error("invalid image config for export: {0}")]
     Config(String),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use kiln_oci::{ImageConfig, Platform};
@@ -11,14 +11,14 @@ use kiln_store::{Layer, LayerId, Store};
 use kiln_tree::ArchiveLimits;
 
 use crate::assemble::{Assembled, Image, Style};
-use crate::attest::{Attestations, Prepared};
+use crate::attest::Attester;
 use crate::error::{Error, Result};
 use crate::exported::Exported;
+use crate::output::{Export, Output, OutputEpoch};
 use crate::pack::{PackedLayer, Packer, locate_layer};
 use crate::progress::{BlobFetcher, Progress};
 use crate::push::Remote;
-use crate::spec::{Output, OutputEpoch, OutputKind};
-use crate::{archive, config, docker, image, load, local, oci, registry, rewrite, tarball};
+use crate::{config, rewrite};
 
 /// The number of layers that are packed at once. The compression of a large layer is parallel in
 /// itself; for small layers, this hides the latency.
@@ -47,8 +47,8 @@ pub struct ExportRequest {
     pub outputs: Vec<Output>,
     /// `true` if a single image gets an index, too. Several images always have one.
     pub has_index: bool,
-    /// The attestations of the images.
-    pub attestations: Attestations,
+    /// The maker of the images' attestations. `None` for an export without attestations.
+    pub attester: Option<Arc<dyn Attester>>,
 }
 
 impl ExportRequest {
@@ -87,15 +87,6 @@ impl fmt::Debug for ExportContext<'_> {
     }
 }
 
-/// One output's variant of a request, with the attestations of its images.
-#[derive(Clone, Copy)]
-pub(crate) struct Export<'a> {
-    /// The request. Its images have the output's epoch.
-    pub(crate) request: &'a ExportRequest,
-    /// The attestations, prepared once for all outputs.
-    pub(crate) prepared: &'a Prepared<'a>,
-}
-
 /// Writes every output of a request.
 ///
 /// # Errors
@@ -105,37 +96,25 @@ pub fn export(request: &ExportRequest, context: &mut ExportContext<'_>) -> Resul
     check(request)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let now = now.cast_signed();
-    let prepared = Prepared::new(request, context)?;
-    let mut exported = Exported { warnings: prepared.warnings(), ..Exported::default() };
+    let warnings = request.attester.as_ref().map(|it| it.warnings()).unwrap_or_default();
+    let mut exported = Exported { warnings, ..Exported::default() };
     for output in &request.outputs {
         if context.progress.cancelled() {
             return Err(Error::Cancelled);
         }
         let own = (output.epoch != OutputEpoch::OfBuild).then(|| request.with_epoch(output.epoch));
         let request = own.as_ref().unwrap_or(request);
-        let export = Export { request, prepared: &prepared };
-        if let OutputKind::Local { dest, split, delete } = &output.kind {
-            let name = format!("copying files to {}", dest.display());
-            context.progress.status(&name, 0, None, false);
-            let split = split.unwrap_or(request.is_index());
-            local::write(export, dest, split, *delete, context)?;
-            context.progress.status(&name, 0, None, true);
-            continue;
+        let assembled = if output.is_image() {
+            assemble(request, output, context)?
+        } else {
+            Assembled::default()
+        };
+        let (assembled, messages) = (&assembled, &mut exported.told);
+        let mut export = Export { request, output, assembled, now, messages };
+        output.exporter.write(&mut export, context)?;
+        if output.is_image() {
+            exported.note(assembled, output)?;
         }
-        if let OutputKind::Tar { dest, split } = &output.kind {
-            context.progress.status("writing tar", 0, None, false);
-            let split = split.unwrap_or(request.is_index());
-            tarball::write(export, dest, split, context)?;
-            context.progress.status("writing tar", 0, None, true);
-            continue;
-        }
-        if output.kind == OutputKind::CacheOnly {
-            continue;
-        }
-        let assembled = assemble(export, output, context)?;
-        let told = write(&assembled, output, request, now, context)?;
-        exported.note(&assembled, output)?;
-        exported.told.extend(told);
     }
     Ok(exported)
 }
@@ -153,14 +132,19 @@ fn check(request: &ExportRequest) -> Result<()> {
         output.check_names()?;
         output.check_platforms(&platforms, request.is_index())?;
     }
-    request.attestations.check(&request.outputs)?;
+    if request.attester.as_ref().is_some_and(|it| it.is_required()) {
+        request.outputs.iter().try_for_each(Output::check_attestations)?;
+    }
     Ok(())
 }
 
 /// Packs the remaining layers and creates the documents.
-fn assemble(export: Export<'_>, output: &Output, context: &ExportContext<'_>) -> Result<Assembled> {
-    let Export { request, prepared } = export;
-    let has_index = request.is_index() || prepared.makes_index(output);
+fn assemble(
+    request: &ExportRequest,
+    output: &Output,
+    context: &ExportContext<'_>,
+) -> Result<Assembled> {
+    let has_index = request.is_index() || request.is_index_for_attestations(output);
     let mut images = Vec::with_capacity(request.images.len());
     let mut attestations = Vec::new();
     let style = Style { oci: output.oci_types, annotations: &output.annotations };
@@ -169,23 +153,23 @@ fn assemble(export: Export<'_>, output: &Output, context: &ExportContext<'_>) ->
         let config = config::complete(source, &layers)?;
         let image = Image::new(&config, &source.platform, layers, style, source.epoch)?;
         if has_index {
-            attestations.extend(prepared.about(number, source, &image, output)?);
+            attestations.extend(request.attest_image(number, &image, output)?);
         }
         images.push(image);
     }
     let assembled = Assembled::new(images, attestations, style, has_index)?;
     for image in &assembled.images {
         for (what, document) in [("manifest", &image.manifest), ("config", &image.config)] {
-            let name = format!("exporting {what} {}", document.descriptor.digest);
+            let name = format!("exporting {what} {}", document.digest);
             context.progress.status(&name, 0, None, true);
         }
     }
     for said in &assembled.attestations {
-        let name = format!("exporting attestation manifest {}", said.descriptor().digest);
+        let name = format!("exporting attestation manifest {}", said.manifest.digest);
         context.progress.status(&name, 0, None, true);
     }
     if let Some(index) = &assembled.index {
-        let name = format!("exporting manifest list {}", index.descriptor.digest);
+        let name = format!("exporting manifest list {}", index.digest);
         context.progress.status(&name, 0, None, true);
     }
     Ok(assembled)
@@ -227,13 +211,11 @@ fn pack_chain(
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<Option<Result<PackedLayer>>>> =
         Mutex::new(chain.iter().map(|_| None).collect());
-    let is_unpacked = matches!(&output.kind, OutputKind::Engine(engine) if !engine.keeps_blobs());
     let located = |id: &LayerId| {
-        if is_unpacked && !output.is_packing_given {
-            let found = load::find_layer(context.store, id)?;
-            if found.is_some() {
-                return Ok(found);
-            }
+        if !output.is_packing_given
+            && let Some(found) = output.exporter.find_layer(context.store, id)?
+        {
+            return Ok(Some(found));
         }
         if output.is_elsewhere() {
             locate_layer(context.store, id, output.packing)
@@ -267,55 +249,8 @@ fn pack_chain(
     failed.into_iter().chain(rest).collect()
 }
 
-/// Writes an image. Returns a message if an engine has loaded the image.
-fn write(
-    assembled: &Assembled,
-    output: &Output,
-    request: &ExportRequest,
-    now: i64,
-    context: &mut ExportContext<'_>,
-) -> Result<Option<String>> {
-    match &output.kind {
-        OutputKind::Oci { dest } => {
-            let files = oci::layout(assembled, &output.names)?;
-            reported("writing oci archive", context, |context| {
-                archive::write(&files, dest, context)
-            })?;
-        }
-        OutputKind::OciLayout { dest } => {
-            let files = oci::layout(assembled, &output.names)?;
-            reported("writing oci layout", context, |context| {
-                oci::write_directory(&files, dest, context)
-            })?;
-        }
-        OutputKind::Docker { dest } => {
-            let files = docker::archive(assembled, &output.names)?;
-            reported("writing docker archive", context, |context| {
-                archive::write(&files, dest, context)
-            })?;
-        }
-        OutputKind::DockerLayout { dest } => {
-            let files = docker::archive(assembled, &output.names)?;
-            reported("writing docker layout", context, |context| {
-                oci::write_directory(&files, dest, context)
-            })?;
-        }
-        OutputKind::Engine(engine) => {
-            return load::write(assembled, output, engine, context).map(Some);
-        }
-        OutputKind::Image => image::write(assembled, output, request, now, context)?,
-        OutputKind::Registry => registry::write(assembled, output, context)?,
-        OutputKind::Load(_) => {
-            let problem = "nobody was looked for who could take the image";
-            return Err(Error::Unsupported(problem.to_owned()));
-        }
-        // Outputs of files don't get here: `export` writes them from the tree.
-        OutputKind::Local { .. } | OutputKind::Tar { .. } | OutputKind::CacheOnly => {}
-    }
-    Ok(None)
-}
-
-fn reported(
+/// Does work with a report of its begin and end.
+pub(crate) fn reported(
     name: &str,
     context: &mut ExportContext<'_>,
     work: impl FnOnce(&mut ExportContext<'_>) -> Result<()>,

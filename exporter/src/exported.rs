@@ -4,8 +4,7 @@ use kiln_oci::Digest;
 
 use crate::assemble::Assembled;
 use crate::error::{Error, Result};
-use crate::oci;
-use crate::spec::{Output, OutputKind};
+use crate::output::{Output, OutputKind, oci};
 
 /// The digests, sizes and names of an exported image. Outputs of files (`local`, `tar`) have no
 /// digests, because nothing is packed for them. If several outputs have different options, the
@@ -24,7 +23,7 @@ pub struct Exported {
     pub size: Option<u64>,
     /// The full names of the image.
     pub names: Vec<String>,
-    /// The warnings of the search for packages.
+    /// The warnings of the attester.
     pub warnings: Vec<String>,
     /// A message for each engine that has loaded the image.
     pub told: Vec<String>,
@@ -33,15 +32,15 @@ pub struct Exported {
 impl Exported {
     /// Adds the image that was written to an output.
     pub(crate) fn note(&mut self, assembled: &Assembled, output: &Output) -> Result<()> {
-        let top = &assembled.top()?.descriptor;
+        let top = assembled.top()?;
         if self.manifest.is_none() {
-            let config = || assembled.images.first().map(|image| image.config.descriptor.digest);
-            let index = assembled.index.as_ref().map(|index| index.descriptor.digest);
+            let config = || assembled.images.first().map(|image| image.config.digest);
+            let index = assembled.index.as_ref().map(|index| index.digest);
             self.config = if index.is_some() { None } else { config() };
             self.image_id = index.or_else(config);
             self.manifest = Some(top.digest);
-            let descriptor = match &output.kind {
-                OutputKind::Image | OutputKind::Registry => top.clone(),
+            let descriptor = match output.kind() {
+                OutputKind::Stored | OutputKind::Pushed => top.descriptor.clone(),
                 _ => oci::top(assembled)?,
             };
             let failed = |error: serde_json::Error| Error::Config(error.to_string());

@@ -47,7 +47,7 @@ pub fn import(
 ) -> Result<Digest> {
     let (diff_id, layer) = pack(archive, request.limits, store)?;
     store.layers().commit_blob(None, &diff_id, &layer)?;
-    let created = Some(config::text(i128::from(request.now) * 1_000_000_000)?);
+    let created = Some(config::text_of_seconds(request.now)?);
     let mut image = request.config;
     image.created.clone_from(&created);
     image.rootfs = RootFs { kind: "layers".to_owned(), diff_ids: Some(vec![diff_id]) };

@@ -14,14 +14,12 @@
 //! | `config` | the final config: layers, history, times |
 //! | `assemble` | config, manifest and index as bytes |
 //! | `rewrite` | layers with rewritten timestamps |
-//! | `oci`, `docker`, `image`, `registry`, `local`, `tarball` | one output type each |
+//! | `output` | the parser of `--output`, and one module for each output type |
 //! | [`cache`] | a build's results as a cache for other stores |
-//! | [`load`] | loading of images into engines on this machine |
 //! | [`push`] | uploads to registries |
-//! | [`attest`] | attestations: provenance and bills of materials |
-//! | [`mod@save`] | an archive of images from the store |
+//! | `attest` | the port for attestations of images and files |
+//! | [`save`] | an archive of images from the store |
 //! | [`import`](mod@import) | an image of a root file system |
-//! | [`spec`] | the parser of `--output` |
 //! | [`annotations`] | annotations and their places |
 //!
 //! All functions here block, so call them on a thread that may block. This crate doesn't download
@@ -31,9 +29,13 @@
 //! complete. All bytes are a function of layers, configs and options. Times come from the config's
 //! history, the layers, or `SOURCE_DATE_EPOCH`.
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests open the files that they create")
+)]
+
 pub mod ahead;
 pub mod annotations;
-pub mod attest;
 pub mod cache;
 pub mod compression;
 pub mod error;
@@ -41,34 +43,31 @@ pub mod export;
 pub mod exported;
 pub mod gzip;
 pub mod import;
-pub mod load;
 pub mod pack;
 pub mod progress;
 pub mod push;
 pub mod save;
-pub mod spec;
 
 mod archive;
 mod assemble;
+mod attest;
 mod budget;
 mod config;
 mod csv;
 mod destination;
-mod docker;
-mod image;
-mod local;
 mod merged;
 mod mirror;
 mod noise;
-mod oci;
+mod output;
 mod platforms;
-mod registry;
 mod rewrite;
-mod tarball;
 
 pub use ahead::{AheadContext, PackAhead};
 pub use annotations::Annotations;
-pub use attest::{Attestations, Provenance, SbomOptions};
+pub use archive::Destination;
+pub use attest::{
+    Attested, AttestedFiles, AttestedImage, Attester, FileAttestation, ImageAttestations,
+};
 pub use budget::use_threads;
 pub use cache::spec::{CacheFrom, CachePlace, CacheTarget, CacheTo};
 pub use cache::{CacheExported, CacheRequest, CachedResult, export_cache, inline_cache};
@@ -79,9 +78,11 @@ pub use error::{Error, Result};
 pub use export::{ExportContext, ExportRequest, ImageSource, export};
 pub use exported::Exported;
 pub use import::{ImportRequest, import};
-pub use load::{DockerEngine, Engine, EngineAddress, EngineTls};
+pub use merged::open_files;
+pub use output::load::{ApiError, DockerEngine, Engine, EngineAddress, EngineChoice, EngineTls};
+pub use output::naming::Naming;
+pub use output::{Output, OutputEpoch, OutputForm, OutputKind};
 pub use pack::{PackedLayer, Packer, pack_stream};
 pub use progress::{BlobFetcher, Progress, Silent};
 pub use push::Remote;
 pub use save::{SavedImage, save};
-pub use spec::{Destination, EngineChoice, Output, OutputEpoch, OutputKind};

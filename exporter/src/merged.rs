@@ -10,7 +10,10 @@ use crate::export::ExportContext;
 /// to no path and disappears when its descriptor is closed.
 ///
 /// The lowest tree of a chain has no whiteouts, and is opened without an overlay.
-pub(crate) fn open(layer: Option<&LayerId>, context: &ExportContext<'_>) -> Result<Dir> {
+///
+/// # Errors
+/// Fails if a layer can't be unpacked, or if the overlay can't be mounted.
+pub fn open_files(layer: Option<&LayerId>, context: &ExportContext<'_>) -> Result<Dir> {
     let Some(layer) = layer else {
         return Ok(Dir::open(&context.store.temp_dir()?)?);
     };

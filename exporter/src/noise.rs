@@ -96,7 +96,8 @@ mod tests {
         let program = &program[..program.len().min(4 << 20)];
         let noisy: usize =
             pieces(program).iter().filter(|p| p.is_noise).map(|p| p.range.len()).sum();
-        assert!(noisy < program.len() / 20, "{noisy} of {}", program.len());
+        // Some tables of a program are distributed evenly, too.
+        assert!(noisy < program.len() / 10, "{noisy} of {}", program.len());
     }
 
     #[test]

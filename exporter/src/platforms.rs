@@ -10,7 +10,7 @@ use crate::merged;
 
 /// Opens the files of each image.
 pub(crate) fn open(request: &ExportRequest, context: &ExportContext<'_>) -> Result<Vec<Dir>> {
-    request.images.iter().map(|image| merged::open(image.layer.as_ref(), context)).collect()
+    request.images.iter().map(|image| merged::open_files(image.layer.as_ref(), context)).collect()
 }
 
 /// Plans the tar of each image.

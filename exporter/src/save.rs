@@ -7,12 +7,11 @@ use kiln_oci::{Descriptor, Digest, ImageManifest, Reference, limits, media_type}
 use kiln_store::{LayerBlob, Store};
 use serde_json::{Value, json};
 
-use crate::archive::{self, Body, Files, blob_path};
-use crate::docker;
+use crate::archive::{self, Body, Destination, Files, blob_path};
 use crate::error::{Error, Result};
 use crate::export::ExportContext;
+use crate::output::docker;
 use crate::push::{PushBlob, Shipment};
-use crate::spec::Destination;
 
 /// The maximum size of a manifest in bytes.
 const MANIFEST: u64 = 4 << 20;

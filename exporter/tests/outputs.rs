@@ -1,5 +1,6 @@
 //! Tests of every output type. Third-party tools check the results if they are installed.
 
+#![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -15,8 +16,8 @@ use std::process::Command;
 use std::sync::Mutex;
 
 use kiln_exporter::{
-    Attestations, BlobFetcher, Compression, Destination, ExportContext, ExportRequest, Exported,
-    ImageSource, Output, OutputKind, Packer, Packing, Silent, export,
+    BlobFetcher, Compression, ExportContext, ExportRequest, Exported, ImageSource, Output, Packer,
+    Packing, Silent, export,
 };
 use kiln_oci::{Digest, History, ImageConfig, Platform, media_type};
 use kiln_store::{LayerBlob, LayerId, Store};
@@ -92,7 +93,7 @@ impl Fixture {
             images: vec![ImageSource { epoch: Some(1_700_000_000), ..source(Some(layer.clone())) }],
             outputs,
             has_index: false,
-            attestations: Attestations::default(),
+            attester: None,
         };
         let mut stdout = Vec::new();
         let mut context = ExportContext {
@@ -302,12 +303,8 @@ fn an_image_without_files_can_be_exported() {
         output("type=image,name=empty"),
         output(&format!("type=docker,name=empty,dest={}", fixture.path("empty.tar"))),
     ];
-    let request = ExportRequest {
-        images: vec![source(None)],
-        outputs,
-        has_index: false,
-        attestations: Attestations::default(),
-    };
+    let request =
+        ExportRequest { images: vec![source(None)], outputs, has_index: false, attester: None };
     let mut context = ExportContext {
         store: &fixture.store,
         fetcher: &fixture.fetcher,
@@ -336,12 +333,7 @@ fn platforms_lie_beside_each_other_or_share_a_place() {
     let run = |names: [&str; 2], outputs: Vec<Output>| {
         let images =
             vec![image("linux/arm/v6", file(names[0])), image("linux/amd64", file(names[1]))];
-        let request = ExportRequest {
-            images,
-            outputs,
-            has_index: false,
-            attestations: Attestations::default(),
-        };
+        let request = ExportRequest { images, outputs, has_index: false, attester: None };
         let mut stdout = Vec::new();
         let mut context = ExportContext {
             store: &fixture.store,
@@ -464,11 +456,9 @@ fn a_layer_that_nobody_has_is_an_error() {
     fixture.fetcher.held.clear();
     let request = ExportRequest {
         images: vec![source(Some(base))],
-        outputs: vec![Output::new(OutputKind::Oci {
-            dest: Destination::Path(fixture.path("out.tar").into()),
-        })],
+        outputs: vec![output(&format!("type=oci,dest={}", fixture.path("out.tar")))],
         has_index: false,
-        attestations: Attestations::default(),
+        attester: None,
     };
     let mut context = ExportContext {
         store: &fixture.store,

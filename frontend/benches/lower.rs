@@ -3,6 +3,8 @@
 //!
 //! `docs/performance.md` has the figures.
 
+#![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
+
 use std::fmt::Write as _;
 use std::hint::black_box;
 

@@ -4,6 +4,8 @@
 //! cargo run -q -p kiln-frontend --example lower -- CASE_DIR
 //! ```
 
+#![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
+
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;

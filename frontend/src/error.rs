@@ -3,6 +3,12 @@
 mod place;
 mod render;
 
+use std::fmt;
+use std::sync::Arc;
+
+use crate::hint::Hint;
+use crate::resolve::ResolveError;
+
 pub use render::{render, render_warning};
 
 /// A range of lines of the Dockerfile, counted from 1, both ends included.
@@ -29,14 +35,16 @@ pub struct Error {
     pub message: String,
     /// The lines that the error is about; empty if it belongs to no line.
     pub spans: Vec<Span>,
-    /// A hint that is not part of the message, such as "did you mean …".
-    pub hint: Option<String>,
+    /// The hint against the error, which isn't part of the message.
+    pub hint: Option<Hint>,
+    /// The error that caused this one. The message contains its text.
+    pub source: Option<Cause>,
 }
 
 impl Error {
     /// Returns an error without a place.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), spans: Vec::new(), hint: None }
+        Self { message: message.into(), spans: Vec::new(), hint: None, source: None }
     }
 
     /// Adds a place, unless the error already has it.
@@ -57,8 +65,47 @@ impl Error {
 
     /// Sets the hint, which is shown below the message.
     #[must_use]
-    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+    pub fn with_hint(mut self, hint: Hint) -> Self {
+        self.hint = Some(hint);
+        self
+    }
+
+    /// Sets the source to that of the caller's error.
+    #[must_use]
+    pub(crate) fn because(mut self, error: ResolveError) -> Self {
+        self.source = error.source;
         self
     }
 }
+
+/// An error that caused another one. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct Cause(Arc<dyn std::error::Error + Send + Sync>);
+
+impl Cause {
+    /// Wraps an error.
+    pub fn new(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self(Arc::from(error.into()))
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Cause {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&*self.0)
+    }
+}
+
+/// Two causes are equal if they are the same error.
+impl PartialEq for Cause {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Cause {}

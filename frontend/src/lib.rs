@@ -7,9 +7,15 @@
 //! The frontend does no I/O. It resolves images through [`Images`] and reads files of the build
 //! context through [`ContextFiles`].
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests open the files that they create")
+)]
+
 pub mod call;
 pub mod error;
 pub mod expand;
+pub mod hint;
 pub mod ignore;
 pub mod instruction;
 pub mod lint;
@@ -21,6 +27,7 @@ pub mod text;
 
 pub use call::targets;
 pub use error::{Error, Span};
+pub use hint::Hint;
 pub use lint::Warning;
 pub use lower::{
     Lowered, Options, ProcessLimits, SpentText, check, is_remote_context, lower, lower_or_warn,

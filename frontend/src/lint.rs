@@ -9,6 +9,7 @@ mod config;
 pub mod rules;
 
 use crate::error::{Error, Span};
+use crate::hint::Hint;
 
 pub use config::Config;
 
@@ -124,8 +125,8 @@ impl Linter {
         names.dedup();
         let message = format!("lint violation found for rules: {}", names.join(", "));
         let spans = warnings.iter().flat_map(|warning| warning.spans.iter().copied()).collect();
-        let hint = Some("`error=true` makes the build checks errors".to_owned());
-        Some(Error { message, spans, hint })
+        let hint = Some(Hint::ChecksAreErrors);
+        Some(Error { message, spans, hint, source: None })
     }
 }
 

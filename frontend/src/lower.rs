@@ -79,6 +79,7 @@ pub use limits::ProcessLimits;
 use crate::call::{Outline, Report};
 use crate::error::Error;
 use crate::expand::Expander;
+use crate::hint::Hint;
 use crate::instruction::Dockerfile;
 use crate::lint::{Linter, Warning};
 use crate::parser::{self, Parsed};
@@ -471,12 +472,8 @@ impl<'a> Lowering<'a> {
             let case = crate::suggest::Case::Sensitive;
             let error =
                 Error::new(crate::suggest::suggest(message, name, self.stages.names(), case));
-            let names: Vec<&str> = self.stages.names().collect();
-            error.with_hint(match names.as_slice() {
-                [] => "no stage has a name, as in `FROM image AS name`".to_owned(),
-                [name] => format!("the only stage with a name is {name}"),
-                names => format!("the stages are {}", names.join(", ")),
-            })
+            let names = self.stages.names().map(str::to_owned).collect();
+            error.with_hint(Hint::NamedStages(names))
         })
     }
 

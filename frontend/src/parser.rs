@@ -20,7 +20,6 @@ pub mod directive;
 pub mod duration;
 mod flags;
 pub mod heredoc;
-mod hints;
 mod json;
 mod lines;
 mod node;
@@ -28,6 +27,7 @@ mod typed;
 mod words;
 
 use crate::error::{Error, Span};
+use crate::hint::Hint;
 use crate::instruction::{Dockerfile, Instruction, Stage};
 use crate::lint::{Linter, Warning};
 
@@ -155,7 +155,7 @@ impl<'a> Building<'a> {
                 self.has_stage |= is_stage;
                 self.has_bad_stage |= is_stage;
                 let line = node.span.start;
-                let hint = hints::way_out(&node.keyword, &message);
+                let hint = Hint::for_instruction(&node.keyword, &message);
                 let message = format!("dockerfile parse error on line {line}: {message}");
                 self.errors.push(Error { hint, ..Error::new(message).at(node.span) });
             }
@@ -184,7 +184,7 @@ impl<'a> Building<'a> {
                 self.has_stage = true;
                 self.has_bad_stage = true;
                 let error = Error::new("no build stage in current context").at(instruction.span);
-                self.errors.push(error.with_hint("begin with FROM; only ARG may stand in front"));
+                self.errors.push(error.with_hint(Hint::BeginWithFrom));
             }
             (Some(stage), kind) => stage.commands.push(Instruction { kind, ..instruction }),
         }

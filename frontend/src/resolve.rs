@@ -1,7 +1,11 @@
 //! The interfaces through which the frontend requests images and files.
 
+use std::error::Error;
+
 use kiln_llb::op::{CopyAction, SourceOp};
 use kiln_oci::{Digest, ImageConfig, Platform, Reference};
+
+use crate::error::Cause;
 
 /// A resolver of images. The caller of the frontend implements it.
 pub trait Images {
@@ -59,20 +63,21 @@ pub struct ResolvedImage {
 pub struct ResolveError {
     /// The message of the error.
     pub message: String,
-    /// A hint at a solution, if there is one.
-    pub hint: Option<String>,
+    /// The error that caused this one, if any. The message contains its text.
+    #[source]
+    pub source: Option<Cause>,
 }
 
 impl ResolveError {
-    /// Returns an error with a message and without a hint.
+    /// Returns an error with a message and without a source.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None }
+        Self { message: message.into(), source: None }
     }
 
-    /// Sets or removes the hint.
+    /// Sets the source.
     #[must_use]
-    pub fn with_hint(mut self, hint: Option<String>) -> Self {
-        self.hint = hint;
+    pub fn because(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.source = Some(Cause::new(source));
         self
     }
 }

@@ -1,4 +1,6 @@
 //! Tests that errors and warnings underline the word that they are about.
+
+#![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 use kiln_frontend::error::{render, render_warning};

@@ -2,6 +2,8 @@
 //!
 //! `docs/performance.md` has the figures.
 
+#![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
+
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};

@@ -1,5 +1,6 @@
 //! Every op of every golden graph encodes to the bytes that have BuildKit's digest.
 
+#![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::fs;

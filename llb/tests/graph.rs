@@ -1,5 +1,6 @@
 //! Tests of marshalling and loading: order, and every kind of invalid definition.
 
+#![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::sync::Arc;

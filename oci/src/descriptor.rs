@@ -1,10 +1,10 @@
-//! Descriptors, and the two documents that list them.
+//! Descriptors, the documents that they refer to, and the two documents that list them.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, ParseDigestError, Platform, json};
+use crate::{Digest, ParseDigestError, Platform, TooLarge, json, limits};
 
 /// A reference to content by its digest. (OCI image specification, "Content Descriptors".)
 ///
@@ -56,6 +56,35 @@ impl Descriptor {
     /// Fails if the algorithm isn't SHA-256, or the text is no digest.
     pub fn digest(&self) -> Result<Digest, ParseDigestError> {
         self.digest.parse()
+    }
+}
+
+/// A manifest, an index, a config or another document as bytes, with its descriptor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    /// The SHA-256 digest of the bytes.
+    pub digest: Digest,
+    /// The reference to the document in the documents that list it.
+    pub descriptor: Descriptor,
+    /// The exact bytes.
+    pub bytes: Vec<u8>,
+}
+
+impl Document {
+    /// Returns a document whose descriptor has no annotations and no platform.
+    pub fn new(media_type: &str, bytes: Vec<u8>) -> Self {
+        let digest = Digest::of(&bytes);
+        let descriptor = Descriptor::new(media_type, &digest, bytes.len() as u64);
+        Self { digest, descriptor, bytes }
+    }
+
+    /// Returns a document that lists others. `name` describes it in the error.
+    ///
+    /// # Errors
+    /// Fails if the document is larger than [`limits::DOCUMENT_LIMIT`].
+    pub fn listing(name: &'static str, media_type: &str, bytes: Vec<u8>) -> Result<Self, TooLarge> {
+        limits::check_document(name, bytes.len())?;
+        Ok(Self::new(media_type, bytes))
     }
 }
 

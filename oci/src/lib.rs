@@ -7,6 +7,7 @@ pub mod cache;
 mod config;
 mod descriptor;
 mod digest;
+pub mod error;
 pub mod json;
 pub mod limits;
 pub mod media_type;
@@ -16,7 +17,7 @@ mod reference;
 pub mod text;
 
 pub use config::{ContainerConfig, Empty, HealthcheckConfig, History, ImageConfig, RootFs};
-pub use descriptor::{Descriptor, ImageIndex, ImageManifest};
+pub use descriptor::{Descriptor, Document, ImageIndex, ImageManifest};
 pub use digest::{Digest, DigestHasher, HashingReader, HashingWriter, ParseDigestError};
 pub use limits::TooLarge;
 pub use platform::{ParsePlatformError, Platform};

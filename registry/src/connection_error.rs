@@ -2,16 +2,18 @@
 //!
 //! The HTTP client's errors describe requests and connections. This module turns them into a cause,
 //! the host at fault and a hint that the user can act on. The message contains the whole cause. The
-//! error has no source, so an error chain doesn't repeat the cause.
+//! error has no source, because the client's errors contain URLs with signatures.
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 
+use kiln_oci::error::{causes, chain, words_of};
 use rustls::{AlertDescription, CertificateError, InvalidMessage};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
+use crate::hint::{CertificateHint, Hint, Server, Setting};
 use crate::resolver::LookupError;
 use crate::verifier::{is_of_authority, webpki_error};
 
@@ -99,8 +101,10 @@ impl ConnectionError {
         let system = find::<io::Error>(error, |error| error.raw_os_error().is_some());
         let errno = system.and_then(io::Error::raw_os_error);
         let cause = tls(error).or_else(|| way(error, system, proxy));
-        let cause = cause
-            .unwrap_or_else(|| Cause::Other { text: chain(error), is_builder: error.is_builder() });
+        let cause = cause.unwrap_or_else(|| Cause::Other {
+            text: sanitized(&chain(error)),
+            is_builder: error.is_builder(),
+        });
         Self { place, cause, errno }
     }
 
@@ -138,54 +142,38 @@ impl ConnectionError {
         }
     }
 
-    /// Returns advice for the user, if any.
-    pub fn hint(&self) -> Option<String> {
-        let Place { host, role, .. } = &self.place;
-        let hint = match &self.cause {
-            Cause::PlainHttp => return self.plain_http_hint(),
-            Cause::HttpsOnly => match role {
-                Role::Registry => format!("remove `http = true` for {host} in registries.toml"),
-                Role::Url => "write https:// in the URL".to_owned(),
-                Role::Mirror => format!("write the mirror as https://{host}"),
-                Role::TokenServer | Role::Redirect => return None,
+    /// Returns the hint against this failure, if any.
+    pub fn hint(&self) -> Option<Hint> {
+        let Place { host, role, has_trust } = &self.place;
+        Some(match &self.cause {
+            Cause::PlainHttp => Hint::UsePlainHttp {
+                setting: self.setting()?,
+                replaces_trust: *has_trust && *role == Role::Registry,
             },
-            Cause::Certificate(flaw) => flaw.hint(host),
-            Cause::ClientCertificate(_) => format!(
-                "name the client's certificate and its key as `keypair` for {host} in registries.toml"
-            ),
-            Cause::Lookup { .. } => {
-                "check the spelling of the host's name, and this machine's DNS".to_owned()
+            Cause::HttpsOnly => Hint::UseHttps(self.setting()?),
+            Cause::Certificate(flaw) => Hint::Certificate(flaw.hint(host)),
+            Cause::ClientCertificate(_) => {
+                Hint::Certificate(CertificateHint::GiveClient { host: host.clone() })
             }
-            Cause::Connect(_) => {
-                let server = match role {
-                    Role::Registry => "registry",
-                    Role::Mirror => "mirror",
-                    Role::TokenServer | Role::Redirect | Role::Url => "server",
-                };
-                format!("check that the {server} is running and can be reached from here")
-            }
-            Cause::Proxy { problem: ProxyProblem::WantsLogin, .. } => {
-                "put a name and a password into the proxy's address, as http://NAME:PASSWORD@PROXY"
-                    .to_owned()
-            }
-            Cause::Proxy { .. } => format!(
-                "check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY; NO_PROXY={} goes around the proxy",
-                host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name)
-            ),
+            Cause::Lookup { .. } => Hint::CheckHostName,
+            Cause::Connect(_) => Hint::CheckServer(match role {
+                Role::Registry => Server::Registry,
+                Role::Mirror => Server::Mirror,
+                Role::TokenServer | Role::Redirect | Role::Url => Server::Other,
+            }),
+            Cause::Proxy { problem: ProxyProblem::WantsLogin, .. } => Hint::LogInToProxy,
+            Cause::Proxy { .. } => Hint::CheckProxy { host: host_of(host).to_owned() },
             Cause::NoTls | Cause::Other { .. } => return None,
-        };
-        Some(hint)
+        })
     }
 
-    fn plain_http_hint(&self) -> Option<String> {
-        let Place { host, role, has_trust } = &self.place;
-        match role {
-            Role::Registry => {
-                let rest = if *has_trust { ", in place of certificates" } else { "" };
-                Some(format!("set `http = true` for {host} in registries.toml{rest}"))
-            }
-            Role::Mirror => Some(format!("write the mirror as http://{host}")),
-            Role::Url => Some("write http:// in the URL".to_owned()),
+    /// Returns the user's setting that names the host, if any.
+    fn setting(&self) -> Option<Setting> {
+        let host = || self.place.host.clone();
+        match self.place.role {
+            Role::Registry => Some(Setting::Registry(host())),
+            Role::Mirror => Some(Setting::Mirror(host())),
+            Role::Url => Some(Setting::Url),
             Role::TokenServer | Role::Redirect => None,
         }
     }
@@ -252,37 +240,21 @@ impl CertificateProblem {
         }
     }
 
-    fn hint(&self, host: &str) -> String {
+    fn hint(&self, host: &str) -> CertificateHint {
+        let owned = || host.to_owned();
         match self {
-            Self::UnknownAuthority => format!(
-                "if it is the right one, give it or its authority's: as /etc/docker/certs.d/{host}/ca.crt, \
-                 or as `ca` for {host} in registries.toml"
-            ),
-            Self::Expired(_) | Self::NotYetValid(_) => {
-                let now = OffsetDateTime::now_utc().unix_timestamp();
-                let now = date(u64::try_from(now).unwrap_or_default());
-                format!("replace the certificate, or set this machine's clock: it says {now}")
-            }
+            Self::UnknownAuthority => CertificateHint::TrustAuthority { host: owned() },
+            Self::Expired(_) | Self::NotYetValid(_) => CertificateHint::Renew,
             Self::OtherName { .. } | Self::Version1 => {
-                let kind = match host.rsplit_once(':').map_or(host, |(name, _)| name) {
+                let subject = match host_of(host) {
                     name if is_address(name) => format!("IP:{}", name.trim_matches(['[', ']'])),
                     name => format!("DNS:{name}"),
                 };
-                let other = match self {
-                    Self::OtherName { presented, .. } if !presented.is_empty() => {
-                        "use a name that it has, or "
-                    }
-                    _ => "",
-                };
-                format!(
-                    "{other}make one for this host, as with openssl's \
-                     -addext \"subjectAltName = {kind}\""
-                )
+                let has_names =
+                    matches!(self, Self::OtherName { presented, .. } if !presented.is_empty());
+                CertificateHint::NameHost { subject, has_names }
             }
-            Self::Other(_) => format!(
-                "replace the certificate, or set `insecure = true` for {host} in registries.toml to \
-                 take any"
-            ),
+            Self::Other(_) => CertificateHint::AcceptAny { host: owned() },
         }
     }
 }
@@ -379,39 +351,11 @@ fn way(error: &reqwest::Error, system: Option<&io::Error>, proxy: Option<String>
     })
 }
 
-/// Returns an error and all its sources, including those inside I/O errors.
-fn causes<'a>(
-    error: &'a (dyn StdError + 'static),
-) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |&error| {
-        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        inner.map(|inner| inner as &(dyn StdError + 'static)).or_else(|| error.source())
-    })
-}
-
 fn find<'a, T: StdError + 'static>(
     error: &'a (dyn StdError + 'static),
     matches: impl Fn(&T) -> bool,
 ) -> Option<&'a T> {
     causes(error).filter_map(|cause| cause.downcast_ref::<T>()).find(|cause| matches(cause))
-}
-
-/// Returns an error and its sources as one line.
-fn chain(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    for cause in causes(error).skip(1) {
-        let part = cause.to_string();
-        if !text.contains(&part) {
-            text = format!("{text}: {part}");
-        }
-    }
-    sanitized(&text)
-}
-
-/// Returns a system error's message without its number, in lower case.
-fn words_of(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
 }
 
 fn sanitized(text: &str) -> String {

@@ -7,11 +7,11 @@ use reqwest::StatusCode;
 
 use crate::connection_error::{ConnectionError, Place, Role};
 use crate::endpoint::{Endpoint, authority_of};
+use crate::hint::Hint;
 use crate::limits::MinimumSpeed;
 use crate::repository::Repository;
 
-/// A failed request, with its target. The message contains the whole cause, and the error has no
-/// source.
+/// A failed request, with its target. The message contains the whole cause.
 #[derive(Debug, thiserror::Error)]
 #[error("{target}: {problem}")]
 pub struct Error {
@@ -20,6 +20,7 @@ pub struct Error {
     /// The requested object, such as `docker.io/library/alpine:3`.
     pub target: String,
     /// The cause of the failure.
+    #[source]
     pub problem: Box<Problem>,
 }
 
@@ -45,7 +46,7 @@ pub enum Problem {
     },
     /// The server can't be reached, or the connection broke.
     #[error("{0}")]
-    Transport(Box<ConnectionError>),
+    Transport(#[source] Box<ConnectionError>),
     /// The content doesn't have the requested digest.
     #[error("digest mismatch: expected {expected}, got {actual}")]
     Digest {
@@ -163,37 +164,20 @@ impl From<ConnectionError> for Problem {
 }
 
 impl Error {
-    /// Returns advice for the user, if any.
-    pub fn hint(&self) -> Option<String> {
-        let hint = match &*self.problem {
-            Problem::Denied(_) | Problem::NotFound(_) if self.registry.is_none() => return None,
-            Problem::Denied(_) => {
-                let registry = self.registry.as_deref().filter(|name| *name != "docker.io");
-                let command = format!("kiln login {}", registry.unwrap_or_default());
-                return Some(format!(
-                    "check the spelling, or log in with `{}`",
-                    command.trim_end()
-                ));
-            }
-            Problem::NotFound(_) => "check the spelling",
-            Problem::RateLimited(_) => "wait, log in, or pull through a mirror",
-            Problem::Foreign { server, .. } => {
-                return Some(format!(
-                    "if that is right, put token-servers = [\"{server}\"] under the registry in \
-                     registries.toml"
-                ));
-            }
+    /// Returns the hint against this failure, if any.
+    pub fn hint(&self) -> Option<Hint> {
+        Some(match &*self.problem {
+            Problem::Denied(_) => Hint::LogIn { registry: self.registry.clone()? },
+            Problem::NotFound(_) if self.registry.is_none() => return None,
+            Problem::NotFound(_) => Hint::CheckSpelling,
+            Problem::RateLimited(_) => Hint::AvoidRateLimit,
+            Problem::Foreign { server } => Hint::TrustTokenServer { server: server.clone() },
             Problem::Transport(error) => return error.hint(),
-            Problem::Status { status, .. } if status.as_u16() == 407 => {
-                "put a name and a password into the proxy's address, as http://NAME:PASSWORD@PROXY"
-            }
-            Problem::TooSlow(_) | Problem::Late(_) => {
-                "--min-download-speed sets how slow a server may be; 0 lifts the limit"
-            }
-            Problem::Tls(_) => "install the package ca-certificates",
+            Problem::Status { status, .. } if status.as_u16() == 407 => Hint::LogInToProxy,
+            Problem::TooSlow(_) | Problem::Late(_) => Hint::LowerMinimumSpeed,
+            Problem::Tls(_) => Hint::InstallAuthorities,
             _ => return None,
-        };
-        Some(hint.to_owned())
+        })
     }
 
     /// Returns `true` if a retry may succeed.

@@ -10,6 +10,8 @@
 //! CA certificates and `insecure` add up. TLS settings belong to a host. They apply wherever the
 //! host occurs: as a registry, a mirror, a token server or the target of a redirect.
 
+#![expect(clippy::disallowed_methods, reason = "the configuration is the user's")]
+
 mod containerd;
 mod docker;
 mod registries_toml;

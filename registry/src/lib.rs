@@ -37,7 +37,12 @@
 //! | `auth` | challenges and tokens |
 //! | `endpoint` | the servers of a registry |
 //! | `verifier`, `resolver` | verification of certificates, host lookups |
-//! | [`connection_error`] | explanations of failed connections |
+//! | [`connection_error`], [`hint`] | explanations of failed connections, advice against failures |
+
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests open the files that they create")
+)]
 
 pub mod blob;
 pub mod body;
@@ -47,6 +52,7 @@ pub mod credentials;
 pub mod document;
 pub mod error;
 pub mod fetch;
+pub mod hint;
 pub mod hosts;
 pub mod http;
 pub mod login;
@@ -74,6 +80,7 @@ pub use credentials::{Anonymous, Credential, CredentialFiles, CredentialPlace, C
 pub use document::check_document;
 pub use error::{Error, Problem};
 pub use fetch::{FetchAnswer, FetchRequest, FetchedFile};
+pub use hint::Hint;
 pub use hosts::HostSources;
 pub use http::{Peer, Proxies};
 pub use limits::MinimumSpeed;

@@ -1,5 +1,6 @@
 //! The pauses between attempts.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, RETRY_AFTER};
@@ -26,11 +27,18 @@ impl<P: Into<Problem>> From<P> for Failure {
     }
 }
 
+/// Returns a random number, for names and pauses. It is no secret.
+pub(crate) fn random() -> u64 {
+    // Each state has keys of its own, which come from the system's random numbers.
+    RandomState::new().build_hasher().finish()
+}
+
 /// Returns the pause after `failures` failures. It doubles each time, less a random part of up to a
 /// half, so that many clients that fail together don't retry together.
 pub(crate) fn backoff(first: Duration, failures: u32) -> Duration {
     let doubled = first.saturating_mul(1 << failures.saturating_sub(1).min(6));
-    doubled.min(LONGEST_BACKOFF).mul_f64(0.5 + fastrand::f64() / 2.0)
+    let fraction = random() as f64 / u64::MAX as f64;
+    doubled.min(LONGEST_BACKOFF).mul_f64(0.5 + fraction / 2.0)
 }
 
 /// Returns the pause of a `Retry-After` header, in seconds or as a date; at most one minute.

@@ -28,6 +28,8 @@
 //!   docker. A value that the kernel rejects is an error. So is a requested parent that can't be
 //!   used.
 
+#![expect(clippy::disallowed_methods, reason = "the files are the kernel's")]
+
 mod devices;
 mod layout;
 mod limits;

@@ -1,5 +1,7 @@
 //! The child process: it builds the program's environment and then executes the program.
 
+#![expect(clippy::disallowed_methods, reason = "the files are the kernel's")]
+
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;

@@ -10,6 +10,8 @@
 //! allows a mount of `/sys` only together with a network namespace. A program with the host's
 //! network therefore gets the host's `/sys`, with all mounts in it covered.
 
+#![expect(clippy::disallowed_methods, reason = "the files are the kernel's")]
+
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 

@@ -5,6 +5,8 @@
 //! prepares once what all programs share and takes time: the program's memory image and the system
 //! call filter.
 
+#![expect(clippy::disallowed_methods, reason = "the helper has arguments and files of kiln alone")]
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

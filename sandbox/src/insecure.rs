@@ -1,5 +1,7 @@
 //! The devices of insecure and privileged programs.
 
+#![expect(clippy::disallowed_methods, reason = "the files are the kernel's")]
+
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 

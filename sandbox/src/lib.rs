@@ -55,6 +55,11 @@
 //! child therefore drops that capability last. Setuid programs can't gain more than the bounding
 //! set, and the filter applies to them as well.
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests open the files that they create")
+)]
+
 mod capabilities;
 pub mod cgroup;
 mod cgroup_view;

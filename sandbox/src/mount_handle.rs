@@ -5,6 +5,8 @@
 //! immediately afterwards with mount(2), through the mount's own descriptor. That looks up no path
 //! of the container, and no program of the container runs before all mounts are in place.
 
+#![expect(clippy::disallowed_methods, reason = "the files are the kernel's")]
+
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

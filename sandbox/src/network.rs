@@ -25,6 +25,8 @@
 //! The network requires root in the machine's initial user namespace, `CAP_NET_ADMIN`, and the
 //! program `nft`. Otherwise kiln uses the host's network.
 
+#![expect(clippy::disallowed_methods, reason = "the files are the kernel's")]
+
 mod error;
 mod firewall;
 mod forwarding;
@@ -48,7 +50,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets, capabilities};
 use tokio::sync::OnceCell;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-pub use error::NetworkError;
+pub use error::{NetworkError, NetworkHint};
 use host::Host;
 use namespace::Inside;
 pub use namespace::NetworkNamespace;

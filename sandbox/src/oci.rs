@@ -13,6 +13,8 @@
 //! signal's number, because runtimes report no more. And an unsupported feature is the runtime's
 //! own error, from its log.
 
+#![expect(clippy::disallowed_methods, reason = "the bundle is kiln's own")]
+
 mod config;
 pub(super) mod init;
 mod log;

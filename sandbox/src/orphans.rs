@@ -5,6 +5,8 @@
 //! the helper kills all of its children except programs. Their own children then become the
 //! helper's, and it repeats until no child is left.
 
+#![expect(clippy::disallowed_methods, reason = "the files are the kernel's")]
+
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::prctl::set_child_subreaper;

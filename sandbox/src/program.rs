@@ -1,5 +1,7 @@
 //! Executable programs: kiln's own in unwritable form, and the container's, found in its `PATH`.
 
+#![expect(clippy::disallowed_methods, reason = "the files are the kernel's")]
+
 use std::ffi::CString;
 use std::fs::{File, Metadata};
 use std::io;
@@ -7,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use kiln_oci::error::words_of;
 use kiln_tree::Overlay;
 use rustix::fs::{
     Access, AtFlags, CWD, FileType, MemfdFlags, Mode, OFlags, ResolveFlags, SealFlags, openat2,
@@ -14,7 +17,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
-use super::wire::{Failure, describe};
+use super::wire::Failure;
 
 const NOT_FOUND: i32 = 127;
 const NOT_EXECUTABLE: i32 = 126;
@@ -93,7 +96,7 @@ pub(super) fn find(name: &str, env: &[String]) -> Result<PathBuf, Failure> {
                 Err(failure(&format!("stat {name}: no such file or directory"), NOT_FOUND))
             }
             Err(Errno::ISDIR) => Err(failure("is a directory", NOT_EXECUTABLE)),
-            Err(errno) => Err(failure(&describe(&errno.into()), NOT_EXECUTABLE)),
+            Err(errno) => Err(failure(&words_of(&errno.into()), NOT_EXECUTABLE)),
         };
     }
     let path = env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or_default();
@@ -153,7 +156,7 @@ impl Image {
             nix::errno::Errno::ENOENT => NOT_FOUND,
             _ => NOT_EXECUTABLE,
         };
-        let problem = describe(&errno.into());
+        let problem = words_of(&errno.into());
         let path = self.path.to_string_lossy();
         Failure { message: format!("exec {path}: {problem}"), code: Some(code) }
     }

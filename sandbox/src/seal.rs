@@ -17,6 +17,8 @@
 //! A runtime mounts directories again for its containers, and kiln can't reach those mounts. Such
 //! trees are copied instead of closed: see `Draft`.
 
+#![expect(clippy::disallowed_methods, reason = "the files are the kernel's")]
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;

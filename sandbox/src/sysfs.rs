@@ -3,6 +3,8 @@
 //! In a user namespace, the kernel doesn't clone a mount without the mounts that hide parts of it.
 //! So the clone contains all mounts below `/sys`, and empty directories cover them.
 
+#![expect(clippy::disallowed_methods, reason = "the files are the kernel's")]
+
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};

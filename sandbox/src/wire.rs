@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use kiln_oci::error::{chain, words_of};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, recvmsg, sendmsg, socketpair,
@@ -70,30 +71,14 @@ impl Failure {
     }
 
     /// Creates a failure with the messages of an error and its sources.
-    pub(super) fn because(error: &dyn std::error::Error) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(error) = source {
-            let text =
-                error.downcast_ref::<io::Error>().map_or_else(|| error.to_string(), describe);
-            message = format!("{message}: {text}");
-            source = error.source();
-        }
-        Self::new(message)
+    pub(super) fn because(error: &(dyn std::error::Error + 'static)) -> Self {
+        Self::new(chain(error))
     }
 
     /// Returns a function that wraps an error of `action`.
     pub(super) fn doing<E: Into<io::Error>>(action: &str) -> impl FnOnce(E) -> Self {
-        move |error| Self::new(format!("{action}: {}", describe(&error.into())))
+        move |error| Self::new(format!("{action}: {}", words_of(&error.into())))
     }
-}
-
-/// Formats an error as a part of a message: in lower case, without its number.
-pub(super) fn describe(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error ").next().unwrap_or_default();
-    let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }
 
 /// Returns a connected pair of control sockets. The first one is non-blocking.

@@ -63,7 +63,7 @@ pub struct KeyRecord {
 
 /// A failure to read or write the cache.
 #[derive(Debug, thiserror::Error)]
-#[error(transparent)]
+#[error("{0}")]
 pub struct CacheError(#[from] pub Box<dyn std::error::Error + Send + Sync>);
 
 impl CacheError {

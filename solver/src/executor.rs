@@ -123,7 +123,7 @@ pub enum StepError {
     #[error("canceled")]
     Cancelled,
     /// Any other failure, with its sources.
-    #[error(transparent)]
+    #[error("{0}")]
     Other(#[from] Box<dyn std::error::Error + Send + Sync>),
 }
 

@@ -55,6 +55,11 @@
 //! operations that wait for the outside world are tasks: loading, digesting, locking and running.
 //! The driver returns after the last task has ended.
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests open the files that they create")
+)]
+
 pub mod cache;
 pub mod event;
 pub mod executor;

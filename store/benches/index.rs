@@ -2,6 +2,8 @@
 //!
 //! `docs/performance.md` has the figures.
 
+#![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
+
 use criterion::{Criterion, criterion_group, criterion_main};
 use kiln_oci::Digest;
 use kiln_store::{FileStamp, Store};

@@ -35,7 +35,7 @@ pub enum Error {
         actual: Digest,
     },
     /// An operation on a tree failed.
-    #[error(transparent)]
+    #[error("{0}")]
     Tree(#[from] kiln_tree::Error),
     /// A required object doesn't exist.
     #[error("no {what} {name} in the store")]

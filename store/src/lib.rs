@@ -87,6 +87,8 @@
 //! until it closes the store. So nothing is collected between its creation and the first reference
 //! to it.
 
+#![allow(clippy::disallowed_methods, reason = "all files of a store are kiln's own")]
+
 mod builds;
 mod cache;
 mod content;

@@ -2,6 +2,7 @@
 //!
 //! The child processes run this same program. An environment variable selects their task.
 
+#![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
 use std::collections::HashSet;

@@ -1,5 +1,6 @@
 //! Tests of the account of disk space, and of freeing it.
 
+#![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
 use std::fs;

@@ -92,6 +92,8 @@ pub struct Switches {
     pub no_mounts: bool,
     /// The part of a path for which requests are refused with status 403.
     pub forbidden: Option<String>,
+    /// The status of the answers to requests whose path contains this text.
+    pub refused: Option<(String, u16)>,
     /// The maximal length of a body in bytes. Longer bodies are refused with status 413.
     pub max_body: Option<usize>,
 }
@@ -277,6 +279,11 @@ impl State {
             self.switches.limited -= 1;
             let seconds = self.switches.retry_after.clone().unwrap_or_else(|| "0".to_owned());
             return Some(Answer::complaint(429, "slow down").with("Retry-After", seconds));
+        }
+        if let Some((part, status)) = &self.switches.refused
+            && path.contains(part)
+        {
+            return Some(Answer::complaint(*status, "not for you"));
         }
         if self.switches.forbidden.as_deref().is_some_and(|part| path.contains(part)) {
             return Some(Answer::complaint(403, "not for you"));

@@ -1,4 +1,6 @@
 //! Servers, environments and helper functions that the tests of the other crates share.
+
+#![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
 #![expect(
     clippy::panic,
     clippy::print_stderr,

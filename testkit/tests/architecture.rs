@@ -1,5 +1,6 @@
 //! Tests of the rules of the architecture.
 
+#![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -393,7 +394,7 @@ const TRUSTED: [&str; 5] = [
 #[test]
 fn all_files_of_trees_are_inspected() {
     let mut files = Vec::new();
-    for member in ["tree", "sandbox", "worker", "exporter"] {
+    for member in ["tree", "sandbox", "worker", "exporter", "attest"] {
         add_files(&repository().join(member).join("src"), "rs", &mut files);
     }
     let mut seen = 0;
@@ -418,4 +419,41 @@ fn all_files_of_trees_are_inspected() {
         }
     }
     assert!(seen > 15, "{seen}");
+}
+
+/// The files of processes that kiln starts itself, with arguments and an environment of its own.
+const OWN_PROCESSES: [&str; 2] = ["sandbox/src/helper.rs", "sandbox/src/oci/init.rs"];
+
+/// Clippy bans these functions as well, but not in modules that may open files by their paths.
+#[test]
+fn only_the_command_line_uses_the_environment() {
+    const FUNCTIONS: [&str; 9] = [
+        "var",
+        "vars",
+        "args",
+        "current_dir",
+        "set_var",
+        "remove_var",
+        "home_dir",
+        "temp_dir",
+        "{",
+    ];
+    let mut found = Vec::new();
+    for path in sources() {
+        let name = path.strip_prefix(repository()).unwrap().to_str().unwrap();
+        let is_of_tests =
+            ["/tests/", "/tests.rs", "/differential"].iter().any(|it| name.contains(it));
+        let is_exempt = name.starts_with("cli/") || name.starts_with("testkit/");
+        if is_of_tests || is_exempt || OWN_PROCESSES.contains(&name) {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        let uses = |line: &&str| {
+            FUNCTIONS.iter().any(|function| line.contains(&format!("env::{function}")))
+                && !line.trim_start().starts_with("//")
+        };
+        found.extend(code.lines().filter(uses).map(|line| format!("{name}: {line}")));
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
 }

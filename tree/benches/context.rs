@@ -2,6 +2,8 @@
 //!
 //! `docs/performance.md` has the figures.
 
+#![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Mutex;

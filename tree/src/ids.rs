@@ -10,6 +10,8 @@
 //! the record. Links, fifos and devices can't have such attributes, and belong to root. If all IDs
 //! exist, no owner is recorded, and records are ignored.
 
+#![expect(clippy::disallowed_methods, reason = "the files are the kernel's")]
+
 use std::sync::OnceLock;
 
 use crate::metadata::Owner;

@@ -6,6 +6,11 @@
 //! an `O_PATH` walk if that system call is blocked). [`Dir::open`] is the only function that
 //! accepts a path of the host's file system.
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests open the files that they create")
+)]
+
 pub mod assemble;
 pub mod attributes;
 pub mod below;

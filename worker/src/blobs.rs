@@ -5,6 +5,7 @@ use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use kiln_oci::error::{causes, chain};
 use kiln_oci::{Digest, HashingReader};
 use kiln_registry::{Client, Length, PartialBlob, Repository};
 use kiln_solver::{EventSender, VertexId};
@@ -151,7 +152,7 @@ impl Blobs {
         if let Err(error) = self.store.cache().distrust(&blob.digest) {
             return error.into();
         }
-        let problem = with_causes(&error);
+        let problem = chain(&error);
         self.lost.note(LostBlob { digest: blob.digest, place: place.to_owned(), problem });
         Error::Cached { digest: blob.digest, source: Box::new(error) }
     }
@@ -255,29 +256,11 @@ fn is_own(error: &Error) -> bool {
     {
         return true;
     }
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        let errno = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
-        if errno.is_some_and(|errno| scarce.contains(&errno)) {
-            return true;
-        }
-        cause = error.source();
-    }
-    matches!(error, Error::Cancelled | Error::Store(_))
-}
-
-/// Returns an error and its causes on one line.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.ends_with(&said) {
-            text = format!("{text}: {said}");
-        }
-        cause = error.source();
-    }
-    text
+    let is_scarce = causes(error).any(|cause| {
+        let errno = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+        errno.is_some_and(|errno| scarce.contains(&errno))
+    });
+    is_scarce || matches!(error, Error::Cancelled | Error::Store(_))
 }
 
 fn finish(writer: BlobWriter, blob: &LayerBlob, part: Part) -> Result<()> {

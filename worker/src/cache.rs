@@ -1,7 +1,6 @@
 //! The solver's cache over kiln's store.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use kiln_store::{KeyGuard, LayerId, Store};
 
 use crate::flight;
 use crate::output::Output;
+use crate::source::oci_layout::open_blob;
 use crate::source::origin::Origin;
 
 /// The solver's cache over kiln's store. The results that it returns are protected from garbage
@@ -85,16 +85,11 @@ impl StoreCache {
 /// Returns `true` if a blob may still be available at its origin.
 fn is_at(origin: &Origin, digest: &Digest) -> bool {
     match origin {
-        Origin::Layout(directory) => blob_path(directory, digest).exists(),
+        Origin::Layout(directory) => open_blob(directory, digest).is_ok_and(|blob| blob.is_some()),
         Origin::Registry(_) => true,
         Origin::Cache(place) => is_at(place, digest),
         Origin::Store => false,
     }
-}
-
-/// Returns the path of a blob in an OCI layout.
-pub(crate) fn blob_path(layout: &std::path::Path, digest: &Digest) -> PathBuf {
-    layout.join("blobs/sha256").join(digest.hex())
 }
 
 impl Cache for StoreCache {

@@ -9,22 +9,22 @@ use kiln_solver::StepError;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The store can't be read or written.
-    #[error(transparent)]
+    #[error("{0}")]
     Store(#[from] kiln_store::Error),
     /// A file operation in a tree failed.
-    #[error(transparent)]
+    #[error("{0}")]
     Tree(#[from] kiln_tree::Error),
     /// A registry can't be reached or refuses a request.
-    #[error(transparent)]
+    #[error("{0}")]
     Registry(#[from] kiln_registry::Error),
     /// The user database of an image can't be read.
-    #[error(transparent)]
+    #[error("{0}")]
     Users(#[from] kiln_sandbox::users::UserError),
     /// The sandbox can't run a program.
-    #[error(transparent)]
+    #[error("{0}")]
     Sandbox(#[from] kiln_sandbox::SandboxError),
     /// The network of a step can't be created.
-    #[error(transparent)]
+    #[error("{0}")]
     Network(#[from] kiln_sandbox::network::NetworkError),
     /// A system call failed.
     #[error("{action} {name}")]
@@ -88,17 +88,55 @@ pub enum Error {
         source: Box<Error>,
     },
     /// The packer of layers failed.
-    #[error(transparent)]
-    Pack(Box<dyn std::error::Error + Send + Sync>),
+    #[error("{0}")]
+    Pack(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The build was cancelled.
     #[error("canceled")]
     Cancelled,
+}
+
+/// Advice against a failure, as plain data. Advice against a failed request is the hint of the
+/// registry's error, which is among the sources.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// The user may grant the entitlement of this name.
+    Allow(&'static str),
+    /// The user may pass the SSH agent with this ID.
+    PassAgent(String),
+    /// The user may install an emulator of this architecture.
+    InstallEmulator(String),
+    /// An ignore file excludes the file at this path.
+    Excluded(PathBuf),
+    /// The path may be misspelled.
+    CheckPath {
+        /// The missing path.
+        path: PathBuf,
+        /// The names of the other files in the same directory.
+        siblings: Vec<String>,
+    },
 }
 
 /// A result whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
+    /// Returns the hint against this failure, if any. Its sources may have hints of their own.
+    pub fn hint(&self) -> Option<Hint> {
+        Some(match self {
+            Self::NotAllowed(right) => Hint::Allow(right),
+            Self::NoAgent(id) => Hint::PassAgent(id.clone()),
+            Self::NoEmulator { platform, .. } => {
+                let architecture = platform.strip_prefix("linux/")?.split('/').next()?;
+                Hint::InstallEmulator(architecture.to_owned())
+            }
+            Self::Missing { path, is_excluded: true, .. } => Hint::Excluded(path.clone()),
+            Self::Missing { path, siblings, .. } => {
+                Hint::CheckPath { path: path.clone(), siblings: siblings.clone() }
+            }
+            _ => return None,
+        })
+    }
+
     /// Returns a function for `map_err` that adds an action and a name to an I/O error.
     pub(crate) fn kernel<E: Into<io::Error>>(
         action: &'static str,

@@ -8,6 +8,11 @@
 //! is read in place. A layer is unpacked only when an op needs its files: image sources declare the
 //! layers of their image without downloading them.
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests open the files that they create")
+)]
+
 pub mod blobs;
 pub mod cache;
 pub mod container;
@@ -42,7 +47,7 @@ mod trees;
 pub use blobs::Blobs;
 pub use cache::{Redact, StoreCache};
 pub use content::copied as selection_of_copy;
-pub use error::{Error, Result};
+pub use error::{Error, Hint, Result};
 pub use exec::FailedStep;
 pub use exec::allowed::{Allowed, NETWORK_HOST, SECURITY_INSECURE};
 pub use file::direct::{Fill, LayerPacker};

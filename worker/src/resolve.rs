@@ -7,6 +7,8 @@
 //! every process requests a tag again that isn't in the store. Within a process, a reference is
 //! resolved once.
 
+#![expect(clippy::disallowed_methods, reason = "the user names the directory")]
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};

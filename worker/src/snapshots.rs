@@ -276,11 +276,11 @@ impl Snapshots {
 /// chain has them, and only the layer itself is checked.
 fn leave_mount_points(finished: &Finished, is_known: bool) -> Result<()> {
     for name in ["dev", "proc", "sys"] {
-        let look = |tree: &Path| tree.join(name).symlink_metadata().ok();
-        let below = || finished.lowers.iter().find_map(|tree| look(tree));
-        let is_there = match look(finished.pending.fs()) {
+        let look = |tree: &Path| Dir::open(tree)?.metadata(Path::new(name), false);
+        let below = || finished.lowers.iter().find_map(|tree| look(tree).transpose()).transpose();
+        let is_there = match look(finished.pending.fs())? {
             Some(found) => found.is_dir(),
-            None => is_known || below().is_some_and(|found| found.is_dir()),
+            None => is_known || below()?.is_some_and(|found| found.is_dir()),
         };
         if !is_there {
             let attributes = Attributes { mode: Some(0o755), ..Attributes::default() };

@@ -3,6 +3,7 @@
 //! The sandbox executes the test program itself as its helper, so this test has a `main` of its
 //! own.
 
+#![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 use std::collections::BTreeMap;

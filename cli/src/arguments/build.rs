@@ -193,6 +193,7 @@ pub(crate) struct BuildArguments {
 impl BuildArguments {
     /// Returns `true` if the command creates or reads files of images. A query about a Dockerfile
     /// in a local directory does neither.
+    #[expect(clippy::disallowed_methods, reason = "the user names the files")]
     pub(crate) fn needs_ids(&self) -> bool {
         let is_question = self.check || self.dump_llb.is_some() || self.call != Call::BUILD;
         !(is_question && self.build_contexts.is_empty() && self.context.is_dir())

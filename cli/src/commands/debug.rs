@@ -1,5 +1,7 @@
 //! `kiln debug`: internal files in readable form.
 
+#![expect(clippy::disallowed_methods, reason = "the user names the files")]
+
 use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;

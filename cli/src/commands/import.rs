@@ -1,5 +1,7 @@
 //! `kiln import`, `kiln image import`.
 
+#![expect(clippy::disallowed_methods, reason = "the user names the files")]
+
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write as _};
 use std::path::Path;
@@ -140,7 +142,7 @@ fn changed(changes: &[String], platform: &Platform) -> Result<ContainerConfig> {
     let mut text = "FROM base\n".to_owned();
     for change in changes {
         let parsed = kiln_frontend::parser::parse(format!("FROM base\n{change}\n").as_bytes());
-        let parsed = parsed.map_err(|errors| refusal(change, &errors))?;
+        let parsed = parsed.map_err(|errors| refusal(change, errors))?;
         for instruction in parsed.stages.iter().flat_map(|stage| &stage.commands) {
             if !is_change(&instruction.kind) {
                 let name = change.split_whitespace().next().unwrap_or_default();
@@ -161,15 +163,18 @@ fn changed(changes: &[String], platform: &Platform) -> Result<ContainerConfig> {
     };
     let empty = Empty { platform };
     let lowered = kiln_frontend::lower(text.as_bytes(), &options, &empty, &empty)
-        .map_err(|errors| refusal(&changes.join("; "), &errors))?;
+        .map_err(|errors| refusal(&changes.join("; "), errors))?;
     let mut config = lowered.image.config;
     config.env.retain(|variable| variable != NO_PATH);
     Ok(config)
 }
 
-fn refusal(change: &str, errors: &[kiln_frontend::Error]) -> anyhow::Error {
-    let problem = errors.first().map(ToString::to_string).unwrap_or_default();
-    anyhow::anyhow!("invalid change {change:?}: {problem}")
+fn refusal(change: &str, errors: Vec<kiln_frontend::Error>) -> anyhow::Error {
+    let message = format!("invalid change {change:?}");
+    match errors.into_iter().next() {
+        Some(error) => anyhow::Error::new(error).context(message),
+        None => anyhow::Error::msg(message),
+    }
 }
 
 /// Returns `true` if an instruction changes only an image's config.

@@ -1,5 +1,7 @@
 //! `kiln load`, `kiln image load`.
 
+#![expect(clippy::disallowed_methods, reason = "the user names the files")]
+
 use std::fs::File;
 use std::io::{IsTerminal, Read};
 use std::process::ExitCode;

@@ -3,8 +3,7 @@
 use std::io::{IsTerminal, Read};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, anyhow, bail};
-use kiln::chain::causes;
+use anyhow::{Context, Result, bail};
 use kiln_registry::{Credential, CredentialPlace, Credentials, registry_of};
 
 use crate::arguments::login::LoginArguments;
@@ -42,11 +41,14 @@ pub(crate) async fn run(
     let (username, password) =
         tokio::task::block_in_place(|| ask(arguments, remembered.as_deref(), printer))?;
     let credential = Credential::Password { username: username.clone(), password };
-    // The hint to log in wouldn't help against a wrong password.
-    let refused = |error: kiln_registry::Error| {
-        if error.is_denied() { anyhow!("{}", causes(&error)) } else { error.into() }
+    let kept = match client.login(&registry, &credential).await {
+        // The hint to log in wouldn't help against a wrong password.
+        Err(error) if error.is_denied() => {
+            printer.failure(&error, None);
+            return Ok(ExitCode::FAILURE);
+        }
+        kept => kept?,
     };
-    let kept = client.login(&registry, &credential).await.map_err(refused)?;
     let name = registry.clone();
     let put = move || files.put(&name, &username, &kept);
     if let CredentialPlace::File(path) = tokio::task::spawn_blocking(put).await?? {

@@ -9,14 +9,14 @@ use anyhow::{Context, Result, bail};
 use kiln::container::confinement::Confinement;
 use kiln::container::{Failure, Notice, Preparation};
 use kiln_exporter::write_file;
-use kiln_sandbox::{Input, SandboxError, Security};
+use kiln_sandbox::{Input, Security};
 
 use crate::arguments::run::RunArguments;
 use crate::failure::OWN_FAILURE;
 use crate::rendering::printer::Printer;
 use crate::settings::Settings;
 use crate::terminal::{OutputForwarder, Signals, Streams, Terminal, attend, standard_input};
-use crate::{flush, rootless, settings};
+use crate::{flush, settings};
 use image::find_image;
 
 /// Runs a container and returns its exit status.
@@ -29,9 +29,6 @@ pub(crate) async fn run(
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             printer.error(&error.error);
-            if let Some(hint) = rootless::hint().filter(|_| error.error.is::<SandboxError>()) {
-                printer.note(format_args!("hint: {hint}"));
-            }
             ExitCode::from(error.code.unwrap_or(OWN_FAILURE))
         }
     }
@@ -98,6 +95,7 @@ fn print_notice(notice: &Notice, printer: &Printer) {
 }
 
 /// Fails if the file for the container's ID exists, since it may hold the ID of another container.
+#[expect(clippy::disallowed_methods, reason = "the user names the file")]
 fn refuse_existing(path: &Path) -> Result<()> {
     if path.is_file() {
         bail!("the container ID file {} is there already: remove it", path.display());

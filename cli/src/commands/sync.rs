@@ -1,5 +1,7 @@
 //! `kiln sync`: the other side of [`crate::flush`]. Users don't run this command.
 
+#![expect(clippy::disallowed_methods, reason = "the files are kiln's own")]
+
 use std::io::Write as _;
 use std::process::ExitCode;
 

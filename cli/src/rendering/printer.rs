@@ -16,11 +16,11 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use kiln::chain::causes;
-use kiln::hints;
+use kiln_oci::error::{chain, words_of};
 use kiln_sandbox::OutputStream;
 
-use crate::rendering::progress::printable;
+use super::hints;
+use super::progress::printable;
 use crate::terminal::interruption;
 
 const STDOUT: &str = "/dev/stdout";
@@ -161,15 +161,20 @@ impl Printer {
         }
     }
 
-    /// Prints an error with its causes and its hint to standard error. Prints nothing if a write to
-    /// standard output has failed, since other errors follow from that.
+    /// Prints an error with its causes and its hint.
     pub(crate) fn error(&self, error: &anyhow::Error) {
+        self.failure(error.as_ref(), hints::of(error.as_ref()));
+    }
+
+    /// Prints an error with its causes, and a hint, to standard error. Prints nothing if a write to
+    /// standard output has failed, since other errors follow from that.
+    pub(crate) fn failure(&self, error: &(dyn std::error::Error + 'static), hint: Option<String>) {
         if !self.is_heard() {
             return;
         }
         self.warn_at_last();
-        self.note(format_args!("ERROR: {}", causes(error.as_ref())));
-        if let Some(hint) = hints::of(error.as_ref()) {
+        self.note(format_args!("ERROR: {}", chain(error)));
+        if let Some(hint) = hint {
             self.note(format_args!("hint: {hint}"));
         }
     }
@@ -213,14 +218,6 @@ impl Write for Stdout {
 /// Returns a text for standard output. On a terminal, removes control characters.
 fn for_stdout(text: String) -> String {
     if io::stdout().is_terminal() { printable(&text) } else { text }
-}
-
-/// Returns the message of a system error in the wording of other programs.
-fn words_of(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or(&text);
-    let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }
 
 /// Aligns rows in columns below a heading, three spaces apart, as docker does.
@@ -315,21 +312,6 @@ mod tests {
     fn columns_are_aligned() {
         let rows = [vec!["app".to_owned(), "1".to_owned()], vec!["é".to_owned(), "22".to_owned()]];
         assert_eq!(table(&["NAME", "N"], &rows), "NAME   N\napp    1\né      22");
-    }
-
-    #[test]
-    fn errors_of_the_system_are_worded_as_usual() {
-        let error = io::Error::from_raw_os_error(28);
-        assert_eq!(words_of(&error), "no space left on device");
-        assert_eq!(words_of(&io::Error::other("Gone")), "gone");
-    }
-
-    #[test]
-    fn causes_that_repeat_are_left_out() {
-        let error = anyhow::anyhow!("no such file").context("open x: no such file");
-        assert_eq!(causes(error.as_ref()), "open x: no such file");
-        let error = anyhow::anyhow!("b").context("a");
-        assert_eq!(causes(error.as_ref()), "a: b");
     }
 
     #[test]

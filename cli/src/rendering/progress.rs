@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 
 use crate::arguments::progress::ProgressMode;
 
-pub(crate) use failure::failure;
+pub(crate) use failure::{dockerfile_error, failure};
 pub(crate) use summary::summary;
 use text::PrintableLines;
 pub(crate) use text::{Lines, clean_text, columns, fit, printable};

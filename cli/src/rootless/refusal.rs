@@ -1,5 +1,7 @@
 //! Explanations of why a machine allows no user namespaces.
 
+#![expect(clippy::disallowed_methods, reason = "the files are the kernel's")]
+
 use std::io;
 
 use anyhow::Error;

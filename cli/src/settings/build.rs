@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 use kiln::BuildSpec;
 use kiln::build::attest::AttestOptions;
 use kiln::build::spec::{Caches, OutputStream, StepNetwork};
-use kiln_exporter::{CacheFrom, CacheTo, Compression, OutputKind};
+use kiln_exporter::{CacheFrom, CacheTo};
 use kiln_oci::Reference;
 use kiln_solver::LogLimits;
 use kiln_worker::{Allowed, CachePlace, CacheSource, GitLimits};
@@ -25,7 +25,7 @@ use kiln_worker::{Allowed, CachePlace, CacheSource, GitLimits};
 use super::engines::{self, LoadTarget};
 use super::hosts::parse_host;
 use super::once::Sources;
-use super::{Settings, limits, platforms, runtime};
+use super::{Settings, limits, platforms, runtime, text_variable};
 use crate::arguments::build::{BuildArguments, Network, Right};
 use crate::arguments::on_error::OnError;
 use crate::arguments::progress::ProgressMode;
@@ -117,18 +117,13 @@ impl BuildRequest {
     /// Finds the engine for each output that loads an image.
     pub(crate) async fn find_engines(&mut self, settings: &Settings) -> Result<()> {
         for output in &mut self.spec.outputs {
-            let OutputKind::Load(choice) = &output.kind else { continue };
-            match engines::find(choice, settings.registries.warnings()).await? {
+            let Some(choice) = output.form().engine_choice else { continue };
+            match engines::find(&choice, settings.registries.warnings()).await? {
                 LoadTarget::Store(reason) => {
-                    output.kind = OutputKind::Image;
+                    output.keep_in_store();
                     self.kept = reason;
                 }
-                LoadTarget::Engine(engine) => {
-                    if !engine.keeps_blobs() && !output.is_packing_given {
-                        output.packing.compression = Compression::Uncompressed;
-                    }
-                    output.kind = OutputKind::Engine(engine);
-                }
+                LoadTarget::Engine(engine) => output.load_into(engine),
             }
         }
         platforms::check_outputs(&self.spec.platforms, &self.spec.outputs)
@@ -137,7 +132,7 @@ impl BuildRequest {
 
 /// Returns the display of progress: from the arguments, else from the environment.
 pub(crate) fn progress(arguments: &BuildArguments, settings: &Settings) -> Result<ProgressMode> {
-    let mode = ProgressMode::of(arguments, std::env::var("BUILDKIT_PROGRESS").ok())?;
+    let mode = ProgressMode::of(arguments, text_variable("BUILDKIT_PROGRESS"))?;
     Ok(match mode {
         // A live display would be mixed up with log lines.
         ProgressMode::Auto if settings.debug => ProgressMode::Plain,
@@ -147,7 +142,7 @@ pub(crate) fn progress(arguments: &BuildArguments, settings: &Settings) -> Resul
 
 /// Returns `true` if the environment requests warnings in the metadata file.
 pub(crate) fn metadata_has_warnings() -> bool {
-    let asked = std::env::var(METADATA_WARNINGS).unwrap_or_default();
+    let asked = text_variable(METADATA_WARNINGS).unwrap_or_default();
     ["1", "t", "true"].contains(&asked.to_lowercase().as_str())
 }
 
@@ -214,7 +209,7 @@ fn log_limits(is_unlimited: bool) -> LogLimits {
     }
     let default = LogLimits::default();
     let limit = |name, default| {
-        let value = std::env::var(name).ok().and_then(|text| text.parse::<i64>().ok());
+        let value = text_variable(name).and_then(|text| text.parse::<i64>().ok());
         // A negative number means no limit.
         value.map_or(default, |bytes| u64::try_from(bytes).ok())
     };

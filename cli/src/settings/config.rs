@@ -4,6 +4,11 @@
 //! `/etc/kiln/config.toml`. A setting of the first file overrides the second. Command line and
 //! environment override both.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the configuration is the user's, and the command line reads the environment"
+)]
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 

@@ -4,6 +4,11 @@
 //! would use, podman, or containerd. Without any, the image stays in kiln's own store, for `kiln
 //! run`. An engine that the user names must be available.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the user names the files, and the command line reads the environment"
+)]
+
 mod docker_host;
 
 use std::ffi::OsString;
@@ -11,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use kiln_exporter::{DockerEngine, Engine, EngineChoice};
+use kiln_oci::error::chain;
 use kiln_registry::Warnings;
 use kiln_tree::Ids;
 
@@ -53,7 +59,7 @@ async fn any(
     match docker(host).await {
         Ok(engine) => return Ok(LoadTarget::Engine(engine)),
         Err(error) if host.is_named => return Err(error),
-        Err(error) if host.is_there() => reason = format!("{error:#}"),
+        Err(error) if host.is_there() => reason = chain(error.as_ref()),
         Err(_) => {}
     }
     if let Ok(engine) = podman().or_else(|_| containerd(variable)) {

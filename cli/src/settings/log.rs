@@ -1,30 +1,26 @@
-//! The log of kiln's actions: `--debug` and `$KILN_LOG`.
+//! The choice of events to log: `--debug`, `$KILN_LOG` and `$NO_COLOR`.
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::Layer;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
+use super::{text_variable, variable};
 
-/// Writes the log to standard error: all messages of kiln's crates with `debug`, else none.
-/// `$KILN_LOG` overrides both. There, `kiln` stands for all of kiln's crates, since their names
-/// begin with it.
-pub(crate) fn begin(debug: bool, warn: &dyn Fn(&str)) {
+/// A choice of events to log.
+#[derive(Debug)]
+pub(crate) struct Log {
+    /// The levels of events, in the notation of `$KILN_LOG`.
+    pub(crate) filter: String,
+    /// `true` to write colours.
+    pub(crate) has_colours: bool,
+}
+
+/// Returns the events to log: all of kiln's crates with `debug`, else none. `$KILN_LOG` overrides
+/// both. There, `kiln` stands for all of kiln's crates, since their names begin with it.
+pub(crate) fn chosen(debug: bool) -> Option<Log> {
     let default = if debug { "kiln=debug" } else { "off" };
-    let filter = std::env::var("KILN_LOG").unwrap_or_else(|_| default.to_owned());
+    let filter = text_variable("KILN_LOG").unwrap_or_else(|| default.to_owned());
     if filter == "off" {
-        return;
+        return None;
     }
-    let filter: Targets = match filter.parse() {
-        Ok(filter) => filter,
-        Err(error) => {
-            warn(&format!("KILN_LOG={filter} is ignored: {error}"));
-            return;
-        }
-    };
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let format = tracing_subscriber::fmt::layer().with_ansi(colours);
-    let format = format.with_writer(std::io::stderr).with_filter(filter);
-    tracing_subscriber::registry().with(format).init();
+    let has_colours = std::io::stderr().is_terminal() && variable("NO_COLOR").is_none();
+    Some(Log { filter, has_colours })
 }

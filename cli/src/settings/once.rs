@@ -5,6 +5,8 @@
 //! and keeps it in memory for every option that names it. It reads regular files when they are
 //! needed.
 
+#![expect(clippy::disallowed_methods, reason = "the user names the files")]
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;

@@ -1,5 +1,7 @@
 //! Configuration of registries: credentials, hosts and proxies.
 
+#![expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;

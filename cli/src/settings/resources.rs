@@ -1,5 +1,7 @@
 //! The resource flags that `build` and `run` share with docker's.
 
+#![expect(clippy::disallowed_methods, reason = "the files are the kernel's")]
+
 use std::ops::RangeInclusive;
 
 use anyhow::{Context, Result, bail};

@@ -51,7 +51,7 @@ fn all_commands_have_a_manual_page() {
     let build = std::fs::read_to_string(kiln.path("man/kiln-build.1")).unwrap();
     assert!(build.contains(r"\fB\-\-build\-context\fR"), "{build}");
     let missing = kiln.run(&["man", "nowhere"]).failure();
-    assert!(missing.contains("write manual pages to nowhere: No such file"), "{missing}");
+    assert!(missing.contains("write manual pages to nowhere: no such file"), "{missing}");
 }
 
 #[test]

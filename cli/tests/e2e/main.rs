@@ -1,4 +1,6 @@
 //! End-to-end tests of the kiln binary, checked with real peers where the machine has them.
+
+#![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod ahead;

@@ -195,7 +195,7 @@ fn what_takes_other_rights_says_what_helps() {
         for name in ["sub/secret", "sub"] {
             set_mode(&closed.path().join(name), 0o700);
             let refused = kiln.run(&["build", &context]).failure();
-            let expected = format!("open \"{name}\": Permission denied");
+            let expected = format!("open \"{name}\": permission denied");
             assert!(refused.contains(&expected), "{refused}");
         }
         std::fs::write(closed.path().join(".dockerignore"), "sub\n").unwrap();

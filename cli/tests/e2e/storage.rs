@@ -88,7 +88,7 @@ fn builds_stay_below_the_cap_and_the_oldest_cache_makes_room() {
         }
         capped(&kiln, "64m", &dockerfile(5))
     });
-    assert!(most <= CAP / 100 * 105, "{most} bytes");
+    assert!(most <= CAP / 100 * 110, "{most} bytes");
     assert!(most >= CAP / 2, "{most} bytes: the cap was of no matter");
     assert!(last.stderr.contains("all cached"), "{}", last.stderr);
     let first = capped(&kiln, "64m", &dockerfile(0));
@@ -100,7 +100,7 @@ fn builds_stay_below_the_cap_and_the_oldest_cache_makes_room() {
     let error = failed.failure();
     assert!(error.contains("the store is full: it may take 67 MB"), "{error}");
     assert!(error.contains("--max-storage") && error.contains("kiln prune"), "{error}");
-    assert!(most <= CAP / 100 * 105, "{most} bytes");
+    assert!(most <= CAP / 100 * 110, "{most} bytes");
     assert_eq!(kiln.run(&["system", "check"]).success(), "The store is in order.\n");
     kiln.write("home/.config/kiln/config.toml", "max-storage = \"64m\"\n");
     kiln.write("text/large", vec![7; 80 << 20]);

@@ -3,6 +3,8 @@
 //!
 //! Each mutation is a row of a table: the changes, and the steps that rerun, each with its cause.
 //! Before each mutation, the test builds the original project, which must run no step.
+
+#![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod arguments;

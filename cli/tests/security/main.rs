@@ -10,6 +10,8 @@
 //!
 //! Races depend on chance: `KILN_SECURITY_ROUNDS` multiplies their rounds. An emulated machine is
 //! slow: `KILN_SECURITY_PATIENCE` multiplies the time limits.
+
+#![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod archives;

@@ -1,11 +1,13 @@
 //! Attestations of the images of a build: their provenance and their bills of materials.
 //!
 //! This module assembles the provenance from the request (`request`), the graph's sources
-//! (`sources`) and, with `mode=max`, its steps (`steps`). The exporter writes it, and creates
-//! the bills of materials by itself. Provenance names the builder and the build's time and place
+//! (`sources`) and, with `mode=max`, its steps (`steps`). The crate `attest` turns it into
+//! statements and finds the packages for the bills of materials; the exporter writes both
+//! (`attester`). Provenance names the builder and the build's time and place
 //! only if the user requests it. It contains no credentials in any mode: build arguments whose
 //! values look like credentials are omitted, and URLs lose their user and password.
 
+mod attester;
 mod options;
 mod request;
 mod sources;
@@ -13,8 +15,7 @@ mod steps;
 mod vcs;
 
 use anyhow::{Context, Result, bail};
-use kiln_exporter::attest::provenance::{Invocation, Predicate};
-use kiln_exporter::{Attestations, Provenance, SbomOptions};
+use kiln_attest::{Attestations, Invocation, Predicate, Provenance, SbomOptions};
 use kiln_frontend::Lowered;
 use kiln_oci::{Digest, Platform};
 use kiln_solver::Event;
@@ -25,6 +26,7 @@ use super::record::redactor;
 use super::session::Session;
 use crate::redact::Redactor;
 
+pub(super) use attester::attester;
 pub use options::AttestOptions;
 use options::{Mode, ProvenanceOptions};
 use sources::Sources;

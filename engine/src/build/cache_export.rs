@@ -8,11 +8,11 @@ use kiln_exporter::{
 };
 use kiln_llb::Graph;
 use kiln_oci::cache::INLINE_CACHE;
+use kiln_oci::error::chain;
 use kiln_solver::VertexKeys;
 use kiln_store::LayerId;
 use kiln_worker::{KnownResults, RemoteCache};
 
-use super::caches::with_hint;
 use super::session::Session;
 
 /// The most attempts at an export if a cache that the build imported has lost blobs.
@@ -61,7 +61,7 @@ impl Session<'_> {
                     }
                 }
                 Err(error) if to.ignore_error && !self.cancel.is_cancelled() => {
-                    self.warn(&format!("the cache is not exported: {}", with_hint(error.as_ref())));
+                    self.warn(&format!("the cache is not exported: {}", chain(error.as_ref())));
                 }
                 Err(error) => return Err(error.context("export the cache")),
             }

@@ -1,23 +1,16 @@
 //! External caches: `--cache-from` and `--cache-to`.
 
 use kiln_oci::Platform;
+use kiln_oci::error::chain;
 use kiln_solver::Event;
 use kiln_worker::{ImportedCache, RemoteCache};
 use tokio::task::JoinSet;
 
 use super::session::Session;
 use super::step::Step;
-use crate::chain::causes;
-use crate::hints;
 
 /// Caches that are being read, each with its position in the order in which the user named them.
 pub(super) type Importing = JoinSet<(usize, Option<ImportedCache>)>;
-
-/// Returns an error on one line, followed by its hint.
-pub(super) fn with_hint(error: &(dyn std::error::Error + 'static)) -> String {
-    let hint = hints::of(error).map_or_else(String::new, |hint| format!(" (hint: {hint})"));
-    format!("{}{hint}", causes(error))
-}
 
 impl Session<'_> {
     /// Starts to read the records of the caches to import.
@@ -36,7 +29,7 @@ impl Session<'_> {
                 let imported = resolver.import_cache(&source, &platforms, limit).await;
                 let problem = match &imported {
                     // A cache that can't be read is skipped: the build runs without it.
-                    Err(error) => Some(format!("the cache is not used: {}", with_hint(error))),
+                    Err(error) => Some(format!("the cache is not used: {}", chain(error))),
                     Ok(cache) if cache.dropped() > 0 => Some(format!(
                         "{} entries of the cache are left out: what they name is not listed, too large or no layer",
                         cache.dropped()

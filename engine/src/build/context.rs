@@ -13,6 +13,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use kiln_frontend::Options;
 use kiln_llb::Edge;
 use kiln_llb::op::OpKind;
+use kiln_oci::error::chain;
 use kiln_solver::{EventSender, StepContext};
 use kiln_store::Store;
 use kiln_tree::{Dir, Owner, UnpackOptions, decompress, is_archive_start, unpack};
@@ -88,7 +89,7 @@ impl Input {
         let (root, place) = match fetched {
             Ok(fetched) => fetched,
             Err(error) => {
-                step.fail(&format!("{error:#}"));
+                step.fail(&chain(error.as_ref()));
                 return Err(error.context("load the remote build context"));
             }
         };

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use kiln_attest::Attestations;
 use kiln_exporter::{
     BlobFetcher, CacheExported, CacheRequest, CacheTarget, CacheTo, ExportContext, ExportRequest,
     Exported, Progress, Remote, export_cache,
@@ -15,6 +16,7 @@ use kiln_worker::{Blobs, Worker};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+use super::attest::attester;
 use super::spec::OutputStream;
 use super::step::Step;
 
@@ -32,8 +34,15 @@ pub(super) struct Exporting {
 
 impl Exporting {
     /// Writes every output.
-    pub(super) async fn export(self, request: ExportRequest) -> Result<Exported> {
-        let work = move |context: &mut ExportContext<'_>| kiln_exporter::export(&request, context);
+    pub(super) async fn export(
+        self,
+        mut request: ExportRequest,
+        attestations: Attestations,
+    ) -> Result<Exported> {
+        let work = move |context: &mut ExportContext<'_>| {
+            request.attester = attester(attestations, &request, context)?;
+            kiln_exporter::export(&request, context)
+        };
         self.work("exporting", work).await
     }
 

@@ -1,5 +1,7 @@
 //! The Dockerfile, and the files of the context that the frontend reads.
 
+#![expect(clippy::disallowed_methods, reason = "the user names the files")]
+
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -7,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Error, Result, anyhow, bail};
 use kiln_frontend::{ContextFiles, ResolveError};
 use kiln_llb::op::CopyAction;
+use kiln_oci::error::chain;
 use kiln_tree::{Dir, PatternMatcher, Selecting, View, selects_alike};
 use kiln_worker::selection_of_copy;
 
@@ -189,6 +192,17 @@ impl Files {
     }
 }
 
+/// Returns an error with its causes for the frontend.
+pub(super) fn resolve_error(error: Error) -> ResolveError {
+    let message = chain(error.as_ref());
+    // The boxed error remains of its type, so that its hint can be found.
+    ResolveError::new(message).because(error.reallocate_into_boxed_dyn_error_without_backtrace())
+}
+
+fn told(error: kiln_tree::Error) -> ResolveError {
+    ResolveError::new(error.to_string()).because(error)
+}
+
 impl ContextFiles for Files {
     fn read(&self, path: &str) -> Result<Option<Vec<u8>>, ResolveError> {
         if path == ".dockerignore" {
@@ -199,18 +213,15 @@ impl ContextFiles for Files {
                 return Ok(Some(text.clone()));
             }
         }
-        read_file(&self.root, Path::new(path))
-            .map_err(|error| ResolveError::new(format!("{error:#}")))
+        read_file(&self.root, Path::new(path)).map_err(resolve_error)
     }
 
     fn is_ignored(&self, patterns: &[String], path: &str) -> Result<bool, ResolveError> {
-        let matcher =
-            PatternMatcher::new(patterns).map_err(|e| ResolveError::new(e.to_string()))?;
+        let matcher = PatternMatcher::new(patterns).map_err(told)?;
         Ok(matcher.matches(path.as_bytes()))
     }
 
     fn reads_ignored(&self, patterns: &[String], copy: &CopyAction) -> Result<bool, ResolveError> {
-        let told = |error: kiln_tree::Error| ResolveError::new(error.to_string());
         let matcher = PatternMatcher::new(patterns).map_err(told)?;
         let selection = &selection_of_copy(copy);
         let [all, some] = [None, Some(&matcher)]
@@ -219,7 +230,6 @@ impl ContextFiles for Files {
     }
 
     fn excludes_named(&self, patterns: &[String], copy: &CopyAction) -> Result<bool, ResolveError> {
-        let told = |error: kiln_tree::Error| ResolveError::new(error.to_string());
         let matcher = PatternMatcher::new(patterns).map_err(told)?;
         let view = self.view(Some(&matcher));
         let [all, some] = [false, true].map(|exclude_matches| {

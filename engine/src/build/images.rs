@@ -1,12 +1,15 @@
 //! Resolution of the images that a Dockerfile names.
 
 use std::collections::HashMap;
+use std::error::Error;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::join_all;
 use kiln_frontend::resolve::ImageLocation;
 use kiln_frontend::{ImageRequest, Images, ResolveError, ResolvedImage};
+use kiln_oci::error::chain;
 use kiln_solver::EventSender;
 use kiln_store::Store;
 use kiln_worker::ImageResolver;
@@ -15,8 +18,6 @@ use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use super::step::Step;
-use crate::chain::causes;
-use crate::hints;
 use crate::image::similar;
 /// Resolves images for the frontend, on threads that may block. Concurrent requests for one image
 /// are resolved only once.
@@ -93,24 +94,41 @@ impl<'a> Resolver<'a> {
         let result = result
             .map(|image| ResolvedImage { digest: image.digest, config: image.config })
             .map_err(|error| {
-                let unresolved = ResolveError::new(unresolved(&request.display, &causes(&error)));
-                unresolved.with_hint(self.hint(&request.display, &error))
+                let message = unresolved(&request.display, &chain(&error));
+                ResolveError::new(message).because(self.unresolved(&request.display, error))
             });
         self.has_failed.fetch_or(result.is_err(), Ordering::Relaxed);
         step.end(result)
     }
 
-    /// Returns a hint for an image that can't be resolved: similar names in the store, or the
-    /// error's hint.
-    fn hint(&self, display: &str, error: &kiln_worker::Error) -> Option<String> {
-        let hint = hints::of(error);
-        if !matches!(error, kiln_worker::Error::Registry(_)) {
-            return hint;
-        }
-        let near = similar(self.store, display);
-        let near = (!near.is_empty()).then(|| format!("the store has {}", near.join(", ")));
-        let all: Vec<String> = near.into_iter().chain(hint).collect();
-        (!all.is_empty()).then(|| all.join("; "))
+    fn unresolved(&self, display: &str, source: kiln_worker::Error) -> Unresolved {
+        let near = match &source {
+            kiln_worker::Error::Registry(_) => similar(self.store, display),
+            _ => Vec::new(),
+        };
+        Unresolved { near, source }
+    }
+}
+
+/// The error of an image that can't be resolved.
+#[derive(Debug)]
+pub struct Unresolved {
+    /// The names of images in the store that the user may have meant. Empty if the registry wasn't
+    /// asked.
+    pub near: Vec<String>,
+    /// The cause.
+    pub source: kiln_worker::Error,
+}
+
+impl fmt::Display for Unresolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.source.fmt(f)
+    }
+}
+
+impl Error for Unresolved {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.source)
     }
 }
 

@@ -1,5 +1,9 @@
 //! The records that a build adds to the history.
 
+#![expect(clippy::disallowed_methods, reason = "the user names the files")]
+
+use kiln_frontend::Warning;
+use kiln_oci::error::chain;
 use kiln_store::BuildStatus;
 use kiln_worker::SecretSource;
 
@@ -71,14 +75,14 @@ pub(super) fn redactor(request: &BuildSpec) -> Redactor {
 pub(super) fn ending(
     outcome: Result<Option<&Built>, &Failure>,
     is_cancelled: bool,
-    warnings: Vec<String>,
+    warnings: &[Warning],
 ) -> Ending {
     let mut ending = Ending {
         status: BuildStatus::Completed,
         image_id: None,
         counts: None,
         error: None,
-        warnings,
+        warnings: warnings.iter().map(|it| format!("{}: {}", it.rule, it.message)).collect(),
     };
     match outcome {
         Ok(done) => {
@@ -89,7 +93,7 @@ pub(super) fn ending(
         Err(failure) => {
             let interrupted = is_cancelled && !failure.is_of_a_step();
             ending.status = if interrupted { BuildStatus::Canceled } else { BuildStatus::Failed };
-            ending.error = Some(crate::chain::causes(failure.summary().as_ref()));
+            ending.error = Some(chain(failure));
         }
     }
     ending

@@ -1,7 +1,6 @@
 //! A build in progress.
 
 use std::cell::RefCell;
-use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
@@ -21,8 +20,6 @@ use super::export::Exporting;
 use super::spec::BuildSpec;
 use super::step::Step;
 use super::tools::{self, Reporting, Tools};
-use crate::chain::causes;
-use crate::hints;
 
 /// The request, tools and state of a build.
 pub(super) struct Session<'a> {
@@ -57,29 +54,6 @@ pub enum Failure {
     Other(anyhow::Error),
 }
 
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Dockerfile(errors) => {
-                let texts = errors.iter().map(ToString::to_string);
-                f.write_str(&texts.collect::<Vec<_>>().join("; "))
-            }
-            Self::Solve(error) => error.fmt(f),
-            Self::Other(error) => fmt::Display::fmt(error, f),
-        }
-    }
-}
-
-impl Error for Failure {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            Self::Dockerfile(_) => None,
-            Self::Solve(error) => error.source(),
-            Self::Other(error) => error.source(),
-        }
-    }
-}
-
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
         Self::Other(error)
@@ -92,29 +66,27 @@ impl Failure {
         let Self::Solve(SolveError::Step { error, .. }) = self else { return false };
         !matches!(**error, StepError::Cancelled)
     }
+}
 
-    /// Returns a hint against the failure. Doesn't include the output of the step.
-    pub fn hint(&self) -> Option<String> {
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Dockerfile(errors) => errors.iter().find_map(|error| error.hint.clone()),
-            Self::Solve(SolveError::Step { error, .. }) => match &**error {
-                StepError::Other(error) => hints::of(error.as_ref()),
-                StepError::Exit { .. } | StepError::Cancelled => None,
-            },
-            Self::Solve(error) => hints::of(error),
-            Self::Other(error) => hints::of(error.as_ref()),
+            Self::Dockerfile(errors) => {
+                let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+                f.write_str(&errors.join("; "))
+            }
+            Self::Solve(error) => error.fmt(f),
+            Self::Other(error) => error.fmt(f),
         }
     }
+}
 
-    /// Returns the error on one line.
-    pub fn summary(&self) -> anyhow::Error {
+impl std::error::Error for Failure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Dockerfile(_) => anyhow::Error::msg(self.to_string()),
-            Self::Solve(SolveError::Step { error, .. }) => {
-                anyhow::Error::msg(causes(error.as_ref())).context("failed to solve")
-            }
-            Self::Solve(error) => anyhow::Error::msg(causes(error)),
-            Self::Other(error) => anyhow::Error::msg(causes(error.as_ref())),
+            Self::Dockerfile(errors) => errors.first().map(|error| error as _),
+            Self::Solve(error) => Some(error),
+            Self::Other(error) => Some(error.as_ref()),
         }
     }
 }
@@ -188,13 +160,14 @@ impl Session<'_> {
             // A retry writes all outputs again, but can't rewind a stream. So streams come last.
             outputs.sort_by_key(kiln_exporter::Output::is_stdout);
         }
+        let attestations = self.attestations(lowered, begun)?;
         let request = ExportRequest {
-            attestations: self.attestations(lowered, begun)?,
+            attester: None,
             has_index: lowered.iter().any(|(_, lowered)| lowered.multi_platform),
             images,
             outputs,
         };
-        let exported = self.exporting().export(request).await?;
+        let exported = self.exporting().export(request, attestations).await?;
         exported.warnings.iter().for_each(|message| self.warn(message));
         self.export_caches(&made, &tops).await?;
         Ok(Built { exported, steps, cached })

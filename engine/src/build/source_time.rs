@@ -16,7 +16,7 @@ use kiln_tree::{Dir, is_archive_start};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::files::Files;
+use super::files::{Files, resolve_error};
 use super::step::Step;
 use super::tools::{Tools, check_privileges};
 use crate::redact;
@@ -64,14 +64,14 @@ impl ContextFiles for TimedFiles<'_> {
         let step = Step::begin(self.events, format!("[internal] load .dockerignore of {shown}"));
         let root = self.runtime.block_on(self.fetch(source, &step));
         let files = root.map(|root| Some(Box::new(Files::of(root)) as Box<dyn ContextFiles>));
-        step.end(files.map_err(|error| ResolveError::new(format!("{error:#}"))))
+        step.end(files.map_err(resolve_error))
     }
 
     fn source_time(&self, source: &SourceOp) -> Result<Option<i64>, ResolveError> {
         let name = format!("[internal] load the time of {}", source.identifier);
         let step = Step::begin(self.events, name);
         let time = self.runtime.block_on(self.time_of(source.clone(), &step));
-        step.end(time.map_err(|error| ResolveError::new(format!("{error:#}"))))
+        step.end(time.map_err(resolve_error))
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Result, bail};
-use kiln_exporter::{CacheTarget, CacheTo, Output, OutputKind};
+use kiln_exporter::{CacheTarget, CacheTo, Output};
 use kiln_frontend::ProcessLimits;
 use kiln_oci::{Platform, Reference};
 use kiln_registry::{Client, FetchAnswer, FetchRequest};
@@ -242,7 +242,7 @@ impl BuildSpec {
             agents: BTreeMap::new(),
             no_cache: None,
             caches: Caches::default(),
-            outputs: vec![Output::new(OutputKind::Image)],
+            outputs: vec![Output::image()],
             output_stream: OutputStream::default(),
             attest: AttestOptions::default(),
             keep_failed: false,

@@ -1,5 +1,7 @@
 //! The network of a container, and the files in `/etc` that describe it.
 
+#![expect(clippy::disallowed_methods, reason = "the file is the system's")]
+
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
@@ -84,7 +86,7 @@ impl Plan {
             let published = bridge.publish(&namespace, &ports).await?;
             for (port, endpoint) in ports.iter().zip(published.endpoints()) {
                 if port.is_any() || port.host.len() > 1 {
-                    notices.push(Notice::Published(endpoint.clone()));
+                    notices.push(Notice::Published(*endpoint));
                 }
             }
             published_ports = Some(published);

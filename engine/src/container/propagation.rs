@@ -4,6 +4,8 @@
 //! linked itself, no mount would ever propagate, and kiln refuses to start the container, as docker
 //! does.
 
+#![expect(clippy::disallowed_methods, reason = "the user names the files")]
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};

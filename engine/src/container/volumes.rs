@@ -1,5 +1,7 @@
 //! Volumes and host directories in a container.
 
+#![expect(clippy::disallowed_methods, reason = "the user names the files")]
+
 use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;

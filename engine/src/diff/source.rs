@@ -1,5 +1,7 @@
 //! Lookup of the images to compare.
 
+#![expect(clippy::disallowed_methods, reason = "the user names the files")]
+
 use std::fs::File;
 use std::path::Path;
 

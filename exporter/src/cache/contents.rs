@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use kiln_oci::cache::CacheBlob;
+use kiln_oci::error::chain;
 use kiln_store::{Layer, LayerId};
 use kiln_tree::{Dir, Metadata, PackOptions, Whiteouts};
 
@@ -70,7 +71,7 @@ impl Contents {
                 Ok(mount) => contents.mounts.extend(mount),
                 Err(error) if is_fatal(&error, context.progress) => return Err(error),
                 Err(error) => {
-                    contents.left_out.push(format!("cache mount {id}: {}", causes(&error)));
+                    contents.left_out.push(format!("cache mount {id}: {}", chain(&error)));
                 }
             }
         }
@@ -123,7 +124,7 @@ impl Contents {
                     let layer = &layers[number];
                     let name =
                         layer.diff_id.map_or_else(|| layer.id.to_string(), |id| id.to_string());
-                    self.left_out.push(format!("layer {name}: {}", causes(&error)));
+                    self.left_out.push(format!("layer {name}: {}", chain(&error)));
                 }
             }
         }
@@ -241,15 +242,4 @@ fn pack_mount(id: &str, to: &CacheTo, context: &ExportContext<'_>) -> Result<Opt
     let (media_type, digest, size) = (blob.media_type, blob.digest, blob.size);
     let blob = CacheBlob { media_type, digest, size };
     Ok(Some(Mount { id: id.to_owned(), root, blob }))
-}
-
-/// Returns an error and its causes on one line.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -10,19 +10,21 @@
 //! directory that every build writes to therefore doesn't grow. A writer holds a lock on
 //! `.kiln.lock`. A concurrent reader may find a blob missing, and treats that as a cache miss.
 
+#![expect(clippy::disallowed_methods, reason = "the user names the destination")]
+
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use kiln_oci::{Digest, HashingReader, media_type};
+use kiln_oci::{Digest, Document, HashingReader, media_type};
 use kiln_tree::{Attributes, Dir};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::contents::Contents;
-use super::document::{Document, Documents};
+use super::document::Documents;
 use crate::error::{Error, Result};
 use crate::export::ExportContext;
 
@@ -139,7 +141,7 @@ impl Layout<'_> {
         };
         entries.retain(|entry| entry["annotations"][REF_NAME] != tag);
         entries.push(json!({
-            "mediaType": manifest.media_type,
+            "mediaType": manifest.descriptor.media_type,
             "digest": manifest.digest,
             "size": manifest.bytes.len(),
             "annotations": { REF_NAME: tag },

@@ -5,8 +5,7 @@ use std::collections::HashSet;
 use kiln_oci::cache::{
     CACHE_VERSION, CacheBlob, CacheConfig, CacheLayer, CacheMountContent, CacheRecord,
 };
-use kiln_oci::{Descriptor, Digest, ImageIndex, ImageManifest, limits, media_type};
-use serde::Serialize;
+use kiln_oci::{Descriptor, Document, ImageIndex, ImageManifest, media_type};
 
 use super::CacheRequest;
 use super::contents::{ChainLayer, Contents};
@@ -14,13 +13,6 @@ use super::spec::CacheTo;
 use crate::assemble::json;
 use crate::compression::Compression;
 use crate::error::Result;
-
-/// A document with its digest and media type.
-pub(super) struct Document {
-    pub(super) digest: Digest,
-    pub(super) media_type: &'static str,
-    pub(super) bytes: Vec<u8>,
-}
 
 /// The documents of a cache.
 pub(super) struct Documents {
@@ -31,9 +23,8 @@ pub(super) struct Documents {
 
 impl Documents {
     pub(super) fn new(request: &CacheRequest, contents: &Contents, to: &CacheTo) -> Result<Self> {
-        let config = Document::new(media_type::CACHE_CONFIG, &config(request, contents))?;
-        let size = config.bytes.len() as u64;
-        let descriptor = Descriptor::new(config.media_type, &config.digest, size);
+        let config = json(&config(request, contents))?;
+        let config = Document::new(media_type::CACHE_CONFIG, config);
         let oci = to.oci_types;
         let blob = |blob: &CacheBlob| {
             let compression = Compression::of(&blob.media_type);
@@ -41,31 +32,18 @@ impl Documents {
             Descriptor::new(media_type, &blob.digest, blob.size)
         };
         let mut blobs: Vec<Descriptor> = contents.blobs().into_iter().map(blob).collect();
-        let manifest = if to.image_manifest {
+        let descriptor = config.descriptor.clone();
+        let (media_type, manifest) = if to.image_manifest {
             let media_type = media_type::OCI_MANIFEST;
-            Document::listing(media_type, &ImageManifest::new(media_type, descriptor, blobs))?
+            (media_type, json(&ImageManifest::new(media_type, descriptor, blobs))?)
         } else {
             blobs.push(descriptor);
             let media_type =
                 if oci { media_type::OCI_INDEX } else { media_type::DOCKER_MANIFEST_LIST };
-            Document::listing(media_type, &ImageIndex::new(media_type, blobs))?
+            (media_type, json(&ImageIndex::new(media_type, blobs))?)
         };
+        let manifest = Document::listing("manifest of the cache", media_type, manifest)?;
         Ok(Self { config, manifest })
-    }
-}
-
-impl Document {
-    fn new<T: Serialize>(media_type: &'static str, value: &T) -> Result<Self> {
-        let bytes = json(value)?;
-        Ok(Self { digest: Digest::of(&bytes), media_type, bytes })
-    }
-
-    /// Creates a document that lists blobs. Returns an error if it exceeds the size limit of its
-    /// readers.
-    fn listing<T: Serialize>(media_type: &'static str, value: &T) -> Result<Self> {
-        let listing = Self::new(media_type, value)?;
-        limits::check_document("manifest of the cache", listing.bytes.len())?;
-        Ok(listing)
     }
 }
 

@@ -10,8 +10,8 @@ use kiln_oci::{Digest, Reference};
 use crate::compression::Packing;
 use crate::csv;
 use crate::error::{Error, Result};
-use crate::spec::image::packing;
-use crate::spec::keys::{Checked, Keys, nearest};
+use crate::output::keys::{Checked, Keys, nearest};
+use crate::output::options::packing;
 
 /// A cache that a build exports.
 #[expect(clippy::struct_excessive_bools, reason = "each is an attribute of its own")]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use kiln_oci::{Descriptor, Digest, ImageIndex, ImageManifest, media_type};
 use kiln_store::Store;
 
-use crate::assemble::{self, Assembled};
+use crate::assemble::Assembled;
 use crate::error::{Error, Result};
 
 /// The maximum size of a manifest or index in bytes.
@@ -63,15 +63,15 @@ impl Shipment {
                 let (digest, size) = (layer.digest, layer.size);
                 shipment.add(PushBlob { digest, size, media_type, bytes: None, is_layer: true });
             }
-            shipment.blob(&image.config);
-            shipment.document(&image.manifest);
+            shipment.add_blob(&image.config);
+            shipment.add_document(&image.manifest);
         }
         for said in &assembled.attestations {
-            said.blobs().for_each(|blob| shipment.blob(blob));
-            shipment.document(&said.manifest);
+            said.blobs.iter().for_each(|blob| shipment.add_blob(blob));
+            shipment.add_document(&said.manifest);
         }
         match &assembled.index {
-            Some(index) => shipment.document(index),
+            Some(index) => shipment.add_document(index),
             None => drop(assembled.top()?),
         }
         Ok(shipment)
@@ -122,27 +122,29 @@ impl Shipment {
         Ok(())
     }
 
-    fn add(&mut self, freight: PushBlob) {
+    /// Adds a blob unless the shipment has it.
+    pub(crate) fn add(&mut self, freight: PushBlob) {
         if !self.freight.iter().any(|known| known.digest == freight.digest) {
             self.freight.push(freight);
         }
     }
 
     /// Adds a document that is uploaded as a blob.
-    fn blob(&mut self, document: &assemble::Document) {
+    pub(crate) fn add_blob(&mut self, document: &kiln_oci::Document) {
         self.add(PushBlob {
-            digest: document.descriptor.digest,
+            digest: document.digest,
             size: document.descriptor.size,
-            media_type: document.descriptor.media_type.to_owned(),
+            media_type: document.descriptor.media_type.clone(),
             bytes: Some(Bytes::from(document.bytes.clone())),
             is_layer: false,
         });
     }
 
-    fn document(&mut self, document: &assemble::Document) {
-        let digest = document.descriptor.digest;
+    /// Adds a document that is uploaded as a manifest.
+    pub(crate) fn add_document(&mut self, document: &kiln_oci::Document) {
+        let digest = document.digest;
         if !self.documents.iter().any(|known| known.digest == digest) {
-            let media_type = document.descriptor.media_type.to_owned();
+            let media_type = document.descriptor.media_type.clone();
             let bytes = Bytes::from(document.bytes.clone());
             self.documents.push(Document { digest, media_type, bytes });
         }

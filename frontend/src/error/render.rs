@@ -10,15 +10,11 @@ const AROUND: usize = 2;
 /// The number of lines beyond which an instruction is shown without its middle.
 const LONGEST: usize = 12;
 
-/// Renders an error: the message alone on the first line, then file, line and excerpt, then the
-/// hint. The text has no colours and no line feed at its end.
+/// Renders an error: the message alone on the first line, then file, line and excerpt. The text has
+/// no colours and no line feed at its end.
 pub fn render(error: &Error, filename: &str, source: &str) -> String {
     let mut out = error.message.clone();
     push_snippet(&mut out, &Level::ERROR, &error.message, &error.spans, filename, source);
-    if let Some(hint) = &error.hint {
-        out.push_str("\nhint: ");
-        out.push_str(hint);
-    }
     out
 }
 
@@ -102,7 +98,7 @@ mod tests {
     #[test]
     fn an_error_with_its_line() {
         let source = "FROM x\n\n  RUM y\nUSER z\nCMD a\nCMD b\n";
-        let error = Error::new("unknown instruction: RUM").at(Span::line(3)).with_hint("RUN");
+        let error = Error::new("unknown instruction: RUM").at(Span::line(3));
         let expected = "\
 unknown instruction: RUM
  --> Dockerfile:3:3
@@ -113,8 +109,7 @@ unknown instruction: RUM
   |   ^^^
 4 | USER z
 5 | CMD a
-  |
-hint: RUN";
+  |";
         assert_eq!(render(&error, "Dockerfile", source), expected);
     }
 

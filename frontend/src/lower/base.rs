@@ -170,13 +170,14 @@ impl Lowering<'_> {
                     self.set_image(stage, &written, platform, image.config);
                     Ok(())
                 }
-                Some(Err(error)) => Err(self.unresolved(&written, &error)),
+                Some(Err(error)) => Err(self.unresolved(&written, error)),
                 None => Err(Error::new(format!("{written}: not resolved"))),
             },
             Kind::Stage(context) | Kind::Base(context) if matches!(answer, Some(Err(_))) => {
-                let error = answer.and_then(Result::err);
-                let text = error.map_or_else(|| context.value.clone(), |error| error.to_string());
-                Err(Error::new(text))
+                Err(match answer.and_then(Result::err) {
+                    Some(error) => Error::new(error.to_string()).because(error),
+                    None => Error::new(context.value),
+                })
             }
             Kind::Stage(context) => self.set_stage(stage, &context, answer.and_then(Result::ok)),
             Kind::Base(context) => {
@@ -237,7 +238,7 @@ impl Lowering<'_> {
         stage.platform = Some(platform);
     }
 
-    fn unresolved(&self, written: &str, error: &ResolveError) -> Error {
+    fn unresolved(&self, written: &str, error: ResolveError) -> Error {
         let common = COMMON_IMAGES.iter().flat_map(|name| {
             [
                 (*name).to_owned(),
@@ -249,11 +250,7 @@ impl Lowering<'_> {
         let names: Vec<String> = self.stages.names().map(str::to_owned).chain(common).collect();
         let message = format!("{written}: {error}");
         let names = names.iter().map(String::as_str);
-        let unresolved = Error::new(suggest(message, written, names, Case::Sensitive));
-        match &error.hint {
-            Some(hint) => unresolved.with_hint(hint),
-            None => unresolved,
-        }
+        Error::new(suggest(message, written, names, Case::Sensitive)).because(error)
     }
 }
 

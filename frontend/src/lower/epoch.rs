@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::error::Error;
+use crate::hint::Hint;
 use crate::instruction;
 
 use super::{Lowering, epoch_stage, git, main_context, named_context, reference};
@@ -46,7 +47,7 @@ impl Epoch {
             "failed to marshal image config: json: error calling MarshalJSON for type *time.Time: \
              Time.MarshalJSON: year outside of range [0,9999]",
         );
-        Err(error.with_hint(format!("{KEY} is {}, which is no time in seconds", self.seconds)))
+        Err(error.with_hint(Hint::InvalidEpoch(self.seconds)))
     }
 }
 
@@ -101,7 +102,8 @@ impl Lowering<'_> {
         let Some(source) = source else { return Ok(None) };
         self.context.source_time(&source).map_err(|error| {
             Error::new(format!("failed to find out the time of {name}: {error}"))
-                .with_hint(format!("give {KEY} as a number of seconds since 1970"))
+                .with_hint(Hint::GiveEpochInSeconds)
+                .because(error)
         })
     }
 

@@ -10,7 +10,7 @@ use kiln_llb::{Edge, OpMetadata};
 
 use crate::error::Error;
 use crate::ignore;
-use crate::resolve::ContextFiles;
+use crate::resolve::{ContextFiles, ResolveError};
 
 use super::git;
 use super::graph::{Action, Graph, Output, PathSet, Plan};
@@ -79,7 +79,7 @@ impl Lowering<'_> {
             return Ok(context.output);
         }
         let reads = self.context.reads_ignored(&context.patterns, copy);
-        if !reads.map_err(|error| Error::new(error.to_string()))? {
+        if !reads.map_err(|error| Error::new(error.to_string()).because(error))? {
             return Ok(context.output);
         }
         let (output, patterns) = (context.output, &context.patterns);
@@ -164,7 +164,9 @@ pub(super) fn remote(url: &str, options: &Options) -> Result<(SourceOp, String),
 
 /// Reads the patterns of the context's ignore file.
 fn ignore_patterns(files: &dyn ContextFiles) -> Result<Vec<String>, Error> {
-    let failed = |error| Error::new(format!("failed to read dockerignore patterns: {error}"));
+    let failed = |error: ResolveError| {
+        Error::new(format!("failed to read dockerignore patterns: {error}")).because(error)
+    };
     let text = files.read(".dockerignore").map_err(failed)?;
     let patterns = text.map(|text| ignore::parse(&text)).unwrap_or_default();
     if !patterns.is_empty() {

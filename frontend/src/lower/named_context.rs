@@ -196,7 +196,7 @@ impl NamedContext {
             .context
             .named(local)
             .map_or(Ok(None), |files| files.read(".dockerignore"))
-            .map_err(|error| Error::new(format!("failed parsing .dockerignore: {error}")))?;
+            .map_err(unreadable)?;
         let patterns = ignored.map(|text| ignore::parse(&text)).unwrap_or_default();
         let mut source = local_source(local, &format!("context:{}-", self.key), lowering);
         exclude(&mut source, &patterns);
@@ -220,8 +220,12 @@ fn ignored(lowering: &Lowering<'_>, source: &SourceOp) -> Result<Vec<String>, Er
         let excludes = !patterns.is_empty() && files.reads_ignored(&patterns, &whole)?;
         Ok(if excludes { patterns } else { Vec::new() })
     };
-    let failed = |error: ResolveError| Error::new(format!("failed parsing .dockerignore: {error}"));
-    read().map_err(failed)
+    read().map_err(unreadable)
+}
+
+/// Returns the error for an ignore file that can't be read.
+fn unreadable(error: ResolveError) -> Error {
+    Error::new(format!("failed parsing .dockerignore: {error}")).because(error)
 }
 
 /// Returns the `DIRECTORY` part of `DIRECTORY[:TAG][@DIGEST]`.

@@ -8,8 +8,8 @@ use super::directive::Directives;
 use super::heredoc::{self, chomped};
 use super::node::Node;
 use crate::error::{Error, Span};
+use crate::hint::Hint;
 use crate::instruction::{Directive, Heredoc};
-use crate::text::quote;
 
 /// The maximal length of a physical line in bytes, without its line feed.
 const LONGEST: usize = 65_535;
@@ -184,7 +184,7 @@ impl Reader<'_> {
         let node = Node::parse(&logical, self.lines.escape, comments);
         let keyword = first.split_whitespace().next().unwrap_or_default();
         let node = node.map_err(|message| {
-            let hint = super::hints::way_out(keyword, &message);
+            let hint = Hint::for_instruction(keyword, &message);
             Error { hint, ..Error::new(message) }
         });
         let node = node.and_then(|mut node| {
@@ -222,7 +222,7 @@ impl Reader<'_> {
             is_utf8 &= line.is_utf8;
             heredoc.content.push_str(&line.text);
         }
-        let hint = format!("no line behind it is {} and nothing else", quote(&heredoc.name));
+        let hint = Hint::EndHeredoc(heredoc.name.clone());
         Err(Error::new("unterminated heredoc").with_hint(hint))
     }
 }

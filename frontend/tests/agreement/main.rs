@@ -5,6 +5,8 @@
 //! The other parsers accept a simpler language than BuildKit. Dockerfiles that they reject are
 //! skipped, and their known bugs are listed.
 
+#![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
+
 use std::fs;
 use std::path::Path;
 

@@ -2,6 +2,8 @@
 //!
 //! Writing the file preserves all settings that aren't about credentials.
 
+#![expect(clippy::disallowed_methods, reason = "the configuration is the user's")]
+
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -12,6 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::helper::Helper;
 use super::{Credential, CredentialError, HUB_KEY};
+use crate::retry::random;
 use crate::warnings::json_problem;
 
 /// The content of a credential file.
@@ -168,7 +171,7 @@ impl ConfigFile {
         }
         let replace = || {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-            let name = format!(".kiln-{:016x}", fastrand::u64(..));
+            let name = format!(".kiln-{:016x}", random());
             let temporary = directory.join(name);
             let mut file = std::fs::OpenOptions::new()
                 .write(true)

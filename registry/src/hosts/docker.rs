@@ -1,5 +1,7 @@
 //! docker's `certs.d/HOST/` and `daemon.json`.
 
+#![expect(clippy::disallowed_methods, reason = "the configuration is the user's")]
+
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 

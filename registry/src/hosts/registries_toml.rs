@@ -1,5 +1,7 @@
 //! kiln's own `registries.toml`, with the keys of BuildKit's `buildkitd.toml`.
 
+#![expect(clippy::disallowed_methods, reason = "the configuration is the user's")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use super::real::push_and_pull;
 use super::*;
 use crate::fetch::FetchRequest;
+use crate::hint::{CertificateHint, Hint, Server, Setting};
 use crate::hosts::HostSources;
 
 const OPENSSL: [Need; 1] = [Need::Program("openssl")];
@@ -40,12 +41,12 @@ fn docker(address: &str, certificate: &Path) -> (TempDir, HostSources) {
 }
 
 /// Requests an image. Returns the error's message and hint.
-async fn refused(client: &Client, name: &str) -> (String, String) {
+async fn refused(client: &Client, name: &str) -> (String, Option<Hint>) {
     let error = client.resolve(&name.parse().unwrap()).await.unwrap_err();
-    assert!(std::error::Error::source(&error).is_none(), "the text tells all of it");
     let text = error.to_string();
+    assert_eq!(kiln_oci::error::chain(&error), text, "the message contains the sources");
     let text = text.strip_prefix(&format!("{}: ", name.parse::<Reference>().unwrap()));
-    (text.unwrap_or_default().to_owned(), error.hint().unwrap_or_default())
+    (text.unwrap_or_default().to_owned(), error.hint())
 }
 
 #[tokio::test]
@@ -103,31 +104,32 @@ async fn what_is_wrong_with_a_certificate_is_said_once_with_a_way_out() {
     }
     let of = |names, years| CertificateOptions { names, years, ..CertificateOptions::default() };
     let here = "IP:127.0.0.1";
+    let other_host = |has_names| CertificateHint::NameHost { subject: here.into(), has_names };
     for (options, is_given, problem, hint) in [
-        (of(here, (2020, 2099)), false, "is signed by an unknown authority", "certs.d/HOST/ca.crt"),
+        (of(here, (2020, 2099)), false, "is signed by an unknown authority", None),
         (
             of(here, (2020, 2021)),
             true,
             "has expired: it was valid until 2021-12-31 23:59:59 UTC",
-            "clock",
+            Some(CertificateHint::Renew),
         ),
         (
             of(here, (2098, 2099)),
             true,
             "is not valid yet: it will be from 2098-01-01 00:00:00 UTC",
-            "clock",
+            Some(CertificateHint::Renew),
         ),
         (
             of("DNS:example.com,IP:10.0.0.1", (2020, 2099)),
             true,
             "is not valid for 127.0.0.1, but for example.com, 10.0.0.1",
-            "subjectAltName = IP:127.0.0.1",
+            Some(other_host(true)),
         ),
         (
             of("", (2020, 2099)),
             true,
             "is not valid for 127.0.0.1: it has no subjectAltName",
-            "IP:127.0.0.1",
+            Some(other_host(false)),
         ),
     ] {
         let certificate = Certificate::self_signed(options);
@@ -137,16 +139,14 @@ async fn what_is_wrong_with_a_certificate_is_said_once_with_a_way_out() {
         let client = client(&toml, |_| ());
         let (text, help) = refused(&client, &format!("{address}/a/b:1")).await;
         assert_eq!(text, format!("the server's certificate {problem}"));
-        assert!(help.contains(&hint.replace("HOST", &address)), "{help}");
+        let hint = hint.unwrap_or(CertificateHint::TrustAuthority { host: address.clone() });
+        assert_eq!(help, Some(Hint::Certificate(hint)));
         // Downloads from URLs fail in the same way.
         let request =
             FetchRequest { url: format!("https://{address}/f"), ..FetchRequest::default() };
         let error = client.fetch(&request).await.unwrap_err();
         assert_eq!(error.to_string(), format!("https://{address}/f: {text}"));
-        assert_eq!(
-            error.hint().as_deref().map(|hint| hint.contains(&address)),
-            Some(help.contains(&address))
-        );
+        assert_eq!(error.hint(), help);
     }
 }
 
@@ -158,14 +158,16 @@ async fn schemes_that_are_mistaken_are_said() {
     let plain = FakeRegistry::start();
     let address = plain.address();
     let answered = "the server answered in plain HTTP".to_owned();
-    let set = format!("set `http = true` for {address} in registries.toml");
+    let set = |replaces_trust| {
+        let setting = Setting::Registry(address.clone());
+        Some(Hint::UsePlainHttp { setting, replaces_trust })
+    };
     let name = format!("{address}/a/b:1");
     let secure = client(&format!("[registry.\"{address}\"]\nhttp = false\n"), |_| ());
-    assert_eq!(refused(&secure, &name).await, (answered.clone(), set.clone()));
+    assert_eq!(refused(&secure, &name).await, (answered.clone(), set(false)));
     let insecure =
         client(&format!("[registry.\"{address}\"]\ninsecure = true\nhttp = false\n"), |_| ());
-    let instead = format!("{set}, in place of certificates");
-    assert_eq!(refused(&insecure, &name).await, (answered.clone(), instead));
+    assert_eq!(refused(&insecure, &name).await, (answered.clone(), set(true)));
     // The client did not retry.
     assert!(plain.take_requests().iter().all(|request| request.path == "/"));
     let mirror = format!(
@@ -173,18 +175,19 @@ async fn schemes_that_are_mistaken_are_said() {
     );
     let (problem, hint) = refused(&client(&mirror, |_| ()), "docker.io/library/x:1").await;
     assert_eq!(problem, format!("mirror {address}: {answered}"));
-    assert_eq!(hint, format!("write the mirror as http://{address}"));
+    let plain = |setting| Some(Hint::UsePlainHttp { setting, replaces_trust: false });
+    assert_eq!(hint, plain(Setting::Mirror(address.clone())));
     let request = FetchRequest { url: format!("https://{address}/f"), ..FetchRequest::default() };
     let error = client("", |_| ()).fetch(&request).await.unwrap_err();
     assert_eq!(error.to_string(), format!("https://{address}/f: {answered}"));
-    assert_eq!(error.hint().as_deref(), Some("write http:// in the URL"));
+    assert_eq!(error.hint(), plain(Setting::Url));
 
     let tls = FakeRegistry::start_tls(&Certificate::self_signed(CertificateOptions::default()));
     let address = tls.address();
     let plain = client(&format!("[registry.\"{address}\"]\nhttp = true\n"), |_| ());
     let (problem, hint) = refused(&plain, &format!("{address}/a/b:1")).await;
     assert_eq!(problem, "the server was asked in plain HTTP and wants https");
-    assert_eq!(hint, format!("remove `http = true` for {address} in registries.toml"));
+    assert_eq!(hint, Some(Hint::UseHttps(Setting::Registry(address))));
 }
 
 #[tokio::test]
@@ -192,10 +195,10 @@ async fn hosts_and_proxies_that_are_not_there_are_named() {
     let gone = FakeRegistry::start().address();
     let (problem, hint) = refused(&client("", |_| ()), &format!("{gone}/a/b:1")).await;
     assert_eq!(problem, format!("connect to {gone}: connection refused"));
-    assert!(hint.starts_with("check that the registry is running"), "{hint}");
+    assert_eq!(hint, Some(Hint::CheckServer(Server::Registry)));
     let (problem, hint) = refused(&client("", |_| ()), "registry.invalid/a/b:1").await;
     assert!(problem.starts_with("can't resolve the host registry.invalid: "), "{problem}");
-    assert!(hint.contains("DNS"), "{hint}");
+    assert_eq!(hint, Some(Hint::CheckHostName));
     let by = |proxy: &str| {
         let https = Some(proxy.to_owned());
         client("", |options| options.proxies = Proxies { https, ..Proxies::default() })
@@ -203,7 +206,7 @@ async fn hosts_and_proxies_that_are_not_there_are_named() {
     let (problem, hint) =
         refused(&by(&format!("http://u:p@{gone}")), "registry.invalid/a/b:1").await;
     assert_eq!(problem, format!("connect to the proxy {gone}: connection refused"));
-    assert!(hint.contains("NO_PROXY=registry.invalid goes around"), "{hint}");
+    assert_eq!(hint, Some(Hint::CheckProxy { host: "registry.invalid".to_owned() }));
     let (problem, _) = refused(&by("http://proxy.invalid:3128"), "registry.invalid/a/b:1").await;
     assert!(
         problem.starts_with("connect to the proxy proxy.invalid:3128: can't resolve it"),
@@ -225,7 +228,7 @@ async fn refusals_have_the_same_hint_wherever_they_come() {
     let scene = scene();
     let address = scene.registry.address();
     let digest = scene.registry.put_blob(b"content");
-    let login = format!("check the spelling, or log in with `kiln login {address}`");
+    let login = Hint::LogIn { registry: address };
     let upload = BlobUpload::of_bytes(bytes::Bytes::from_static(b"upload"));
     let forbid = |part: &str| {
         scene.registry.switch(|switches| switches.forbidden = Some(part.to_owned()));
@@ -262,4 +265,27 @@ async fn refusals_have_the_same_hint_wherever_they_come() {
     forbid("/token");
     let error = scene.client.resolve(&scene.reference).await.unwrap_err();
     assert_eq!(hint(error).as_ref(), Some(&login));
+}
+
+#[tokio::test]
+async fn a_status_has_the_same_hint_for_a_manifest_and_a_layer() {
+    let scene = scene();
+    let registry = scene.registry.address();
+    let digest = scene.registry.put_blob(b"content");
+    for (status, expected) in [
+        (401, Hint::LogIn { registry: registry.clone() }),
+        (403, Hint::LogIn { registry }),
+        (404, Hint::CheckSpelling),
+        (429, Hint::AvoidRateLimit),
+    ] {
+        let refuse = |part: &str| {
+            scene.registry.switch(|switches| switches.refused = Some((part.to_owned(), status)));
+        };
+        refuse("/manifests/");
+        let of_manifest = scene.client.resolve(&scene.reference).await.unwrap_err().hint();
+        refuse("/blobs/");
+        let of_layer = scene.pull(&digest, Length::Exactly(7)).await.unwrap_err().hint();
+        assert_eq!(of_manifest.as_ref(), Some(&expected), "manifest, {status}");
+        assert_eq!(of_layer, Some(expected), "layer, {status}");
+    }
 }

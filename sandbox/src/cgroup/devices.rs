@@ -5,6 +5,8 @@
 //! machine's console. A program's `/dev/console` is a terminal of its own. The user's rules may
 //! allow more.
 
+#![expect(clippy::disallowed_methods, reason = "the files are the kernel's")]
+
 use std::fmt;
 use std::fs::File;
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! The hierarchies of control groups and kiln's own groups in them.
 
+#![expect(clippy::disallowed_methods, reason = "the files are the kernel's")]
+
 use std::io;
 use std::path::{Component, Path, PathBuf};
 

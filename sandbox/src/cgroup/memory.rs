@@ -4,6 +4,8 @@
 //! groups below the limited one and removes them together with their counts. Version 2 also counts
 //! in all groups above. Version 1 notifies an event descriptor instead.
 
+#![expect(clippy::disallowed_methods, reason = "the files are the kernel's")]
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};

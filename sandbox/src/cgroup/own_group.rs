@@ -1,5 +1,7 @@
 //! The group of one kiln process, which contains those of its programs.
 
+#![expect(clippy::disallowed_methods, reason = "the files are the kernel's")]
+
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;

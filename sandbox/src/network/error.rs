@@ -3,6 +3,8 @@
 use std::io;
 use std::sync::Arc;
 
+use kiln_oci::error::words_of;
+
 /// The reason why the network can't be used.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum NetworkError {
@@ -10,29 +12,32 @@ pub enum NetworkError {
     #[error("{0}")]
     Unavailable(String),
     /// An operation of the kernel or of a program failed.
-    #[error("{action}: {}", describe(reason))]
+    #[error("{action}: {}", words_of(reason))]
     Failed {
         /// The operation and its object, in words.
         action: String,
         /// The operating system's error.
+        #[source]
         reason: Arc<io::Error>,
     },
 }
 
+/// Advice against a failure of the network, as plain data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkHint {
+    /// The machine has no bridge network, but the container may use the host's network.
+    UseHostNetwork,
+    /// The caller may not listen on ports below 1024.
+    OpenLowPorts,
+}
+
 impl NetworkError {
-    /// Returns a way out for the user, if there is one.
-    pub fn hint(&self) -> Option<&'static str> {
+    /// Returns the hint against this failure, if any.
+    pub fn hint(&self) -> Option<NetworkHint> {
         match self {
-            Self::Unavailable(_) => Some(
-                "with --network=host, programs of the container listen on ports of the host \
-                 themselves; without root from 1024 on, or from what \
-                 net.ipv4.ip_unprivileged_port_start says",
-            ),
+            Self::Unavailable(_) => Some(NetworkHint::UseHostNetwork),
             Self::Failed { reason, .. } if reason.kind() == io::ErrorKind::PermissionDenied => {
-                Some(
-                    "ports below 1024 take root; \"sysctl net.ipv4.ip_unprivileged_port_start=PORT\" \
-                 opens those from PORT on to all users",
-                )
+                Some(NetworkHint::OpenLowPorts)
             }
             Self::Failed { .. } => None,
         }
@@ -60,12 +65,4 @@ impl IntoIo for rustix::io::Errno {
     fn into_io(self) -> io::Error {
         self.into()
     }
-}
-
-/// Formats an error as a part of a message: in lower case, without its number.
-fn describe(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error ").next().unwrap_or_default();
-    let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }

@@ -7,6 +7,8 @@
 //! else of other programs. With other firewalls that drop forwarded packets, the administrator must
 //! allow `kiln0`.
 
+#![expect(clippy::disallowed_methods, reason = "the files are the kernel's")]
+
 use std::ffi::OsStr;
 use std::io;
 use std::process::Stdio;

@@ -4,6 +4,8 @@
 //! outside need it on the outer interfaces too. A rule keeps dropping packets between the
 //! interfaces that the host did not forward before.
 
+#![expect(clippy::disallowed_methods, reason = "the files are the kernel's")]
+
 use std::io;
 use std::path::Path;
 

@@ -10,6 +10,8 @@
 //! so the note also contains the boot ID and the digest of the rules. kiln ignores the note if the
 //! table doesn't exist. It reads and writes the note under the bridge's lock.
 
+#![expect(clippy::disallowed_methods, reason = "the files are the kernel's and kiln's own")]
+
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;

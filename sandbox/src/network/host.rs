@@ -1,5 +1,7 @@
 //! The host's side: the bridge, its addresses and its rules.
 
+#![expect(clippy::disallowed_methods, reason = "the files are the kernel's")]
+
 use std::fs::{File, TryLockError};
 use std::io;
 use std::net::Ipv4Addr;

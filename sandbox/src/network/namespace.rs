@@ -14,6 +14,8 @@
 //! nothing from it, because kiln sets the bridge's and the host's address tables. A program that
 //! sends packets under a false address gets no answers.
 
+#![expect(clippy::disallowed_methods, reason = "the files are the kernel's")]
+
 use std::collections::hash_map::RandomState;
 use std::fs::File;
 use std::hash::{BuildHasher, Hasher};

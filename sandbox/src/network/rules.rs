@@ -11,6 +11,8 @@
 //! while it waits for input on a pipe from kiln. When kiln ends in any way, the pipe closes, `nft`
 //! ends, and the kernel removes the table.
 
+#![expect(clippy::disallowed_methods, reason = "the program is the host's")]
+
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io;

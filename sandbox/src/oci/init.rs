@@ -4,6 +4,11 @@
 //! is in the container's `/dev`, belongs to that container only, and recognises its role by its
 //! name. It splits like the sandbox's child ([`init`]).
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "kiln gives this process its arguments, its environment and its file"
+)]
+
 use std::convert::Infallible;
 use std::fs::Permissions;
 use std::io::{IsTerminal, Write};

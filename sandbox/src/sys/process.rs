@@ -1,5 +1,7 @@
 //! Process creation and inheritance: `clone3`, `fork`, descriptors, signals.
 
+#![expect(clippy::disallowed_methods, reason = "the files are the kernel's")]
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};

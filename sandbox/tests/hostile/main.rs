@@ -1,5 +1,7 @@
 //! The checks of `sandbox/fuzz` on fixed inputs: valid files, and damaged copies of them.
 
+#![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
+
 mod users;
 
 use kiln_testkit::try_damaged;

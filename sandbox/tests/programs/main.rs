@@ -1,6 +1,8 @@
 //! Tests of programs in the sandbox. They require root and a static busybox at `/bin/busybox`.
 //!
 //! Each topic is a file with a table of its tests. Each test gets a [`Room`] of its own.
+
+#![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
 #![expect(
     clippy::unwrap_used,
     clippy::panic,

@@ -16,6 +16,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use kiln_oci::error::chain;
 use kiln_tree::{Overlay, Upper};
 
 use super::Layers;
@@ -174,7 +175,7 @@ fn try_overlay(room: &Room) -> Result<std::result::Result<(), String>> {
     let overlay = Overlay { lowers: vec![lower], upper: Some(Upper { fs, work }) };
     let tried = overlay.open().and_then(|root| root.remove_all(Path::new("file")));
     room.trash().add(top, None);
-    Ok(tried.map_err(|error| told(&error)))
+    Ok(tried.map_err(|error| chain(&error)))
 }
 
 /// Returns `true` if overlayfs's marks work. Creates one and lists its directory, since some file
@@ -203,13 +204,6 @@ fn takes_capabilities(file: &Path) -> bool {
     use rustix::fs::{XattrFlags, setxattr};
     let set = setxattr(file, "security.capability", &NO_CAPABILITIES, XattrFlags::empty());
     set != Err(rustix::io::Errno::OPNOTSUPP)
-}
-
-fn told(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", told(source)),
-        None => error.to_string(),
-    }
 }
 
 #[cfg(test)]

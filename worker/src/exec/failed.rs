@@ -5,6 +5,8 @@
 //! secrets and agents until it is dropped. It doesn't hold the lock on the step's key, so another
 //! build can run the same step meanwhile.
 
+#![expect(clippy::disallowed_methods, reason = "the files are kiln's own")]
+
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -1,5 +1,7 @@
 //! The secrets of a build.
 
+#![expect(clippy::disallowed_methods, reason = "the user names the files")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -5,6 +5,8 @@
 //! answers all other requests, such as adding, removing or locking keys, with a failure, as
 //! BuildKit does. The socket is removed with the step.
 
+#![expect(clippy::disallowed_methods, reason = "the socket is kiln's own")]
+
 use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::io;

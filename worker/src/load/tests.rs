@@ -67,11 +67,7 @@ impl Place {
     fn refusal(&self, archive: &[u8]) -> String {
         let error = load(archive, &self.options).unwrap_err();
         assert!(self.options.store.images().list().unwrap().is_empty());
-        let mut text = error.to_string();
-        if let Some(source) = std::error::Error::source(&error) {
-            text = format!("{text}: {source}");
-        }
-        text
+        kiln_oci::error::chain(&error)
     }
 }
 

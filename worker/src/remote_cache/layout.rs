@@ -3,6 +3,8 @@
 //! Links can't lead outside the directory, and only regular files are opened. (OCI image
 //! specification, "Image Layout".)
 
+#![expect(clippy::disallowed_methods, reason = "the user names the directory")]
+
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -12,18 +14,13 @@ use kiln_tree::Dir;
 
 use crate::error::{Error, Result};
 use crate::source::document::{DOCUMENT_LIMIT, digest_of};
+use crate::source::oci_layout::open_blob;
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// Opens a blob if it exists. The caller must verify the content.
 pub(crate) fn open_cached(directory: &Path, digest: &Digest) -> Result<Option<File>> {
-    let path = Path::new("blobs/sha256").join(digest.hex());
-    let opened = Dir::open(directory).and_then(|root| root.open_file(&path));
-    match opened {
-        Ok(file) => Ok(Some(file)),
-        Err(kiln_tree::Error::NotFound { .. }) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+    open_blob(directory, digest)
 }
 
 /// Returns `true` if a blob exists with that size.

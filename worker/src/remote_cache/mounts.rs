@@ -7,12 +7,13 @@ use kiln_llb::Graph;
 use kiln_llb::graph::Vertex;
 use kiln_llb::op::{CacheMount, MountKind, OpKind};
 use kiln_oci::cache::CacheMountContent;
+use kiln_oci::error::chain;
 use kiln_solver::{Cache, Event, EventSender, VertexId, VertexKeys};
 use kiln_store::{CacheMountGuard, LayerBlob, Sharing};
 use kiln_tree::{Attributes, Owner, UnpackOptions};
 
 use super::{ImportedCache, RemoteCache};
-use crate::blobs::{Blobs, blocking, with_causes};
+use crate::blobs::{Blobs, blocking};
 use crate::error::{Error, Result};
 use crate::exec::mounts::cache_mount_key;
 use crate::output::Output;
@@ -62,7 +63,7 @@ impl RemoteCache {
             for (import, mount) in offers {
                 let Err(error) = fill(import, mount, blobs, &progress).await else { return };
                 let (id, name) = (&mount.id, &import.name);
-                let problem = with_causes(&error);
+                let problem = chain(&error);
                 let message = format!("cache {name}: cache mount {id} can't be filled: {problem}");
                 events.send(Event::Warning { id: Some(step), message });
             }

@@ -1,14 +1,18 @@
-//! OCI layouts that are named by their directory.
+//! OCI layouts that are named by their directory. A layout may be hostile: links can't lead outside
+//! the directory, and only regular files are opened.
 
+#![expect(clippy::disallowed_methods, reason = "the user names the directory")]
+
+use std::fmt::Display;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use kiln_oci::{Descriptor, Digest, ImageIndex, Platform};
 use kiln_registry::select_platform;
+use kiln_tree::Dir;
 
 use super::document::{DOCUMENT_LIMIT, digest_of};
-use crate::cache::blob_path;
 use crate::error::{Error, Result};
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -71,7 +75,8 @@ impl LayoutReference {
 
     fn index(&self) -> Result<ImageIndex> {
         let path = self.directory.join("index.json");
-        let bytes = read_limited(&path, DOCUMENT_LIMIT)?;
+        let file = Dir::open(&self.directory)?.open_file(Path::new("index.json"))?;
+        let bytes = read_limited(file, &path.display(), DOCUMENT_LIMIT)?;
         ImageIndex::parse(&bytes)
             .map_err(|error| Error::image(path.display(), format!("invalid index: {error}")))
     }
@@ -91,20 +96,18 @@ fn fits(name: &str, wanted: &str) -> bool {
 
 /// Opens a blob of a layout, if it exists. The caller must verify the content.
 pub(crate) fn open_blob(directory: &Path, digest: &Digest) -> Result<Option<File>> {
-    let path = blob_path(directory, digest);
-    match File::open(&path) {
+    let path = Path::new("blobs/sha256").join(digest.hex());
+    match Dir::open(directory).and_then(|root| root.open_file(&path)) {
         Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::path("open", &path)(error)),
+        Err(kiln_tree::Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
 /// Reads and verifies a blob of a layout.
 pub(crate) fn read_blob(directory: &Path, digest: &Digest, limit: u64) -> Result<Option<Vec<u8>>> {
-    if open_blob(directory, digest)?.is_none() {
-        return Ok(None);
-    }
-    let bytes = read_limited(&blob_path(directory, digest), limit)?;
+    let Some(file) = open_blob(directory, digest)? else { return Ok(None) };
+    let bytes = read_limited(file, digest, limit)?;
     let actual = Digest::of(&bytes);
     if actual == *digest {
         Ok(Some(bytes))
@@ -113,12 +116,11 @@ pub(crate) fn read_blob(directory: &Path, digest: &Digest, limit: u64) -> Result
     }
 }
 
-fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let file = File::open(path).map_err(Error::path("open", path))?;
+fn read_limited(file: File, name: &dyn Display, limit: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(Error::path("read", path))?;
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(Error::kernel("read", name))?;
     if bytes.len() as u64 > limit {
-        return Err(Error::image(path.display(), format!("is larger than {limit} bytes")));
+        return Err(Error::image(name, format!("is larger than {limit} bytes")));
     }
     Ok(bytes)
 }
@@ -175,6 +177,25 @@ mod tests {
         write(&[one]);
         assert_eq!(find("", "linux/s390x").as_deref(), Some("1"));
         assert_eq!(find(":b", "linux/amd64"), None);
+    }
+
+    #[test]
+    fn links_to_outside_and_fifos_are_not_opened() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        let (temp, outside) =
+            (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
+        let blobs = temp.path().join("blobs/sha256");
+        std::fs::create_dir_all(&blobs).unwrap();
+        let digest = Digest::of(b"");
+        let fifo = |path: &Path| mknodat(CWD, path, FileType::Fifo, Mode::RUSR, 0).unwrap();
+        std::os::unix::fs::symlink(outside.path(), blobs.join(digest.hex())).unwrap();
+        assert!(open_blob(temp.path(), &digest).unwrap().is_none());
+        std::fs::remove_file(blobs.join(digest.hex())).unwrap();
+        fifo(&blobs.join(digest.hex()));
+        assert!(open_blob(temp.path(), &digest).is_err());
+        fifo(&temp.path().join("index.json"));
+        let layout = LayoutReference::parse(&temp.path().display().to_string()).unwrap();
+        assert!(layout.find(&Platform::host()).is_err());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The checks of `worker/fuzz` on fixed inputs: valid documents, and damaged copies of them.
 
+#![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
+
 mod support;
 
 mod archive;

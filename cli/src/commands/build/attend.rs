@@ -163,7 +163,7 @@ fn exit_code(status: Option<u8>, failure: &Failure) -> ExitCode {
 async fn after_failure(failure: &Failure, request: &BuildRequest, printer: &Printer) -> Result<()> {
     if request.on_error == OnError::Shell {
         on_error::enter(failure, printer).await?;
-        printer.error(&failure.summary());
+        printer.failure(failure, None);
     } else if on_error::can_be_entered(failure) {
         let command = progress::clean_text(&Invocation::current().entering());
         printer.note(format_args!("to look into it: {command}"));

@@ -76,7 +76,7 @@ async fn answer(
 
 fn check_answer(report: &Report, call: Call) -> Answer {
     let source = String::from_utf8_lossy(&report.source.data);
-    let render = |error| kiln_frontend::error::render(error, &report.source.filename, &source);
+    let render = |error| progress::dockerfile_error(error, &report.source.filename, &source);
     let text = match report.warnings.len() {
         _ if call.is_json => report.to_json(),
         0 if !report.errors.is_empty() => String::new(),

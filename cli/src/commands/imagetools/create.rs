@@ -1,5 +1,7 @@
 //! `kiln imagetools create`.
 
+#![expect(clippy::disallowed_methods, reason = "the user names the files")]
+
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};

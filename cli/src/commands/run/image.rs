@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use kiln::build::step::Step;
 use kiln::container::Failure;
 use kiln::image::{StoredImage, Wanted, did_you_mean, find_rows};
+use kiln_oci::error::chain;
 use kiln_oci::{Digest, Platform, Reference, media_type};
 use kiln_solver::{EventSender, StepContext};
 use kiln_store::Store;
@@ -90,7 +91,8 @@ impl Finder<'_> {
                     && policy != Pull::Never
                 {
                     let pulled = self.shown(Source::Registry(&reference), platform).await;
-                    return pulled.with_context(|| format!("{lacking:#}; pull {text}"));
+                    let lacking = chain(lacking.as_ref());
+                    return pulled.with_context(|| format!("{lacking}; pull {text}"));
                 }
                 return Err(lacking);
             };

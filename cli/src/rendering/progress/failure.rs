@@ -2,12 +2,11 @@
 
 use kiln::Failure;
 use kiln::build::files::Dockerfile;
-use kiln::hints;
 use kiln::redact;
-use kiln_sandbox::SandboxError;
 use kiln_solver::{SolveError, StepError};
 
 use super::text::{clean, clean_text};
+use crate::rendering::hints;
 use crate::rendering::printer::Printer;
 use crate::rootless;
 
@@ -26,7 +25,7 @@ pub(crate) fn failure(
         (Failure::Dockerfile(errors), Some(dockerfile)) => {
             let source = String::from_utf8_lossy(&dockerfile.text);
             for error in errors {
-                let text = kiln_frontend::error::render(error, &dockerfile.name, &source);
+                let text = dockerfile_error(error, &dockerfile.name, &source);
                 printer.note(format_args!("\n{}", clean_text(&text)));
             }
             false
@@ -35,10 +34,7 @@ pub(crate) fn failure(
             step_failure(printer, failure, error, dockerfile)
         }
         _ => {
-            printer.error(&failure.summary());
-            if let Some(hint) = failure.hint() {
-                printer.note(format_args!("hint: {hint}"));
-            }
+            printer.failure(failure, hints::of(failure));
             false
         }
     }
@@ -64,31 +60,29 @@ fn step_failure(
         let shown = excerpt(&dockerfile.name, &text, place.start as usize, place.end as usize);
         printer.note(redact::urls(&shown));
     }
-    printer.error(&failure.summary());
-    if let Some(hint) = hint(error, log_tail) {
-        printer.note(format_args!("hint: {hint}"));
-    }
+    let hint = hint_of_log(error, log_tail).map(str::to_owned).or_else(|| hints::of(failure));
+    printer.failure(failure, hint);
     is_cut
 }
 
-/// Returns the hint for a step's error.
-fn hint(error: &StepError, log: &[u8]) -> Option<String> {
-    let error = match error {
-        StepError::Other(error) => error,
-        StepError::Exit { .. } => {
-            // The kernel's errors for switching to, or giving files to, a user ID that isn't
-            // mapped.
-            let log = String::from_utf8_lossy(log);
-            let refused = ["Invalid argument", "Operation not permitted"];
-            let is_refused = refused.iter().any(|text| log.contains(text));
-            return rootless::hint().filter(|_| is_refused).map(str::to_owned);
-        }
-        StepError::Cancelled => return None,
-    };
-    if error.is::<SandboxError>() {
-        return rootless::hint().map(str::to_owned);
+/// Returns an error with its excerpt of the Dockerfile and its hint.
+pub(crate) fn dockerfile_error(error: &kiln_frontend::Error, name: &str, source: &str) -> String {
+    let text = kiln_frontend::error::render(error, name, source);
+    match hints::of(error) {
+        Some(hint) => format!("{text}\nhint: {hint}"),
+        None => text,
     }
-    hints::of(error.as_ref())
+}
+
+/// Returns the hint against a program's failure if its output suggests that the kernel refused a
+/// user ID that isn't mapped.
+fn hint_of_log(error: &StepError, log: &[u8]) -> Option<&'static str> {
+    let StepError::Exit { .. } = error else { return None };
+    // The kernel's errors for switching to, or giving files to, such a user ID.
+    let log = String::from_utf8_lossy(log);
+    let refused = ["Invalid argument", "Operation not permitted"];
+    let is_refused = refused.iter().any(|text| log.contains(text));
+    rootless::hint().filter(|_| is_refused)
 }
 
 /// Returns the end of a step's output below its name, and `true` if it is shortened.
@@ -161,6 +155,6 @@ Dockerfile:3
     fn causes_are_told_once() {
         let inner = std::io::Error::other("no space");
         let error = StepError::other(anyhow::Error::new(inner).context("write x"));
-        assert_eq!(kiln::chain::causes(&error), "write x: no space");
+        assert_eq!(kiln_oci::error::chain(&error), "write x: no space");
     }
 }

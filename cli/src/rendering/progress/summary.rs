@@ -35,8 +35,8 @@ pub(crate) fn summary(printer: &Printer, done: &Built, outputs: &[Output], elaps
 
 /// Returns a line for each result and its location. Engines print their own messages.
 fn places(outputs: &[Output], names: &[String]) -> Vec<String> {
-    let is_kept = outputs.iter().any(|output| output.kind == OutputKind::Image);
-    let is_loaded = outputs.iter().any(|output| matches!(output.kind, OutputKind::Engine(_)));
+    let is_kept = outputs.iter().any(|output| output.kind() == OutputKind::Stored);
+    let is_loaded = outputs.iter().any(|output| output.kind() == OutputKind::Loaded);
     let is_pushed = outputs.iter().any(|output| output.push);
     let mut lines = Vec::new();
     let mut add = |verb: &str| lines.extend(names.iter().map(|name| format!("{verb} {name}")));
@@ -55,29 +55,18 @@ fn places(outputs: &[Output], names: &[String]) -> Vec<String> {
 
 /// Returns a line about the file or directory that was written.
 fn written(output: &Output) -> Option<String> {
-    let (what, dest) = match &output.kind {
-        OutputKind::Oci { dest } => ("an OCI archive", dest.clone()),
-        OutputKind::Docker { dest } => ("a docker archive", dest.clone()),
-        OutputKind::Tar { dest, .. } => ("an archive of the files", dest.clone()),
-        OutputKind::OciLayout { dest } => ("an OCI layout", Destination::Path(dest.clone())),
-        OutputKind::DockerLayout { dest } => {
-            ("the files of a docker archive", Destination::Path(dest.clone()))
-        }
-        OutputKind::Local { dest, .. } => ("the files", Destination::Path(dest.clone())),
-        OutputKind::Load(_)
-        | OutputKind::Engine(_)
-        | OutputKind::Image
-        | OutputKind::Registry
-        | OutputKind::CacheOnly => return None,
-    };
+    let form = output.form();
+    let (dest, what) = (form.destination?, form.description);
     let names: Vec<String> = output.names.iter().map(kiln_oci::Reference::familiar).collect();
     let names = match (output.is_image(), names.as_slice()) {
         (true, [_, ..]) => format!(" of {}", names.join(", ")),
         _ => String::new(),
     };
     Some(match dest {
-        Destination::Path(path) => format!("wrote {what}{names} to {}", path.display()),
         Destination::Stdout => format!("wrote {what}{names} to standard output"),
+        Destination::Path(path) | Destination::Directory(path) => {
+            format!("wrote {what}{names} to {}", path.display())
+        }
     })
 }
 

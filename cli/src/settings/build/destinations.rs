@@ -1,10 +1,15 @@
 //! Checks of the outputs' destinations before the build begins.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the user names the files, and the command line reads the environment"
+)]
+
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use kiln_exporter::{Destination, Output, OutputKind};
+use kiln_exporter::{Destination, Output};
 
 use crate::arguments::build::LOCAL_DELETE;
 
@@ -19,8 +24,11 @@ pub(super) fn check(outputs: &[Output], may_delete: bool) -> Result<()> {
         bail!("an archive is nothing for a terminal: name a file as dest, or redirect it");
     }
     for output in outputs {
-        check_place(&output.kind)?;
-        if let OutputKind::Local { dest, delete: true, .. } = &output.kind
+        let form = output.form();
+        let Some(dest) = form.destination else { continue };
+        check_place(&dest)?;
+        if let Destination::Directory(dest) = &dest
+            && form.removes_others
             && !may_delete
         {
             check_deletion(dest)?;
@@ -30,15 +38,11 @@ pub(super) fn check(outputs: &[Output], may_delete: bool) -> Result<()> {
 }
 
 /// Rejects a directory in place of a file, and a file in place of a directory.
-fn check_place(kind: &OutputKind) -> Result<()> {
-    let (path, is_directory) = match kind {
-        OutputKind::Oci { dest: Destination::Path(path) }
-        | OutputKind::Docker { dest: Destination::Path(path) }
-        | OutputKind::Tar { dest: Destination::Path(path), .. } => (path, false),
-        OutputKind::Local { dest, .. }
-        | OutputKind::OciLayout { dest }
-        | OutputKind::DockerLayout { dest } => (dest, true),
-        _ => return Ok(()),
+fn check_place(dest: &Destination) -> Result<()> {
+    let (path, is_directory) = match dest {
+        Destination::Path(path) => (path, false),
+        Destination::Directory(path) => (path, true),
+        Destination::Stdout => return Ok(()),
     };
     match std::fs::metadata(path) {
         Ok(found) if is_directory && !found.is_dir() => {

@@ -1,5 +1,7 @@
 //! The command line of a build, in a form for display and for the history.
 
+#![expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
+
 use std::ffi::OsString;
 
 use kiln::redact;

@@ -1,5 +1,7 @@
 //! Named contexts: `--build-context`.
 
+#![expect(clippy::disallowed_methods, reason = "the user names the files")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,7 @@
 //! The outputs of a build.
 
 use anyhow::{Result, bail};
-use kiln_exporter::{Annotations, EngineChoice, Output, OutputKind};
+use kiln_exporter::{Annotations, EngineChoice, Output};
 use kiln_oci::Reference;
 
 use super::destinations;
@@ -12,17 +12,16 @@ pub(super) fn resolve(arguments: &BuildArguments, tags: &[Reference]) -> Result<
     let texts = arguments.outputs.iter().filter(|text| !text.is_empty());
     let mut outputs = texts.map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
     if arguments.push {
-        let goes_there = |it: &Output| matches!(it.kind, OutputKind::Image | OutputKind::Registry);
-        if !outputs.iter().any(goes_there) {
-            outputs.push(Output::new(OutputKind::Registry));
+        if !outputs.iter().any(Output::is_pushable) {
+            outputs.push(Output::registry());
         }
-        outputs.iter_mut().filter(|it| goes_there(it)).for_each(|output| output.push = true);
+        outputs.iter_mut().filter(|it| it.is_pushable()).for_each(|output| output.push = true);
     }
-    if arguments.load && !outputs.iter().any(|it| matches!(it.kind, OutputKind::Load(_))) {
-        outputs.push(Output::new(OutputKind::Load(EngineChoice::default())));
+    if arguments.load && outputs.iter().all(|it| it.form().engine_choice.is_none()) {
+        outputs.push(Output::load(EngineChoice::default()));
     }
     if outputs.is_empty() {
-        outputs.push(Output::new(OutputKind::Image));
+        outputs.push(Output::image());
     }
     for output in &mut outputs {
         for tag in tags {

@@ -1,5 +1,7 @@
 //! The locations of the main context and the Dockerfile.
 
+#![expect(clippy::disallowed_methods, reason = "the user names the files")]
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};

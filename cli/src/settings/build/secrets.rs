@@ -1,5 +1,7 @@
 //! Secrets of a build: `--secret`.
 
+#![expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

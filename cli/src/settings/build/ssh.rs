@@ -1,5 +1,10 @@
 //! SSH agents of a build: `--ssh`.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the user names the files, and the command line reads the environment"
+)]
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};

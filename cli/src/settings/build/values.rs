@@ -1,5 +1,7 @@
 //! Named values of a build: `--build-arg` and `--label`.
 
+#![expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
+
 use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};

@@ -1,5 +1,7 @@
 //! Devices of the host in a container: `--device` and `--device-cgroup-rule`.
 
+#![expect(clippy::disallowed_methods, reason = "the user names the files")]
+
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,10 @@
 //! The changes to a container's environment: from files and from arguments.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the user names the files, and the command line reads the environment"
+)]
+
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};

@@ -1,5 +1,10 @@
 //! `--security-opt`.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the files are the kernel's, or the user names them"
+)]
+
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};

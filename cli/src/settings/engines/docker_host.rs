@@ -4,6 +4,8 @@
 //! context use` wrote to `config.json`. Contexts are in docker's directory, in subdirectories whose
 //! names are the SHA-256 digests of the contexts' names.
 
+#![expect(clippy::disallowed_methods, reason = "the user names the files")]
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 

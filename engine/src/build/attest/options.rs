@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
-use kiln_exporter::attest::SlsaVersion;
-use kiln_exporter::{Attestations, Output, csv_fields};
+use kiln_attest::SlsaVersion;
+use kiln_exporter::{Output, csv_fields};
 
 const PROVENANCE: &str = "provenance";
 const SBOM: &str = "sbom";
@@ -71,8 +71,10 @@ impl AttestOptions {
     /// Fails for such an output.
     pub fn check(&self, outputs: &[Output]) -> Result<()> {
         let is_inline = self.provenance.as_ref().is_none_or(|it| it.inline_only);
-        let is_asked_for = self.sbom.is_some() || !is_inline;
-        Ok(Attestations::check_outputs(is_asked_for, outputs)?)
+        if self.sbom.is_some() || !is_inline {
+            outputs.iter().try_for_each(Output::check_attestations)?;
+        }
+        Ok(())
     }
 
     /// Adds `type=TYPE,…` to the options and returns the type.

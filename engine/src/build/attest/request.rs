@@ -1,6 +1,6 @@
 //! The build's request in its provenance, with the names that `BuildKit`'s clients use.
 
-use kiln_exporter::attest::provenance::{ConfigSource, Request};
+use kiln_attest::{ConfigSource, Request};
 use kiln_frontend::Options;
 
 use super::super::lowering::options;

@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
-use kiln_exporter::attest::provenance::{Dependency, Local, SessionInput};
-use kiln_exporter::attest::purl;
+use kiln_attest::{Dependency, Local, SessionInput, image_purl};
 use kiln_llb::op::{MountKind, NetMode, OpKind, SourceOp};
 use kiln_llb::{Definition, Op};
 use kiln_oci::{Platform, Reference};
@@ -159,7 +158,7 @@ fn image(kind: &str, text: &str, platform: Option<&Platform>) -> Dependency {
     };
     let digest = reference.digest().map(|digest| ("sha256".to_owned(), digest.hex()));
     let named = reference.tag().and_then(|tag| format!("{}:{tag}", reference.name()).parse().ok());
-    let uri = purl::of_image(kind, &named.unwrap_or(reference), platform);
+    let uri = image_purl(kind, &named.unwrap_or(reference), platform);
     Dependency { uri, digest: digest.into_iter().collect() }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use kiln_exporter::attest::provenance::BuildSteps;
+use kiln_attest::BuildSteps;
 use kiln_llb::go_json::op_to_go_json;
 use kiln_llb::{Definition, Op, SourceLocation, base64};
 use kiln_oci::Digest;

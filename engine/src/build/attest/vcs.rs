@@ -1,13 +1,17 @@
 //! The repository that contains the context. It is a hint only: kiln doesn't check that the context
 //! equals the commit. kiln reads git's files and runs no program.
 
+#![expect(clippy::disallowed_methods, reason = "the user names the files")]
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use super::super::spec::BuildSpec;
-use super::super::spec::ContextPlace;
+use kiln_tree::{FileKind, open_inspected};
+use rustix::fs::{Mode, OFlags};
+
+use super::super::spec::{BuildSpec, ContextPlace};
 use crate::redact;
 
 /// The most bytes that are read from one of git's files.
@@ -91,9 +95,12 @@ fn packed(refs: &str, name: &str) -> Option<String> {
     lines.find(|(_, known)| *known == name).map(|(commit, _)| commit.to_owned())
 }
 
+/// Reads a file of a repository, which may be hostile: opens nothing but a regular file.
 fn read(path: &Path) -> Option<String> {
+    let find = |flags| rustix::fs::open(path, flags, Mode::empty());
+    let file = open_inspected(OFlags::RDONLY, FileKind::is_file, find).ok()??;
     let mut text = String::new();
-    File::open(path).ok()?.take(LIMIT).read_to_string(&mut text).ok()?;
+    File::from(file).take(LIMIT).read_to_string(&mut text).ok()?;
     Some(text)
 }
 
@@ -144,5 +151,17 @@ mod tests {
         assert_eq!((told["source"].as_str(), told["revision"].as_str()), ("git@h:a.git", COMMIT));
         write(root, "main/.git/worktrees/w/HEAD", "ref: ../../../secret\n");
         assert!(!of_directory(&root.join("w")).contains_key("revision"));
+    }
+    #[test]
+    fn only_regular_files_are_read() {
+        use rustix::fs::{CWD, FileType, mknodat};
+        let temp = tempfile::tempdir().unwrap();
+        write(temp.path(), ".git/HEAD", COMMIT);
+        for name in ["commondir", "config"] {
+            let path = temp.path().join(".git").join(name);
+            mknodat(CWD, path, FileType::Fifo, Mode::RUSR, 0).unwrap();
+        }
+        let told = of_directory(temp.path());
+        assert_eq!((told.len(), told["revision"].as_str()), (1, COMMIT));
     }
 }

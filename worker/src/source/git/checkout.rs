@@ -1,5 +1,7 @@
 //! The conversion of a commit to a layer.
 
+#![expect(clippy::disallowed_methods, reason = "git's directory is kiln's own")]
+
 use std::path::{Path, PathBuf};
 
 use kiln_store::LayerId;

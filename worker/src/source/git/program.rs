@@ -8,6 +8,8 @@
 //!
 //! Git, with its own subprograms and `ssh`, is the only program that steps run outside the sandbox.
 
+#![expect(clippy::disallowed_methods, reason = "git's directory is kiln's own")]
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

@@ -1,0 +1,51 @@
+//! The error type of attestations.
+
+use std::io;
+use std::path::PathBuf;
+
+/// An error of an attestation.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file operation failed.
+    #[error("{action} {path:?}")]
+    Io {
+        /// The operation as a verb, as `read`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The error that the operating system reported.
+        source: io::Error,
+    },
+    /// A file tree can't be read.
+    #[error(transparent)]
+    Tree(#[from] kiln_tree::Error),
+    /// The store can't create a temporary directory.
+    #[error(transparent)]
+    Store(#[from] kiln_store::Error),
+    /// A document is larger than its readers allow.
+    #[error(transparent)]
+    TooLarge(#[from] kiln_oci::TooLarge),
+    /// A statement has no form in JSON.
+    #[error("encode an attestation")]
+    Encode(#[from] serde_json::Error),
+    /// The caller has passed fewer predicates than images.
+    #[error("an image has no provenance")]
+    NoPredicate,
+    /// An image has more packages than a bill of materials may list.
+    #[error("the image has more than {0} packages")]
+    TooManyPackages(usize),
+}
+
+impl Error {
+    /// Returns a function for `map_err` that adds an action and a path to an I/O error.
+    pub(crate) fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source }
+    }
+}
+
+/// A result whose error is [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,234 @@
+//! Attestations: statements about an image that are exported with it.
+//!
+//! There are two kinds. *Provenance* describes how an image was built, in SLSA's format
+//! ([`Predicate`]). The caller passes a predicate for each image, because only the caller knows the
+//! build's request. A *bill of materials* lists the packages of an image, in SPDX's format. [`Sbom`]
+//! finds them in the package databases among the image's files.
+//!
+//! Both are in `BuildKit`'s layout, so that its tools can read them. For an image, [`Attester`] makes
+//! a manifest whose layers are statements about the image; it belongs into the image's index. For an
+//! output of files, it makes a file for each statement, whose subjects are the files. The exporter
+//! decides which of the two an output holds and writes them.
+//!
+//! Nothing in a statement depends on the time or the machine unless the caller's predicate does:
+//! the same build has the same bytes.
+//!
+//! ```
+//! use kiln_attest::{Attestations, Attester, ImageSubject, Predicate, Provenance, SlsaVersion};
+//! use kiln_oci::{Document, Platform, media_type};
+//!
+//! let provenance = Provenance {
+//!     predicates: vec![Predicate::default()],
+//!     version: SlsaVersion::V1,
+//!     inline_only: false,
+//!     file_name: "provenance.json".to_owned(),
+//! };
+//! let asked = Attestations { provenance: Some(provenance), sbom: None };
+//! let attester = Attester::new(asked, Vec::new());
+//! let (platform, manifest) =
+//!     (Platform::host(), Document::new(media_type::OCI_MANIFEST, b"{}".to_vec()));
+//! let image = ImageSubject {
+//!     number: 0,
+//!     names: &["example.com/app:1".parse().unwrap()],
+//!     platform: &platform,
+//!     manifest: &manifest,
+//!     layers: &[],
+//!     created: None,
+//! };
+//! let attested = attester.of_image(&image, false)?;
+//! assert_eq!(attested.blobs.len(), 2, "a statement, and the config of the manifest");
+//! # Ok::<(), kiln_attest::Error>(())
+//! ```
+
+mod error;
+mod files;
+mod manifest;
+mod provenance;
+mod purl;
+mod sbom;
+mod statement;
+
+use kiln_oci::{Descriptor, Document, Platform, Reference};
+use kiln_tree::Dir;
+use serde_json::Value;
+
+pub use error::{Error, Result};
+pub use files::AttestationFile;
+pub use manifest::AttestationManifest;
+pub use provenance::{
+    BuildSteps, ConfigSource, Dependency, Invocation, Local, Predicate, Request, SessionInput,
+    SlsaVersion,
+};
+pub use purl::image_purl;
+pub use sbom::Sbom;
+
+use statement::{Statement, Subject};
+
+/// The attestations to create for the images of a build.
+#[derive(Clone, Debug, Default)]
+pub struct Attestations {
+    /// The provenance attestation, or `None` for a build without it.
+    pub provenance: Option<Provenance>,
+    /// The options of the bill of materials, or `None` for a build without it.
+    pub sbom: Option<SbomOptions>,
+}
+
+/// The provenance of a build's images.
+#[derive(Clone, Debug)]
+pub struct Provenance {
+    /// The predicate of each image, in the order of the images.
+    pub predicates: Vec<Predicate>,
+    /// The version of SLSA's format.
+    pub version: SlsaVersion,
+    /// `true` if provenance is left out of outputs that would need a separate file, or an index
+    /// just for the provenance.
+    pub inline_only: bool,
+    /// The name of the file in outputs of files.
+    pub file_name: String,
+}
+
+/// The options of a bill of materials.
+#[derive(Clone, Debug)]
+pub struct SbomOptions {
+    /// The tool and version that the document names as its creator, as `kiln-1.0`.
+    pub tool: String,
+    /// The name of the file in outputs of files.
+    pub file_name: String,
+}
+
+impl Attestations {
+    /// Returns `true` if no attestation is requested.
+    pub fn is_empty(&self) -> bool {
+        self.provenance.is_none() && self.sbom.is_none()
+    }
+}
+
+/// An image that statements are about.
+#[derive(Clone, Copy, Debug)]
+pub struct ImageSubject<'a> {
+    /// The position of the image in the build.
+    pub number: usize,
+    /// The names of the image.
+    pub names: &'a [Reference],
+    /// The platform that the image is for.
+    pub platform: &'a Platform,
+    /// The manifest of the image.
+    pub manifest: &'a Document,
+    /// The layers of the image, base first.
+    pub layers: &'a [Descriptor],
+    /// The creation time of the image in RFC 3339's format.
+    pub created: Option<&'a str>,
+}
+
+/// Files that statements are about.
+#[derive(Clone, Copy, Debug)]
+pub struct FilesSubject<'a> {
+    /// The position of the image with these files in the build.
+    pub number: usize,
+    /// The directory that holds the files.
+    pub dir: &'a Dir,
+    /// The creation time in RFC 3339's format. `None` stands for 1970.
+    pub created: Option<&'a str>,
+}
+
+/// A maker of statements: the requested attestations with the packages that were found for them.
+#[derive(Debug, Default)]
+pub struct Attester {
+    asked: Attestations,
+    sboms: Vec<Sbom>,
+}
+
+impl Attester {
+    /// Creates an attester. `sboms` holds the packages of each image in the order of the images. It
+    /// is empty if no bill of materials is requested.
+    pub fn new(asked: Attestations, sboms: Vec<Sbom>) -> Self {
+        Self { asked, sboms }
+    }
+
+    /// Returns `true` if an attestation is requested for all outputs, `false` if it is provenance
+    /// with [`inline_only`](Provenance::inline_only).
+    pub fn is_required(&self) -> bool {
+        let provenance = self.asked.provenance.as_ref();
+        self.asked.sbom.is_some() || provenance.is_some_and(|it| !it.inline_only)
+    }
+
+    /// Returns warnings about the files that the search for packages couldn't read.
+    pub fn warnings(&self) -> Vec<String> {
+        self.sboms.iter().flat_map(Sbom::warnings).cloned().collect()
+    }
+
+    /// Returns the manifest of the statements about an image. With `is_artifact`, it is an OCI 1.1
+    /// artifact.
+    ///
+    /// # Errors
+    /// Fails if the image has no predicate.
+    pub fn of_image(
+        &self,
+        image: &ImageSubject<'_>,
+        is_artifact: bool,
+    ) -> Result<AttestationManifest> {
+        let subjects = subjects(image);
+        let mut statements = Vec::new();
+        if let Some((options, sbom)) = self.asked.sbom.as_ref().zip(self.sboms.get(image.number)) {
+            let name = image.names.first().map_or_else(|| "image".to_owned(), Reference::familiar);
+            let document = sbom.document_of_image(options, &name, image.created);
+            statements.push((sbom::PREDICATE_TYPE, document));
+        }
+        if let Some(provenance) = &self.asked.provenance {
+            statements.push(provenance.statement(image.number, image.layers)?);
+        }
+        let statements = statements.into_iter().map(|(predicate_type, predicate)| Statement {
+            predicate_type,
+            subjects: subjects.clone(),
+            predicate,
+        });
+        let statements: Vec<Statement> = statements.collect();
+        manifest::manifest(&statements, &image.manifest.descriptor, is_artifact)
+    }
+
+    /// Returns the statements about files, one file for each.
+    ///
+    /// # Errors
+    /// Fails if a file can't be read or the image has no predicate.
+    pub fn of_files(&self, files: &FilesSubject<'_>) -> Result<Vec<AttestationFile>> {
+        let mut said = Vec::new();
+        if let Some((options, sbom)) = self.asked.sbom.as_ref().zip(self.sboms.get(files.number)) {
+            let document = sbom.document_of_files(options, files.created);
+            said.push((options.file_name.as_str(), sbom::PREDICATE_TYPE, document));
+        }
+        if let Some(provenance) = self.asked.provenance.as_ref().filter(|it| !it.inline_only) {
+            let (predicate_type, predicate) = provenance.statement(files.number, &[])?;
+            said.push((provenance.file_name.as_str(), predicate_type, predicate));
+        }
+        if said.is_empty() {
+            return Ok(Vec::new());
+        }
+        let subjects = files::subjects(files.dir)?;
+        let file = |(name, predicate_type, predicate): (&str, _, _)| {
+            let statement = Statement { predicate_type, subjects: subjects.clone(), predicate };
+            Ok(AttestationFile { name: name.to_owned(), bytes: statement.indented()? })
+        };
+        said.into_iter().map(file).collect()
+    }
+}
+
+impl Provenance {
+    /// Returns the predicate type and the predicate of an image's provenance. `number` is the
+    /// image's position in the build.
+    fn statement(&self, number: usize, layers: &[Descriptor]) -> Result<(&'static str, Value)> {
+        let predicate = self.predicates.get(number).ok_or(Error::NoPredicate)?;
+        Ok((self.version.predicate_type(), predicate.in_version(self.version, layers)))
+    }
+}
+
+/// Returns a subject for each name of the image.
+fn subjects(image: &ImageSubject<'_>) -> Vec<Subject> {
+    let digest = image.manifest.digest.hex();
+    let named =
+        |name: &Reference| Subject::new(image_purl("docker", name, Some(image.platform)), &digest);
+    match image.names {
+        // A statement needs at least one subject.
+        [] => vec![Subject::new("_".to_owned(), &digest)],
+        names => names.iter().map(named).collect(),
+    }
+}
