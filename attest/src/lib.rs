@@ -40,6 +40,11 @@
 //! # Ok::<(), kiln_attest::Error>(())
 //! ```
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests open the files that they create")
+)]
+
 mod error;
 mod files;
 mod manifest;

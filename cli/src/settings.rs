@@ -26,6 +26,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use kiln::{Engine, GitEnvironment, Options};
+use kiln_images::ImageResolverOptions;
 use kiln_registry::{MinimumSpeed, Warnings};
 use kiln_store::{Snapshotter, Store};
 use kiln_tree::ArchiveLimits;
@@ -103,6 +104,14 @@ impl Settings {
                     .map(PathBuf::from),
             },
             ..Options::new(&self.root)
+        }
+    }
+
+    /// Returns the options for images of a store, with the registries and limits of the settings.
+    pub(crate) fn images(&self, store: &Store) -> ImageResolverOptions {
+        ImageResolverOptions {
+            archive_limits: self.archive_limits,
+            ..ImageResolverOptions::new(store.clone(), self.registries.client())
         }
     }
 

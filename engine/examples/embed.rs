@@ -4,8 +4,8 @@
 
 #![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "a program of its own")]
 
-use kiln::{BuildSpec, Engine, Options, Reporter};
-use kiln_solver::Event;
+use kiln::{BuildSpec, Engine, Monitor, Options};
+use kiln_event::Event;
 use tokio::task::JoinSet;
 
 const DOCKERFILE: &str = "FROM scratch\nCOPY . /srv\nLABEL made-by=embed\n";
@@ -20,7 +20,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let engine = Engine::open(Options::new(store))?;
     let spec = BuildSpec::dockerfile(directory).text(DOCKERFILE).tag(&"embedded".parse()?);
 
-    let (reporter, mut events) = Reporter::channel();
+    let (monitor, mut events) = Monitor::channel();
     let mut display = JoinSet::new();
     display.spawn(async move {
         while let Some(event) = events.recv().await {
@@ -32,7 +32,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
         }
     });
-    let outcome = engine.build(spec, reporter).await?;
+    let outcome = engine.build(spec, monitor).await?;
     display.join_all().await;
     println!("{}", outcome.result?.exported.image_id.ok_or("no image")?);
     Ok(())

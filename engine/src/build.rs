@@ -30,8 +30,8 @@ pub use images::Unresolved;
 pub use session::{Built, Failure};
 
 use crate::engine::Engine;
+use crate::monitor::{Monitor, spool};
 use crate::records::{Recorded, Recording};
-use crate::reporter::{Reporter, spool};
 use context::Input;
 use files::Dockerfile;
 use lowering::options;
@@ -66,9 +66,9 @@ impl Engine {
     ///
     /// # Errors
     /// Fails if the context or the Dockerfile can't be read. Later failures are in the outcome.
-    pub async fn build(&self, spec: BuildSpec, reporter: Reporter) -> Result<Outcome<Built>> {
+    pub async fn build(&self, spec: BuildSpec, monitor: Monitor) -> Result<Outcome<Built>> {
         let work = async |session: &Session<'_>| session.run().await;
-        Box::pin(self.with_session(spec, reporter, Some(|built| built), work)).await
+        Box::pin(self.with_session(spec, monitor, Some(|built| built), work)).await
     }
 
     /// Creates the build graph of each platform without building.
@@ -78,33 +78,33 @@ impl Engine {
     pub async fn graphs(
         &self,
         spec: BuildSpec,
-        reporter: Reporter,
+        monitor: Monitor,
     ) -> Result<Outcome<Vec<Definition>>> {
-        Box::pin(self.with_session(spec, reporter, None, async |session| session.graphs())).await
+        Box::pin(self.with_session(spec, monitor, None, async |session| session.graphs())).await
     }
 
     /// Runs the build checks.
     ///
     /// # Errors
     /// Fails if the context or the Dockerfile can't be read.
-    pub async fn check(&self, spec: BuildSpec, reporter: Reporter) -> Result<Outcome<Report>> {
-        Box::pin(self.with_session(spec, reporter, None, async |session| session.check())).await
+    pub async fn check(&self, spec: BuildSpec, monitor: Monitor) -> Result<Outcome<Report>> {
+        Box::pin(self.with_session(spec, monitor, None, async |session| session.check())).await
     }
 
     /// Returns the arguments, secrets and agents that a build accepts.
     ///
     /// # Errors
     /// Fails if the context or the Dockerfile can't be read.
-    pub async fn outline(&self, spec: BuildSpec, reporter: Reporter) -> Result<Outcome<Outline>> {
-        Box::pin(self.with_session(spec, reporter, None, async |session| session.outline())).await
+    pub async fn outline(&self, spec: BuildSpec, monitor: Monitor) -> Result<Outcome<Outline>> {
+        Box::pin(self.with_session(spec, monitor, None, async |session| session.outline())).await
     }
 
     /// Lists the stages of a Dockerfile.
     ///
     /// # Errors
     /// Fails if the context or the Dockerfile can't be read.
-    pub async fn targets(&self, spec: BuildSpec, reporter: Reporter) -> Result<Outcome<Targets>> {
-        Box::pin(self.with_session(spec, reporter, None, async |session| session.targets())).await
+    pub async fn targets(&self, spec: BuildSpec, monitor: Monitor) -> Result<Outcome<Targets>> {
+        Box::pin(self.with_session(spec, monitor, None, async |session| session.targets())).await
     }
 
     /// Runs `work` with the input of a build. If `built` is given, it extracts the build from the
@@ -112,7 +112,7 @@ impl Engine {
     async fn with_session<T>(
         &self,
         mut spec: BuildSpec,
-        reporter: Reporter,
+        monitor: Monitor,
         built: Option<fn(&T) -> &Built>,
         work: impl AsyncFnOnce(&Session<'_>) -> Result<T, Failure>,
     ) -> Result<Outcome<T>> {
@@ -120,7 +120,7 @@ impl Engine {
         let input = tokio::task::block_in_place(|| Input::local(&spec, &self.store))?;
         let directory = input.as_ref().and_then(|input| input.directory.as_deref());
         let redactor = Arc::new(record::redactor(&spec));
-        let Reporter { events, cancel } = reporter;
+        let Monitor { events, cancel } = monitor;
         let mut events = events.with_log_limits(spec.log_limits);
         let mut recording = None;
         if built.is_some() {

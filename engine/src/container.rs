@@ -17,6 +17,7 @@ mod process;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use kiln_images::PullPolicy;
 use kiln_oci::{ContainerConfig, Digest};
 use kiln_sandbox::cgroup::{Cgroup, Groups, Limits, OutOfMemory};
 use kiln_sandbox::network::Endpoint;
@@ -24,7 +25,6 @@ use kiln_sandbox::{
     Gate, Helper, Input, Io, Mount, Network, OutputSink, Running, Sandbox, SandboxError, Spec,
 };
 use kiln_store::Watch;
-use kiln_worker::PullPolicy;
 use kiln_worker::container::{ContainerImage, ContainerRoot, Containers};
 use tokio::task::{JoinHandle, spawn_blocking};
 

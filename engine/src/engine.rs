@@ -6,11 +6,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use kiln_images::{ImageResolver, ImageResolverOptions, PullPolicy};
 use kiln_registry::Client;
 use kiln_sandbox::network::{Bridge, BridgeOptions};
 use kiln_store::{Snapshotter, Store, StoreOptions};
 use kiln_tree::{ArchiveLimits, Ids};
-use kiln_worker::{ImageResolver, ImageResolverOptions, PullPolicy};
+
 use rustix::process::geteuid;
 use rustix::thread::{CapabilitySet, capabilities};
 
@@ -127,13 +128,15 @@ impl Engine {
 
     /// Returns a resolver of images outside of builds.
     pub fn images(&self, policy: PullPolicy) -> ImageResolver {
-        ImageResolver::new(ImageResolverOptions {
-            store: self.store.clone(),
-            layouts: std::collections::BTreeMap::new(),
-            registry: self.options.registries.clone(),
-            policy,
+        ImageResolver::new(ImageResolverOptions { policy, ..self.image_options() })
+    }
+
+    /// Returns the options of a resolver with the engine's registries and limits.
+    pub(crate) fn image_options(&self) -> ImageResolverOptions {
+        ImageResolverOptions {
             archive_limits: self.options.archive_limits,
-        })
+            ..ImageResolverOptions::new(self.store.clone(), self.options.registries.clone())
+        }
     }
 }
 

@@ -26,15 +26,15 @@ pub mod engine;
 pub mod explain;
 pub mod image;
 pub mod json;
+pub mod monitor;
 pub mod records;
 pub mod redact;
 pub mod remote_image;
-pub mod reporter;
 
 pub use build::spec::BuildSpec;
 pub use build::{Built, Failure, Outcome};
 pub use engine::{Engine, GitEnvironment, Options};
-pub use reporter::Reporter;
+pub use monitor::Monitor;
 
 /// Becomes the sandbox's helper if this process was started as one, and returns otherwise. Call it
 /// first in `main`, before other threads exist.

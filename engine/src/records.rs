@@ -12,8 +12,8 @@ mod recorder;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use kiln_event::{EventReceiver, VertexId};
 use kiln_oci::Digest;
-use kiln_solver::{EventReceiver, VertexId};
 use kiln_store::{BuildRow, BuildStatus, Builds, Store};
 use time::OffsetDateTime;
 use tokio::sync::oneshot;

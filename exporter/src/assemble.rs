@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use kiln_images::PackedLayer;
 use kiln_oci::{Descriptor, Document, ImageConfig, ImageIndex, Platform, limits, media_type};
 use serde::Serialize;
 
@@ -12,7 +13,6 @@ use crate::annotations::{AnnotationLevel, Annotations};
 use crate::attest::ImageAttestations;
 use crate::config::text_of_seconds;
 use crate::error::{Error, Result};
-use crate::pack::PackedLayer;
 
 /// The annotation with the time up to which a layer's timestamps are rewritten.
 const REWRITTEN: &str = "buildkit/rewritten-timestamp";

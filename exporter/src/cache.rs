@@ -32,7 +32,6 @@ use self::document::Documents;
 use self::spec::{CacheTarget, CacheTo};
 use crate::error::{Error, Result};
 use crate::export::ExportContext;
-use crate::output::registry::PushProgress;
 use crate::push::{PushBlob, PushContext, Shipment, push};
 
 pub use self::inline::inline_cache;
@@ -93,9 +92,8 @@ pub fn export_cache(
             let problem =
                 || Error::Unsupported("there is nobody to speak to registries".to_owned());
             let remote = context.remote.ok_or_else(problem)?;
-            let observer = PushProgress(progress);
             let (store, fetcher) = (context.store, context.fetcher);
-            let context = PushContext { store, remote, fetcher, observer: &observer };
+            let context = PushContext { store, remote, fetcher, progress };
             let shipment = shipment(&contents, &documents);
             push(
                 &shipment,

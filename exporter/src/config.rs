@@ -3,13 +3,13 @@
 //! The frontend's config lacks the diff IDs of new layers and the times of new history entries.
 //! This module adds both in BuildKit's way, so that each layer has a history entry.
 
+use kiln_images::PackedLayer;
 use kiln_oci::{History, ImageConfig, RootFs};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::error::{Error, Result};
 use crate::export::ImageSource;
-use crate::pack::PackedLayer;
 
 /// The `created_by` of layers without a history entry.
 const UNKNOWN: &str = "created by kiln";
@@ -139,7 +139,7 @@ mod tests {
     use kiln_oci::Digest;
 
     use super::*;
-    use crate::compression::Compression;
+    use kiln_images::Compression;
 
     fn entry(created: Option<&str>, by: &str, empty_layer: bool) -> History {
         History {

@@ -60,25 +60,12 @@ pub enum Error {
     /// A file tree can't be read, packed or copied.
     #[error("{0}")]
     Tree(#[from] kiln_tree::Error),
-    /// A layer can't be packed.
-    #[error("pack layer {layer}")]
-    Pack {
-        /// The layer, by the name of its progress report.
-        layer: String,
-        /// The error of the read or write.
-        source: io::Error,
-    },
-    /// A layer of a base image can't be downloaded.
-    #[error("fetch layer {layer}")]
-    Fetch {
-        /// The digest of the blob, or the ID of the layer.
-        layer: String,
-        /// The error of the [`BlobFetcher`](crate::BlobFetcher).
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
     /// The [`Attester`](crate::Attester) has failed.
     #[error(transparent)]
     Attest(Box<dyn std::error::Error + Send + Sync>),
+    /// A layer can't be fetched or packed.
+    #[error("{0}")]
+    Images(#[source] kiln_images::Error),
     /// The image config can't be exported.
     #[error("invalid image config for export: {0}")]
     Config(String),
@@ -98,6 +85,20 @@ impl Error {
     ) -> impl FnOnce(E) -> Self {
         let path = path.into();
         move |source| Self::Io { action, path, source: source.into() }
+    }
+}
+
+impl From<kiln_images::Error> for Error {
+    /// Keeps the errors that both crates know apart from the rest.
+    fn from(error: kiln_images::Error) -> Self {
+        use kiln_images::Error as Images;
+        match error {
+            Images::Store(error) => Self::Store(error),
+            Images::Tree(error) => Self::Tree(error),
+            Images::Registry(error) => Self::Registry(error),
+            Images::Cancelled => Self::Cancelled,
+            error => Self::Images(error),
+        }
     }
 }
 

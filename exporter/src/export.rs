@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use kiln_event::Reporter;
+use kiln_images::{Fetcher, PackedLayer, Packer, locate_layer};
 use kiln_oci::{ImageConfig, Platform};
 use kiln_store::{Layer, LayerId, Store};
 use kiln_tree::ArchiveLimits;
@@ -15,8 +17,6 @@ use crate::attest::Attester;
 use crate::error::{Error, Result};
 use crate::exported::Exported;
 use crate::output::{Export, Output, OutputEpoch};
-use crate::pack::{PackedLayer, Packer, locate_layer};
-use crate::progress::{BlobFetcher, Progress};
 use crate::push::Remote;
 use crate::{config, rewrite};
 
@@ -70,11 +70,11 @@ pub struct ExportContext<'a> {
     /// The store with the layers. It also receives images of type `image`.
     pub store: &'a Store,
     /// The source of base images' layers.
-    pub fetcher: &'a dyn BlobFetcher,
+    pub fetcher: &'a Fetcher,
     /// The limits for layers that are decompressed and compressed again.
     pub limits: ArchiveLimits,
     /// The receiver of progress reports.
-    pub progress: &'a dyn Progress,
+    pub progress: &'a Reporter,
     /// The client for registries. `None` if no output goes to a registry.
     pub remote: Option<Remote<'a>>,
     /// The stream for outputs whose destination is `-`.
@@ -99,7 +99,7 @@ pub fn export(request: &ExportRequest, context: &mut ExportContext<'_>) -> Resul
     let warnings = request.attester.as_ref().map(|it| it.warnings()).unwrap_or_default();
     let mut exported = Exported { warnings, ..Exported::default() };
     for output in &request.outputs {
-        if context.progress.cancelled() {
+        if context.progress.is_cancelled() {
             return Err(Error::Cancelled);
         }
         let own = (output.epoch != OutputEpoch::OfBuild).then(|| request.with_epoch(output.epoch));
@@ -218,7 +218,7 @@ fn pack_chain(
             return Ok(Some(found));
         }
         if output.is_elsewhere() {
-            locate_layer(context.store, id, output.packing)
+            Ok(locate_layer(context.store, id, output.packing)?)
         } else {
             Ok(None)
         }
@@ -228,7 +228,7 @@ fn pack_chain(
             let number = next.fetch_add(1, Ordering::Relaxed);
             chain.get(number).map(|layer| (number, layer))
         } {
-            let pack = || packer.pack(&layer.id);
+            let pack = || Ok(packer.pack(&layer.id)?);
             let result = located(&layer.id).and_then(|found| found.map_or_else(pack, Ok));
             if result.is_err() {
                 next.store(chain.len(), Ordering::Relaxed);

@@ -6,6 +6,8 @@
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+use kiln_event::Reporter;
+use kiln_images::{Packing, pack_stream};
 use kiln_oci::{
     Descriptor, Digest, History, ImageConfig, ImageManifest, Reference, RootFs, limits, media_type,
 };
@@ -13,11 +15,8 @@ use kiln_store::{ImageRow, LayerBlob, Store};
 use kiln_tree::{ArchiveLimits, TarReader};
 use serde::Serialize;
 
-use crate::compression::Packing;
 use crate::config;
 use crate::error::{Error, Result};
-use crate::pack::pack_stream;
-use crate::progress::Silent;
 
 /// The properties of an imported image.
 #[derive(Clone, Debug, Default)]
@@ -89,7 +88,7 @@ fn pack(
         source,
     };
     let (mut plain, _) = limits.decompress(archive).map_err(|error| Error::Tree(failed(error)))?;
-    pack_stream(store, Packing::default(), &Silent, &mut |sink| {
+    let packed = pack_stream(store, Packing::default(), &Reporter::silent(), &mut |sink| {
         let mut tee = Tee { from: &mut plain, to: sink };
         let mut reader = TarReader::new(&mut tee);
         let mut entries = 0;
@@ -101,7 +100,8 @@ fn pack(
         }
         // The diff ID covers the bytes after the end of the archive, too.
         io::copy(&mut tee, &mut io::sink()).map(drop).map_err(failed)
-    })
+    });
+    Ok(packed?)
 }
 
 /// A reader that copies its input to a writer.

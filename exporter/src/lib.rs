@@ -1,16 +1,13 @@
-//! Packing of layers, and all output types.
+//! All output types.
 //!
 //! [`export()`] takes the result of a build (an image config and a chain of layers per platform) and
 //! writes it to each output. It does the work once for all outputs: it packs a layer into a blob of
 //! the store's content on first use and records the blob with the layer, so that the next export of
-//! any build finds it. [`Packer`] packs a single layer while the build still runs.
+//! any build finds it. [`pack_ahead`] packs the layers of outputs while the build still runs.
 //!
 //! | module | content |
 //! | --- | --- |
-//! | [`gzip`] | parallel gzip whose output doesn't depend on the number of threads |
-//! | [`pack`] | the blob of a layer |
-//! | [`ahead`] | packing of layers while the build still runs |
-//! | `budget` | the limits of threads and memory for all packing |
+//! | `ahead` | packing of layers while the build still runs |
 //! | `config` | the final config: layers, history, times |
 //! | `assemble` | config, manifest and index as bytes |
 //! | `rewrite` | layers with rewritten timestamps |
@@ -22,8 +19,9 @@
 //! | [`import`](mod@import) | an image of a root file system |
 //! | [`annotations`] | annotations and their places |
 //!
-//! All functions here block, so call them on a thread that may block. This crate doesn't download
-//! or unpack layers of base images: the caller passes a [`BlobFetcher`].
+//! All functions here block, so call them on a thread that may block. The blobs of
+//! layers come from `kiln_images`: its packer makes them, and the caller's
+//! [`Fetcher`](kiln_images::Fetcher) downloads or unpacks layers of base images.
 //!
 //! Files appear in one step: an output is written beside its destination and renamed when it is
 //! complete. All bytes are a function of layers, configs and options. Times come from the config's
@@ -34,44 +32,36 @@
     allow(clippy::disallowed_methods, reason = "tests open the files that they create")
 )]
 
-pub mod ahead;
 pub mod annotations;
 pub mod cache;
-pub mod compression;
 pub mod error;
 pub mod export;
 pub mod exported;
-pub mod gzip;
 pub mod import;
-pub mod pack;
-pub mod progress;
 pub mod push;
 pub mod save;
 
+mod ahead;
 mod archive;
 mod assemble;
 mod attest;
-mod budget;
 mod config;
 mod csv;
 mod destination;
 mod merged;
 mod mirror;
-mod noise;
 mod output;
 mod platforms;
 mod rewrite;
 
-pub use ahead::{AheadContext, PackAhead};
+pub use ahead::pack_ahead;
 pub use annotations::Annotations;
 pub use archive::Destination;
 pub use attest::{
     Attested, AttestedFiles, AttestedImage, Attester, FileAttestation, ImageAttestations,
 };
-pub use budget::use_threads;
 pub use cache::spec::{CacheFrom, CachePlace, CacheTarget, CacheTo};
 pub use cache::{CacheExported, CacheRequest, CachedResult, export_cache, inline_cache};
-pub use compression::{Compression, Packing};
 pub use csv::fields as csv_fields;
 pub use destination::{NewFile, remove_old, write_file};
 pub use error::{Error, Result};
@@ -82,7 +72,5 @@ pub use merged::open_files;
 pub use output::load::{ApiError, DockerEngine, Engine, EngineAddress, EngineChoice, EngineTls};
 pub use output::naming::Naming;
 pub use output::{Output, OutputEpoch, OutputForm, OutputKind};
-pub use pack::{PackedLayer, Packer, pack_stream};
-pub use progress::{BlobFetcher, Progress, Silent};
 pub use push::Remote;
 pub use save::{SavedImage, save};

@@ -3,7 +3,7 @@
 use kiln_store::LayerId;
 use kiln_tree::Dir;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::export::ExportContext;
 
 /// Opens the files of an image as a container of it would see them. The overlay mount is attached
@@ -19,10 +19,7 @@ pub fn open_files(layer: Option<&LayerId>, context: &ExportContext<'_>) -> Resul
     };
     let layers = context.store.layers();
     if layers.chain(layer)?.iter().any(|layer| !layer.has_tree) {
-        context
-            .fetcher
-            .unpack(layer)
-            .map_err(|source| Error::Fetch { layer: layer.to_string(), source })?;
+        context.fetcher.unpack(layer)?;
     }
     layers.hold([layer])?;
     Ok(layers.view(Some(layer))?)

@@ -40,17 +40,16 @@ mod tests;
 use std::fmt;
 use std::sync::Arc;
 
+use kiln_images::{PackedLayer, Packing};
 use kiln_oci::{Platform, Reference};
 use kiln_store::{LayerId, Store};
 
 use crate::annotations::Annotations;
 use crate::archive::Destination;
 use crate::assemble::Assembled;
-use crate::compression::Packing;
 use crate::csv;
 use crate::error::{Error, Result};
 use crate::export::{ExportContext, ExportRequest};
-use crate::pack::PackedLayer;
 use keys::{Checked, Keys, nearest};
 use load::EngineChoice;
 use naming::Naming;

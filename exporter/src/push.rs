@@ -11,7 +11,7 @@
 mod send;
 mod shipment;
 
-pub use send::{PushContext, PushObserver, push};
+pub use send::{PUSHING, PushContext, push};
 pub use shipment::{Document, PushBlob, Shipment};
 
 use kiln_registry::Client;

@@ -10,14 +10,13 @@
 
 use std::io::{self, BufReader, BufWriter, Read, Write};
 
+use kiln_images::{PackedLayer, Packer, Packing, pack_stream};
 use kiln_oci::Digest;
 use kiln_store::{Layer, LayerId};
 use kiln_tree::{Changes, Dir, Plan};
 
-use crate::compression::Packing;
 use crate::error::Result;
 use crate::export::ExportContext;
-use crate::pack::{PackedLayer, Packer, pack_stream};
 
 /// The buffer size of the pipe's ends in bytes.
 const PIECE: usize = 1 << 18;

@@ -86,7 +86,7 @@ fn bring(blob: &PushBlob, context: &ExportContext<'_>) -> Result<()> {
         };
         match context.fetcher.fetch(&far) {
             Ok(()) => return Ok(()),
-            Err(source) => problem = Error::Fetch { layer: name.clone(), source },
+            Err(error) => problem = error.into(),
         }
     }
     Err(problem)

@@ -8,53 +8,54 @@
 )]
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::fs;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::Command;
-use std::sync::Mutex;
 
-use kiln_exporter::{
-    BlobFetcher, Compression, ExportContext, ExportRequest, Exported, ImageSource, Output, Packer,
-    Packing, Silent, export,
+use kiln_event::{Event, EventReceiver, EventSender, Reporter};
+use kiln_exporter::{ExportContext, ExportRequest, Exported, ImageSource, Output, export};
+use kiln_images::{
+    Compression, Fetcher, ImageResolver, ImageResolverOptions, Packer, Packing, Snapshots,
 };
 use kiln_oci::{Digest, History, ImageConfig, Platform, media_type};
 use kiln_store::{LayerBlob, LayerId, Store};
 use kiln_tree::ArchiveLimits;
-
-/// A blob fetcher with blobs in memory, in place of a registry.
-#[derive(Default)]
-struct Blobs {
-    store: Option<Store>,
-    held: BTreeMap<Digest, Vec<u8>>,
-    fetched: Mutex<Vec<Digest>>,
-}
-
-impl BlobFetcher for Blobs {
-    fn fetch(&self, blob: &LayerBlob) -> Result<(), Box<dyn Error + Send + Sync>> {
-        let bytes = self.held.get(&blob.digest).ok_or("nobody has it")?;
-        self.store.as_ref().unwrap().content().put(bytes)?;
-        self.fetched.lock().unwrap().push(blob.digest);
-        Ok(())
-    }
-
-    fn unpack(&self, layer: &LayerId) -> Result<(), Box<dyn Error + Send + Sync>> {
-        Err(format!("can't unpack {layer}").into())
-    }
-}
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
 
 struct Fixture {
     dir: tempfile::TempDir,
     store: Store,
-    fetcher: Blobs,
+    /// An OCI layout in place of a registry.
+    layout: tempfile::TempDir,
+    fetcher: Fetcher,
+    events: EventReceiver,
+    _runtime: Runtime,
 }
 
 impl Fixture {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("root")).unwrap();
-        Self { dir, store, fetcher: Blobs::default() }
+        let layout = tempfile::tempdir().unwrap();
+        fs::create_dir_all(layout.path().join("blobs/sha256")).unwrap();
+        let options = ImageResolverOptions::new(store.clone(), kiln_registry::Client::default());
+        let snapshots = Snapshots::new(store.clone(), &ImageResolver::new(options));
+        let (runtime, (sender, events)) = (Runtime::new().unwrap(), EventSender::channel());
+        let reporter = Reporter::new(0, sender, CancellationToken::new());
+        let fetcher = Fetcher::new(snapshots, runtime.handle().clone(), reporter);
+        Self { dir, store, layout, fetcher, events, _runtime: runtime }
+    }
+
+    /// Returns the names of the blobs that were fetched since the last call.
+    fn fetched(&mut self) -> Vec<String> {
+        let events = std::iter::from_fn(|| self.events.try_recv());
+        let name = |event| match event {
+            Event::Status { name, done: true, .. } => Some(name),
+            _ => None,
+        };
+        events.filter_map(name).collect()
     }
 
     fn path(&self, name: &str) -> String {
@@ -100,7 +101,7 @@ impl Fixture {
             store: &self.store,
             fetcher: &self.fetcher,
             limits: ArchiveLimits::default(),
-            progress: &Silent,
+            progress: &Reporter::silent(),
             remote: None,
             stdout: &mut stdout,
         };
@@ -231,7 +232,8 @@ fn an_image_in_the_store_is_a_layout_for_others() {
     let name = format!("oci:{}:docker.io/library/app:latest", content.display());
     tool("skopeo", &["inspect", &name]);
     // All parts of the image survive a garbage collection by another process.
-    let Fixture { dir, store, .. } = fixture;
+    let Fixture { dir, store, fetcher, .. } = fixture;
+    drop(fetcher);
     let root = store.root().to_owned();
     drop(store);
     let store = Store::open(&root).unwrap();
@@ -309,7 +311,7 @@ fn an_image_without_files_can_be_exported() {
         store: &fixture.store,
         fetcher: &fixture.fetcher,
         limits: ArchiveLimits::default(),
-        progress: &Silent,
+        progress: &Reporter::silent(),
         remote: None,
         stdout: &mut std::io::sink(),
     };
@@ -339,7 +341,7 @@ fn platforms_lie_beside_each_other_or_share_a_place() {
             store: &fixture.store,
             fetcher: &fixture.fetcher,
             limits: ArchiveLimits::default(),
-            progress: &Silent,
+            progress: &Reporter::silent(),
             remote: None,
             stdout: &mut stdout,
         };
@@ -378,7 +380,7 @@ fn platforms_lie_beside_each_other_or_share_a_place() {
 }
 
 /// Returns a base layer that only the registry has, and its digest.
-fn distant_layer(fixture: &mut Fixture) -> (LayerId, Digest) {
+fn distant_layer(fixture: &Fixture) -> (LayerId, Digest) {
     let mut tar = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
     header.set_size(4);
@@ -392,21 +394,20 @@ fn distant_layer(fixture: &mut Fixture) -> (LayerId, Digest) {
         media_type: media_type::DOCKER_LAYER_GZIP.to_owned(),
         digest: Digest::of(&gzip),
         size: gzip.len() as u64,
-        origin: Some("example.com/base".to_owned()),
+        origin: Some(fixture.layout.path().display().to_string()),
     };
     let id = fixture.store.layers().declare(None, &Digest::of(&tar), &blob).unwrap();
-    fixture.fetcher.held.insert(blob.digest, gzip);
-    fixture.fetcher.store = Some(fixture.store.clone());
+    fs::write(kiln_images::blob_path(fixture.layout.path(), &blob.digest), gzip).unwrap();
     (id, blob.digest)
 }
 
 #[test]
 fn layers_of_base_images_are_used_as_they_are() {
     let mut fixture = Fixture::new();
-    let (base, digest) = distant_layer(&mut fixture);
+    let (base, digest) = distant_layer(&fixture);
     let top = fixture.layer(Some(&base), |fs| fs::write(fs.join("top"), "top").unwrap());
     let (_, stdout) = fixture.export(&top, vec![output("type=oci,compression=zstd")]);
-    assert_eq!(*fixture.fetcher.fetched.lock().unwrap(), [digest]);
+    assert_eq!(fixture.fetched(), [digest.to_string()]);
     let files = entries(&stdout);
     let name = format!("blobs/sha256/{}", digest.hex());
     assert_eq!(Digest::of(&files[&name]), digest);
@@ -425,14 +426,15 @@ fn layers_of_base_images_are_used_as_they_are() {
 #[test]
 fn forced_compression_keeps_diff_ids() {
     let mut fixture = Fixture::new();
-    let (base, digest) = distant_layer(&mut fixture);
+    let (base, digest) = distant_layer(&fixture);
     let packing = Packing { compression: Compression::Uncompressed, level: None, force: true };
+    let progress = Reporter::silent();
     let packer = |packing, limits| Packer {
         store: &fixture.store,
         packing,
         limits,
         fetcher: &fixture.fetcher,
-        progress: &Silent,
+        progress: &progress,
     };
     // The limits of unpacking apply to decompression in the packer, too.
     let tight = ArchiveLimits { max_ratio: Some(1), free_bytes: 0, max_entries: None };
@@ -446,14 +448,14 @@ fn forced_compression_keeps_diff_ids() {
     let zstd = Packing { compression: Compression::Zstd, ..packing };
     let again = packer(zstd, limits).pack(&base).unwrap();
     assert_eq!(again.diff_id, packed.diff_id);
-    assert_eq!(fixture.fetcher.fetched.lock().unwrap().len(), 1);
+    assert_eq!(fixture.fetched().len(), 1);
 }
 
 #[test]
 fn a_layer_that_nobody_has_is_an_error() {
-    let mut fixture = Fixture::new();
-    let (base, digest) = distant_layer(&mut fixture);
-    fixture.fetcher.held.clear();
+    let fixture = Fixture::new();
+    let (base, digest) = distant_layer(&fixture);
+    fs::remove_file(kiln_images::blob_path(fixture.layout.path(), &digest)).unwrap();
     let request = ExportRequest {
         images: vec![source(Some(base))],
         outputs: vec![output(&format!("type=oci,dest={}", fixture.path("out.tar")))],
@@ -464,7 +466,7 @@ fn a_layer_that_nobody_has_is_an_error() {
         store: &fixture.store,
         fetcher: &fixture.fetcher,
         limits: ArchiveLimits::default(),
-        progress: &Silent,
+        progress: &Reporter::silent(),
         remote: None,
         stdout: &mut std::io::sink(),
     };
@@ -486,8 +488,8 @@ fn a_layer_is_packed_once_by_many() {
                     store: &store,
                     packing: Packing::default(),
                     limits: ArchiveLimits::default(),
-                    fetcher: &Blobs::default(),
-                    progress: &Silent,
+                    fetcher: &fixture.fetcher,
+                    progress: &Reporter::silent(),
                 };
                 packer.pack(&layer).unwrap()
             });

@@ -3,9 +3,8 @@
 use std::future::Future;
 use std::time::Duration;
 
+use kiln_event::Key;
 use kiln_oci::Digest;
-
-use crate::key::Key;
 
 /// A store of results by key that outlives the process. The worker implements it over kiln's store.
 pub trait Cache: Send + Sync + 'static {
@@ -47,7 +46,7 @@ pub trait Cache: Send + Sync + 'static {
     fn note_durations(&self, took: &[(Digest, Duration)]) -> Result<(), CacheError>;
 }
 
-/// The description that the cache stores beside a result. [`crate::Event::Keyed`] lists the parts
+/// The description that the cache stores beside a result. [`kiln_event::Event::Keyed`] lists the parts
 /// of the key, with or without a stored result.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct KeyRecord {

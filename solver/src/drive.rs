@@ -13,14 +13,14 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::time::Duration;
 
+use kiln_event::{Event, Key, LogTail, VertexId};
 use kiln_oci::Digest;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::cache::Cache;
-use crate::event::{Event, LogTail, VertexId};
 use crate::executor::{Executor, StepError};
-use crate::key::{Key, KeyPart, NoLookup, nonce};
+use crate::key::{KeyPart, NoLookup, nonce};
 use crate::plan::Plan;
 use crate::solve::{SolveError, SolveOptions, Solved};
 use crate::task::{Outputs, Report, Stop, TaskContext};

@@ -4,12 +4,9 @@ use std::any::Any;
 use std::fmt;
 use std::future::Future;
 
+use kiln_event::{Ingredients, Reporter};
 use kiln_llb::graph::Vertex;
 use kiln_oci::Digest;
-use tokio_util::sync::CancellationToken;
-
-use crate::event::{Event, EventSender, LogStream, VertexId};
-use crate::made_of::Ingredients;
 
 /// The implementation of ops. The worker provides it.
 pub trait Executor: Send + Sync + 'static {
@@ -71,37 +68,15 @@ pub struct CacheRule {
 /// The inputs of a running step apart from its files.
 #[derive(Clone, Debug)]
 pub struct StepContext {
-    /// The number of the vertex that runs.
-    pub vertex: VertexId,
-    /// The channel for the step's output, progress and warnings.
-    pub events: EventSender,
-    /// The token that is cancelled when the step must stop.
-    pub cancel: CancellationToken,
+    /// The vertex that runs, the channel for its output, progress and warnings, and the token that
+    /// stops it.
+    pub reporter: Reporter,
     /// `true` if no other step reads the files of the result. The result is then a target, or the
     /// base of steps that only add to it.
     pub is_last: bool,
     /// The outputs that are part of a target as they are: the target's own output, and the outputs
     /// that it is built on.
     pub kept: Vec<u32>,
-}
-
-impl StepContext {
-    /// Reports raw output of the step's process.
-    pub fn log(&self, stream: LogStream, bytes: Vec<u8>) {
-        self.events.send(Event::Log { id: self.vertex, stream, bytes });
-    }
-
-    /// Reports the progress of the step's part `name`. `current` and `total` are in bytes; `total`
-    /// is `None` if the size is unknown.
-    pub fn status(&self, name: &str, current: u64, total: Option<u64>, done: bool) {
-        let name = name.to_owned();
-        self.events.send(Event::Status { id: self.vertex, name, current, total, done });
-    }
-
-    /// Reports a problem that doesn't stop the step.
-    pub fn warn(&self, message: impl Into<String>) {
-        self.events.send(Event::Warning { id: Some(self.vertex), message: message.into() });
-    }
 }
 
 /// The reason why a step failed.

@@ -7,25 +7,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
+use kiln_event::Key;
 use kiln_oci::{Digest, DigestHasher};
-use serde::{Deserialize, Serialize};
-
-/// The hash that identifies a result in the cache.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Key(pub Digest);
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.hex())
-    }
-}
-
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Key({})", self.0.short())
-    }
-}
 
 /// The reasons why a key isn't looked up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,32 +49,30 @@ impl fmt::Display for KeyPart {
     }
 }
 
-impl Key {
-    /// Returns the hash of `kind`, the op's `salt` and the `parts` of its inputs.
-    pub(crate) fn of(kind: &str, salt: &[u8], parts: &[KeyPart]) -> Self {
-        let mut hasher = DigestHasher::new();
-        let mut field = |bytes: &[u8]| {
-            hasher.update(&(bytes.len() as u64).to_le_bytes());
-            hasher.update(bytes);
-        };
-        field(kind.as_bytes());
-        field(salt);
-        field(&(parts.len() as u64).to_le_bytes());
-        for part in parts {
-            match part {
-                KeyPart::Output(key, output) => {
-                    field(b"output");
-                    field(key.0.as_bytes());
-                    field(&output.to_le_bytes());
-                }
-                KeyPart::Content(digest) => {
-                    field(b"content");
-                    field(digest.as_bytes());
-                }
+/// Returns the hash of `kind`, the op's `salt` and the `parts` of its inputs.
+pub(crate) fn key_of(kind: &str, salt: &[u8], parts: &[KeyPart]) -> Key {
+    let mut hasher = DigestHasher::new();
+    let mut field = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    field(kind.as_bytes());
+    field(salt);
+    field(&(parts.len() as u64).to_le_bytes());
+    for part in parts {
+        match part {
+            KeyPart::Output(key, output) => {
+                field(b"output");
+                field(key.0.as_bytes());
+                field(&output.to_le_bytes());
+            }
+            KeyPart::Content(digest) => {
+                field(b"content");
+                field(digest.as_bytes());
             }
         }
-        Self(hasher.finish())
     }
+    Key(hasher.finish())
 }
 
 /// Returns bytes that differ in every build.
@@ -111,13 +92,13 @@ mod tests {
         let digest = Digest::of(b"x");
         let key = Key(digest);
         let keys = [
-            Key::of("definition", b"a", &[]),
-            Key::of("content", b"a", &[]),
-            Key::of("definition", b"b", &[]),
-            Key::of("definition", b"a", &[KeyPart::Output(key, 0)]),
-            Key::of("definition", b"a", &[KeyPart::Output(key, 1)]),
-            Key::of("definition", b"a", &[KeyPart::Content(digest)]),
-            Key::of("definition", b"a", &[KeyPart::Content(digest); 2]),
+            key_of("definition", b"a", &[]),
+            key_of("content", b"a", &[]),
+            key_of("definition", b"b", &[]),
+            key_of("definition", b"a", &[KeyPart::Output(key, 0)]),
+            key_of("definition", b"a", &[KeyPart::Output(key, 1)]),
+            key_of("definition", b"a", &[KeyPart::Content(digest)]),
+            key_of("definition", b"a", &[KeyPart::Content(digest); 2]),
         ];
         let distinct: std::collections::BTreeSet<_> = keys.iter().collect();
         assert_eq!(distinct.len(), keys.len());

@@ -1,4 +1,4 @@
-//! Cache keys, scheduling, single flight and progress events.
+//! Cache keys, scheduling and single flight.
 //!
 //! The solver doesn't know what ops do. An [`Executor`] tells it how to key a vertex, digests
 //! selected content and runs ops. A [`Cache`] holds the results of earlier builds.
@@ -60,25 +60,17 @@
     allow(clippy::disallowed_methods, reason = "tests open the files that they create")
 )]
 
-pub mod cache;
-pub mod event;
-pub mod executor;
-pub mod key;
-pub mod made_of;
-pub mod name;
-pub mod solve;
-
+mod cache;
 mod drive;
+mod executor;
+mod key;
+mod name;
 mod plan;
+mod solve;
 mod task;
 #[cfg(test)]
 mod tests;
 
 pub use cache::{Cache, CacheError, KeyRecord};
-pub use event::{
-    Event, EventReceiver, EventSender, LogLimits, LogStream, LogTail, NoEvent, Spool, VertexId,
-};
 pub use executor::{CacheRule, Executor, Remains, StepContext, StepError};
-pub use key::Key;
-pub use made_of::{Ingredients, InputPart, Lookup, StepInput, StepKey, VARIABLE};
 pub use solve::{SolveError, SolveOptions, Solved, VertexKeys, solve};

@@ -5,7 +5,7 @@ use kiln_llb::op::{ExecOp, FileAction, FileActionKind, FileOp, OpKind};
 
 /// Returns the step's display name: the name that the frontend gave it, or else a description of
 /// the op.
-pub fn step_name(vertex: &Vertex) -> String {
+pub(crate) fn step_name(vertex: &Vertex) -> String {
     if let Some(name) = vertex.metadata.name() {
         return name.to_owned();
     }

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
+use kiln_event::{Event, EventSender, Key, VertexId};
 use kiln_llb::Graph;
 use kiln_llb::definition::SourceLocation;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::{Cache, CacheError};
 use crate::drive::Driver;
-use crate::event::{Event, EventSender, VertexId};
 use crate::executor::{Executor, StepError};
-use crate::key::Key;
 use crate::plan::Plan;
 use crate::task::TaskContext;
 

@@ -4,14 +4,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use kiln_event::{Event, EventSender, Key, LogTail, VertexId};
 use kiln_llb::Graph;
 use kiln_oci::Digest;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::{Cache, CacheError, KeyRecord};
-use crate::event::{Event, EventSender, LogTail, VertexId};
 use crate::executor::{Executor, StepContext, StepError};
-use crate::key::Key;
 
 /// The shared outputs of a vertex.
 pub(crate) type Outputs<O> = Arc<[O]>;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use kiln_event::*;
 use kiln_llb::graph::Vertex;
 use kiln_llb::op::{ContentCache, ExecOp, Meta, Mount, MountKind, OpKind};
 use kiln_llb::{Edge, Graph, Node, OpMetadata};
@@ -79,13 +80,13 @@ impl Executor for FakeExecutor {
         self.runs.lock().unwrap().push(name.to_owned());
         let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
         self.peak.fetch_max(running, Ordering::SeqCst);
-        context.log(LogStream::Stdout, format!("output of {name}\n").into_bytes());
+        context.reporter.log(LogStream::Stdout, format!("output of {name}\n").into_bytes());
         if !self.delay.is_zero() {
             tokio::time::sleep(self.delay).await;
         }
         if self.endless.is_some_and(|prefix| name.starts_with(prefix)) {
             self.waiting.fetch_add(1, Ordering::SeqCst);
-            context.cancel.cancelled().await;
+            context.reporter.cancel.cancelled().await;
             self.waiting.fetch_sub(1, Ordering::SeqCst);
             return Err(StepError::Cancelled);
         }

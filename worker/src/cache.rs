@@ -4,14 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kiln_event::Key;
+use kiln_images::{Origin, open_cached};
 use kiln_oci::Digest;
-use kiln_solver::{Cache, CacheError, Key, KeyRecord};
+use kiln_solver::{Cache, CacheError, KeyRecord};
 use kiln_store::{KeyGuard, LayerId, Store};
 
-use crate::flight;
 use crate::output::Output;
-use crate::source::oci_layout::open_blob;
-use crate::source::origin::Origin;
 
 /// The solver's cache over kiln's store. The results that it returns are protected from garbage
 /// collection until the store is closed.
@@ -85,7 +84,9 @@ impl StoreCache {
 /// Returns `true` if a blob may still be available at its origin.
 fn is_at(origin: &Origin, digest: &Digest) -> bool {
     match origin {
-        Origin::Layout(directory) => open_blob(directory, digest).is_ok_and(|blob| blob.is_some()),
+        Origin::Layout(directory) => {
+            open_cached(directory, digest).is_ok_and(|blob| blob.is_some())
+        }
         Origin::Registry(_) => true,
         Origin::Cache(place) => is_at(place, digest),
         Origin::Store => false,
@@ -132,7 +133,7 @@ impl Cache for StoreCache {
     }
 
     async fn lock(&self, key: &Key) -> Result<KeyGuard, CacheError> {
-        flight::lock(&self.store, &format!("solve-{key}")).await.map_err(CacheError::new)
+        kiln_images::lock(&self.store, &format!("solve-{key}")).await.map_err(CacheError::new)
     }
 
     fn durations(&self, kinds: &[Digest]) -> Result<Vec<Option<Duration>>, CacheError> {

@@ -4,21 +4,18 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
+use kiln_event::Reporter;
+use kiln_images::{
+    Draft, ImageResolver, Origin, PullPolicy, PullRequest, Pulled, Snapshots, copy_attributes,
+    declare,
+};
 use kiln_oci::{Digest, ImageConfig, Platform};
 use kiln_sandbox::Tree;
-use kiln_solver::StepContext;
 use kiln_store::{AssembledTree, LayerId, Store, WatchedDirectory};
-use kiln_tree::{CopyOptions, Dir};
+use kiln_tree::{CopyOptions, Dir, View};
 
-use crate::draft::Draft;
 use crate::error::Result;
-use crate::output::Output;
-use crate::pull::{PullReport, PullRequest, Pulled};
-use crate::relink::copy_attributes;
-use crate::resolve::{ImageResolver, PullPolicy};
-use crate::snapshots::{Snapshots, whole};
-use crate::source;
-use crate::source::origin::Origin;
+use crate::exec::mounts::tree;
 
 /// A factory of root file systems for containers.
 #[derive(Debug)]
@@ -72,7 +69,7 @@ impl Containers {
 
     /// Resolves an image by its reference and stores it under its name. The image comes from the
     /// store if `policy` (by default the resolver's own) allows that, otherwise from its registry.
-    /// Progress goes to the events of `context`.
+    /// Progress goes to `reporter`.
     ///
     /// # Errors
     /// Fails if the image isn't available or has no variant for the platform.
@@ -80,15 +77,14 @@ impl Containers {
         &self,
         request: &PullRequest,
         policy: Option<PullPolicy>,
-        context: &StepContext,
+        reporter: &Reporter,
     ) -> Result<(ContainerImage, Pulled)> {
         let PullRequest { reference, platform, .. } = request;
         let digest = self.images.digest_by(reference, policy).await?;
         let origin = Origin::Registry(reference.name());
         // Layers are unpacked during their download.
-        let image = self.load(&origin, &digest, platform, context).await?;
-        let report = PullReport { step: context.vertex, events: &context.events, observer: &() };
-        let pulled = self.images.keep(request, &digest, &report).await?;
+        let image = self.load(&origin, &digest, platform, reporter).await?;
+        let pulled = self.images.keep(request, &digest, reporter).await?;
         Ok((image, pulled))
     }
 
@@ -100,9 +96,9 @@ impl Containers {
         &self,
         digest: &Digest,
         platform: &Platform,
-        context: &StepContext,
+        reporter: &Reporter,
     ) -> Result<ContainerImage> {
-        self.load(&Origin::Store, digest, platform, context).await
+        self.load(&Origin::Store, digest, platform, reporter).await
     }
 
     async fn load(
@@ -110,11 +106,11 @@ impl Containers {
         origin: &Origin,
         digest: &Digest,
         platform: &Platform,
-        context: &StepContext,
+        reporter: &Reporter,
     ) -> Result<ContainerImage> {
         let image = self.images.image(origin, digest, platform).await?;
-        let layer = source::image::declare(&image, &self.snapshots.store, origin, digest)?;
-        self.snapshots.materialise([&Output::Layer(layer.clone())], Some(context)).await?;
+        let layer = declare(&image, &self.snapshots.store, origin, digest)?;
+        self.snapshots.materialise(&layer, reporter).await?;
         Ok(ContainerImage { digest: *digest, config: image.config, layer })
     }
 
@@ -133,7 +129,7 @@ impl Containers {
             return Ok(ContainerRoot { draft, tree, _read: Some(read) });
         }
         let draft = self.snapshots.draft(image.layer.as_ref())?;
-        let tree = draft.rootfs(Some(self.snapshots.store.mount_points()));
+        let tree = tree(draft.rootfs(Some(self.snapshots.store.mount_points())));
         Ok(ContainerRoot { draft, tree, _read: None })
     }
 
@@ -153,7 +149,7 @@ impl Containers {
             create_dest_path: true,
             ..CopyOptions::default()
         };
-        kiln_tree::copy(whole(&source), &dest, &options)?;
-        copy_attributes(source.as_fd(), dest.as_fd())
+        kiln_tree::copy(View::of(&source), &dest, &options)?;
+        Ok(copy_attributes(source.as_fd(), dest.as_fd())?)
     }
 }

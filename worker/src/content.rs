@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use kiln_images::Snapshots;
 use kiln_llb::op::{
     ContentCache, CopyAction, ExecOp, FileActionKind, FileOp, MountKind, Op, OpKind, UserRef,
 };
@@ -18,7 +19,6 @@ use crate::context_index::ContextIndex;
 use crate::error::{Error, Result};
 use crate::file::owner_of;
 use crate::output::Output;
-use crate::snapshots::{Snapshots, whole};
 
 /// Returns the inputs of which only some content matters, and the selected paths of each.
 pub(crate) fn content_inputs(op: &Op) -> Result<(Vec<usize>, Vec<Vec<String>>)> {
@@ -129,7 +129,7 @@ pub(crate) fn digest(
     match output {
         Output::Layer(layer) => {
             let dir = snapshots.read(layer.as_ref())?;
-            examined(&snapshots.store, whole(&dir), selections, None)
+            examined(&snapshots.store, View::of(&dir), selections, None)
         }
         Output::Local(context) => {
             let index = ContextIndex::new(snapshots.store.clone());

@@ -44,9 +44,9 @@ pub enum Error {
         /// A description of the error.
         problem: String,
     },
-    /// An archive contains no images. The value gives the reason.
-    #[error("the archive holds no images: {0}")]
-    NoImages(&'static str),
+    /// An image or a layer can't be resolved, fetched, unpacked or packed.
+    #[error("{0}")]
+    Images(#[source] kiln_images::Error),
     /// The graph requires a feature that kiln doesn't have.
     #[error("{0} is not supported")]
     Unsupported(String),
@@ -79,17 +79,9 @@ pub enum Error {
     /// The graph is invalid, or refers to a missing object.
     #[error("{0}")]
     Invalid(String),
-    /// A blob that a cache lists can't be used.
-    #[error("blob {digest} of a cache")]
-    Cached {
-        /// The digest of the blob.
-        digest: kiln_oci::Digest,
-        /// The error that makes the blob unusable.
-        source: Box<Error>,
-    },
-    /// The packer of layers failed.
+    /// The cache of a build failed.
     #[error("{0}")]
-    Pack(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Cache(#[from] kiln_solver::CacheError),
     /// The build was cancelled.
     #[error("canceled")]
     Cancelled,
@@ -157,6 +149,20 @@ impl Error {
     #[expect(clippy::needless_pass_by_value, reason = "texts and errors are passed as they come")]
     pub(crate) fn image(name: impl ToString, problem: impl ToString) -> Self {
         Self::Image { name: name.to_string(), problem: problem.to_string() }
+    }
+}
+
+impl From<kiln_images::Error> for Error {
+    /// Keeps the errors that both crates know apart from the rest.
+    fn from(error: kiln_images::Error) -> Self {
+        use kiln_images::Error as Images;
+        match error {
+            Images::Store(error) => Self::Store(error),
+            Images::Tree(error) => Self::Tree(error),
+            Images::Registry(error) => Self::Registry(error),
+            Images::Cancelled => Self::Cancelled,
+            error => Self::Images(error),
+        }
     }
 }
 

@@ -15,13 +15,15 @@ mod ssh;
 use std::path::PathBuf;
 use std::sync::{Arc, Once, OnceLock};
 
+use kiln_event::{Event, LogStream, Reporter};
+use kiln_images::{Snapshots, blocking, cancellable};
 use kiln_llb::op::{ExecOp, MountKind, SecretEnv, SecurityMode};
 use kiln_sandbox::cgroup::{Cgroup, DeviceAccess, Groups, Limits, OutOfMemory};
 use kiln_sandbox::{
     DEFAULT_HOSTNAME, Exit, Io, Mount, MountKind as SandboxKind, OutputStream, Rlimit, Sandbox,
     SandboxError, Seal, Security, Spec, User,
 };
-use kiln_solver::{Event, LogStream, Remains, StepContext, StepError};
+use kiln_solver::{Remains, StepError};
 use kiln_store::Watch;
 use tokio_util::sync::CancellationToken;
 
@@ -34,11 +36,8 @@ use self::mounts::{Preparation, Prepared};
 use self::network::{Networks, StepNetwork};
 use self::secret::Secrets;
 use self::ssh::Agents;
-use crate::blobs::blocking;
 use crate::error::{Error, Result};
-use crate::flight::cancellable;
-use crate::output::Output;
-use crate::snapshots::Snapshots;
+use crate::output::{Output, materialise};
 use crate::worker::WorkerOptions;
 
 /// The runner of exec ops. Cloning is cheap except for the secrets.
@@ -88,22 +87,22 @@ impl Exec {
         &self,
         exec: &ExecOp,
         inputs: &[Output],
-        context: &StepContext,
+        reporter: &Reporter,
     ) -> std::result::Result<Vec<Output>, StepError> {
         self.networks.prepare(exec.network);
         self.prepare_sandbox();
-        let prepared = cancellable(context, async {
-            self.snapshots.materialise(inputs, Some(context)).await?;
-            self.snapshots.tell_of_copies(context)?;
+        let prepared = cancellable(reporter, async {
+            materialise(&self.snapshots, inputs, reporter).await?;
+            self.snapshots.tell_of_copies(reporter)?;
             let prepared = self.prepare(exec, inputs).await?;
-            Ok((prepared, self.networks.get(exec.network, context).await?))
+            Ok::<_, Error>((prepared, self.networks.get(exec.network, reporter).await?))
         });
         let (prepared, network) = prepared.await?;
-        let group = self.group(exec, context)?;
+        let group = self.group(exec, reporter)?;
         let mut spec = self.spec(exec, &prepared, &network)?;
         spec.cgroups = group.membership().clone();
         spec.runtime.clone_from(&self.runtime);
-        let (id, events) = (context.vertex, context.events.clone());
+        let (id, events) = (reporter.vertex, reporter.events.clone());
         let mut io = Io::to(move |stream, bytes| {
             let stream = match stream {
                 OutputStream::Stdout => LogStream::Stdout,
@@ -112,10 +111,10 @@ impl Exec {
             events.send(Event::Log { id, stream, bytes: bytes.to_vec() });
         });
         io.namespace = network.fd()?;
-        let stop = context.cancel.child_token();
+        let stop = reporter.cancel.child_token();
         let watch = self.watch(&prepared, &stop);
         let ended = self.sandbox()?.run_to_keep(&spec, io, &stop).await;
-        if watch.as_ref().is_some_and(Watch::is_over) && !context.cancel.is_cancelled() {
+        if watch.as_ref().is_some_and(Watch::is_over) && !reporter.cancel.is_cancelled() {
             return Err(Error::from(self.snapshots.store.full()).into());
         }
         let (exit, seal) = match ended {
@@ -192,7 +191,7 @@ impl Exec {
     }
 
     /// Creates the control groups of a program.
-    fn group(&self, exec: &ExecOp, context: &StepContext) -> Result<Cgroup> {
+    fn group(&self, exec: &ExecOp, reporter: &Reporter) -> Result<Cgroup> {
         let parent = &exec.meta.cgroup_parent;
         let devices = match exec.security {
             SecurityMode::Sandbox => DeviceAccess::Harmless,
@@ -205,7 +204,7 @@ impl Exec {
             .map_err(Error::kernel("make control groups below", parent))?;
         self.warned.call_once(|| {
             for warning in group.warnings() {
-                context.warn(warning.as_str());
+                reporter.warn(warning.as_str());
             }
         });
         Ok(group)

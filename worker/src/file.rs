@@ -14,19 +14,17 @@ mod symlink;
 
 use std::sync::Arc;
 
+use kiln_event::Reporter;
+use kiln_images::{Packing, Snapshots, Writable, blocking};
 use kiln_llb::op::{Chown, FileAction, FileActionKind, FileOp, InputIndex, UserRef};
-use kiln_solver::StepContext;
 use kiln_tree::{Attributes, Dir, Owner, Timestamp, View};
 use tokio_util::sync::CancellationToken;
 
-use crate::blobs::blocking;
 use crate::error::{Error, Result};
-use crate::output::Output;
-use crate::snapshots::{Snapshots, Writable, whole};
+use crate::output::{Output, materialise};
 use crate::source::local::LocalContext;
 
 pub(crate) use copy::missing;
-use direct::LayerPacker;
 pub(crate) use rm::has_wildcard;
 
 /// Runs a file op. With a `packer`, a result that no other step reads may have no tree.
@@ -34,17 +32,17 @@ pub(crate) async fn run(
     snapshots: &Snapshots,
     op: &FileOp,
     inputs: Vec<Output>,
-    packer: Option<&Arc<dyn LayerPacker>>,
-    context: &StepContext,
+    packing: Option<Packing>,
+    reporter: &Reporter,
 ) -> Result<Vec<Output>> {
-    if let Some(packer) = packer.filter(|_| context.is_last)
-        && let Some(layer) = direct::run(snapshots, op, &inputs, packer, context).await?
+    if let Some(packing) = packing
+        && let Some(layer) = direct::run(snapshots, op, &inputs, packing, reporter).await?
     {
         return Ok(vec![Output::Layer(Some(layer))]);
     }
-    snapshots.materialise(&inputs, Some(context)).await?;
-    snapshots.tell_of_copies(context)?;
-    let (snapshots, op, cancel) = (snapshots.clone(), op.clone(), context.cancel.clone());
+    materialise(snapshots, &inputs, reporter).await?;
+    snapshots.tell_of_copies(reporter)?;
+    let (snapshots, op, cancel) = (snapshots.clone(), op.clone(), reporter.cancel.clone());
     blocking(move || Run::new(&snapshots, &op, inputs, cancel).run()).await
 }
 
@@ -132,7 +130,7 @@ impl Source {
 
     fn view(&self) -> View<'_> {
         match self {
-            Self::Dir(dir) => whole(dir),
+            Self::Dir(dir) => View::of(dir),
             Self::Local(context) => context.view(),
         }
     }
@@ -194,12 +192,12 @@ impl<'a> Run<'a> {
 
     /// Returns a writable tree on top of the value of an index.
     fn target(&mut self, index: InputIndex) -> Result<Writable> {
-        let Some(index) = index else { return self.snapshots.write(None) };
+        let Some(index) = index else { return Ok(self.snapshots.write(None)?) };
         let slot = self.slots.get_mut(index as usize).ok_or_else(|| unknown(index))?;
         match slot {
             Slot::Output(output) => {
-                let layer = self.snapshots.layer(output)?;
-                self.snapshots.write(layer.as_ref())
+                let layer = output.to_layer(self.snapshots)?;
+                Ok(self.snapshots.write(layer.as_ref())?)
             }
             Slot::Open(_) | Slot::Nothing => match std::mem::replace(slot, Slot::Nothing) {
                 Slot::Open(writable) => Ok(writable),

@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 
+use kiln_event::{Ingredients, VARIABLE};
 use kiln_llb::op::{
     Chown, CopyAction, ExecOp, FileAction, FileActionKind, FileOp, Meta, Mount, MountKind, NetMode,
     Op, OpKind, SecurityMode, SourceOp, UserRef,
 };
 use kiln_oci::{Digest, Platform, Reference};
 use kiln_registry::fetch::redacted;
-use kiln_solver::{Ingredients, VARIABLE};
 
 use crate::key;
 

@@ -1,9 +1,13 @@
 //! The outputs of vertices.
 
+use std::path::Path;
 use std::sync::Arc;
 
+use kiln_event::Reporter;
+use kiln_images::Snapshots;
 use kiln_store::LayerId;
 
+use crate::error::Result;
 use crate::source::local::LocalContext;
 
 /// The output of a vertex. Cloning is cheap. The store keeps the layers until it is closed.
@@ -24,4 +28,25 @@ impl Output {
             Self::Local(_) => None,
         }
     }
+
+    /// Returns the uppermost layer of a chain. Copies a build context into a layer.
+    pub(crate) fn to_layer(&self, snapshots: &Snapshots) -> Result<Option<LayerId>> {
+        match self {
+            Self::Layer(layer) => Ok(layer.clone()),
+            Self::Local(context) => {
+                let copy = context.copy(snapshots, Path::new("/"), &[])?;
+                Ok(Some(snapshots.commit_pending(copy)?))
+            }
+        }
+    }
+}
+
+/// Unpacks all layers of `outputs` that have no tree.
+pub(crate) async fn materialise(
+    snapshots: &Snapshots,
+    outputs: impl IntoIterator<Item = &Output>,
+    reporter: &Reporter,
+) -> Result<()> {
+    let tops = outputs.into_iter().filter_map(Output::layer).flatten();
+    Ok(snapshots.materialise(tops, reporter).await?)
 }

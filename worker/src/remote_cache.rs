@@ -7,7 +7,7 @@
 //!
 //! The content of a cache is verified: all documents and blobs are digested on arrival, and a layer
 //! must unpack to the diff ID that the cache lists. A missing or different blob is a cache miss
-//! ([`lost`]). Verification can't detect a record that gives a wrong result for a key; by naming a
+//! ([`kiln_images::LostBlob`]). Verification can't detect a record that gives a wrong result for a key; by naming a
 //! cache, the user trusts its records. See `docs/reference/cache.md`.
 //!
 //! | module | content |
@@ -17,11 +17,9 @@
 //! | [`import`] | the parsing and checking of a cache |
 //! | [`known`] | the results of a build, for export |
 //! | [`mounts`] | cache mounts in a cache, and in a build |
-//! | [`lost`] | the blobs that caches list but can't provide |
 
 pub mod import;
 pub mod known;
-pub mod lost;
 pub mod source;
 
 pub(crate) mod layout;
@@ -31,20 +29,18 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use kiln_event::{Event, EventSender, Key};
+use kiln_images::{Blobs, LostBlobs, Origin};
 use kiln_oci::Digest;
 use kiln_oci::cache::CacheLayer;
-use kiln_solver::{Cache, CacheError, Event, EventSender, Key, KeyRecord};
+use kiln_solver::{Cache, CacheError, KeyRecord};
 use kiln_store::{CachedLayer, KeyGuard, LayerBlob, LayerId, Store};
 
-use self::lost::LostBlobs;
-use crate::blobs::Blobs;
 use crate::cache::StoreCache;
 use crate::output::Output;
-use crate::source::origin::Origin;
 
 pub use self::import::ImportedCache;
 pub use self::known::{KnownResult, KnownResults};
-pub use self::lost::LostBlob;
 pub use self::source::{CachePlace, CacheSource};
 
 /// The solver's cache over kiln's store and any number of remote caches.
@@ -127,7 +123,7 @@ impl RemoteCache {
         if let Some(events) = self.events.as_ref().filter(|_| is_new) {
             let name = &import.name;
             let message = format!("cache {name}: blob {blob} is missing: it is left out");
-            events.send(Event::Warning { id: None, message });
+            events.send(Event::Warning { id: None, message, cause: None });
         }
     }
 

@@ -5,30 +5,26 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use kiln_event::Reporter;
+use kiln_images::{ImageResolver, Origin, PackAhead, Packing, Snapshots, blocking, cancellable};
 use kiln_llb::graph::Vertex;
 use kiln_llb::op::{OpKind, SourceOp};
 use kiln_oci::{Digest, Platform};
 use kiln_sandbox::cgroup::Limits;
 use kiln_sandbox::network::Bridge;
 use kiln_solver::{CacheRule, Executor, StepContext, StepError};
-use kiln_store::{LayerId, Store};
+use kiln_store::Store;
 
-use crate::blobs::blocking;
 use crate::cache::StoreCache;
 use crate::error::{Error, Result};
 use crate::exec::Exec;
 use crate::exec::allowed::Allowed;
 use crate::exec::secret::Secrets;
-use crate::file::direct::LayerPacker;
-use crate::flight::cancellable;
-use crate::output::Output;
-use crate::resolve::ImageResolver;
-use crate::snapshots::Snapshots;
+use crate::output::{Output, materialise};
 use crate::source::identifier::Identifier;
 use crate::source::local::{LocalAttributes, LocalContext};
-use crate::source::origin::Origin;
 use crate::source::remote::{Pin, RemoteOptions, Remotes};
-use crate::{bases, content, diff, emulation, file, ingredients, key, merge, source};
+use crate::{bases, content, diff, emulation, file, ingredients, key, merge};
 
 /// The options of a [`Worker`].
 #[derive(Debug)]
@@ -55,19 +51,14 @@ pub struct WorkerOptions {
     pub runtime: Option<PathBuf>,
     /// The options for files and repositories on servers.
     pub remote: RemoteOptions,
-    /// The packer for layers that no step reads, if the outputs need blobs and no trees. `None`
+    /// The packing of layers that no step reads, if the outputs need blobs and no trees. `None`
     /// creates a tree for every layer.
-    pub packer: Option<Arc<dyn LayerPacker>>,
-    /// The receiver of layers that the build's outputs need. `None` if they need no layers.
-    pub committed: Option<Arc<dyn CommittedLayers>>,
+    pub packing: Option<Packing>,
+    /// The packer that receives each layer that the build's outputs need at its commit. `None` if
+    /// they need no blobs.
+    pub ahead: Option<Arc<PackAhead>>,
     /// `true` if a failed `RUN` step leaves a [`FailedStep`](crate::FailedStep) behind.
     pub keep_failed: bool,
-}
-
-/// A receiver of layers at their commit, long before the outputs are written.
-pub trait CommittedLayers: fmt::Debug + Send + Sync {
-    /// Reports a committed chain of layers that will be part of an output. Must return at once.
-    fn committed(&self, top: &LayerId);
 }
 
 /// The network of steps without a network option.
@@ -109,8 +100,8 @@ pub struct Worker {
     pub(crate) snapshots: Snapshots,
     remotes: Remotes,
     exec: Exec,
-    packer: Option<Arc<dyn LayerPacker>>,
-    committed: Option<Arc<dyn CommittedLayers>>,
+    packing: Option<Packing>,
+    ahead: Option<Arc<PackAhead>>,
 }
 
 impl Worker {
@@ -122,11 +113,16 @@ impl Worker {
             images: Arc::clone(&options.images),
             remotes: Remotes::new(snapshots.clone(), secrets, options.remote.clone()),
             contexts: options.contexts.clone(),
-            packer: options.packer.clone(),
-            committed: options.committed.clone(),
+            packing: options.packing,
+            ahead: options.ahead.clone(),
             exec: Exec::new(snapshots.clone(), options),
             snapshots,
         }
+    }
+
+    /// Returns the access to layers that the steps use.
+    pub fn snapshots(&self) -> &Snapshots {
+        &self.snapshots
     }
 
     /// Returns the solver's cache over the same store.
@@ -139,16 +135,16 @@ impl Worker {
     /// # Errors
     /// Fails if a layer can't be fetched or doesn't match its digests.
     pub async fn materialise(&self, output: &Output) -> Result<()> {
-        self.snapshots.materialise([output], None).await
+        materialise(&self.snapshots, [output], &Reporter::silent()).await
     }
 
     /// Loads a source outside of a graph. Graphs with the same source reuse the result.
     ///
     /// # Errors
     /// Fails if the source isn't available, or if the step is cancelled.
-    pub async fn fetch(&self, source: &SourceOp, context: &StepContext) -> Result<Output> {
+    pub async fn fetch(&self, source: &SourceOp, reporter: &Reporter) -> Result<Output> {
         let platform = Platform::host();
-        cancellable(context, self.load(source, &platform, context)).await
+        cancellable(reporter, self.load(source, &platform, reporter)).await
     }
 
     /// Returns the identity of a remote source's content: of the content that this worker has
@@ -166,7 +162,7 @@ impl Worker {
     /// # Errors
     /// Fails if the layers can't be mounted.
     pub fn read(&self, layer: Option<&kiln_store::LayerId>) -> Result<kiln_tree::Dir> {
-        self.snapshots.read(layer)
+        Ok(self.snapshots.read(layer)?)
     }
 
     fn checked_rule(&self, vertex: &Vertex) -> Result<CacheRule> {
@@ -232,9 +228,9 @@ impl Worker {
         match &vertex.op.kind {
             Some(OpKind::Exec(exec)) => {
                 emulation::check(&platform(vertex))?;
-                self.exec.run(exec, &inputs, context).await
+                self.exec.run(exec, &inputs, &context.reporter).await
             }
-            _ => Ok(cancellable(context, work).await?),
+            _ => Ok(cancellable(&context.reporter, work).await?),
         }
     }
 
@@ -244,20 +240,21 @@ impl Worker {
         inputs: &[Output],
         context: &StepContext,
     ) -> Result<Vec<Output>> {
+        let reporter = &context.reporter;
         match &vertex.op.kind {
             Some(OpKind::Source(source)) => {
                 let platform = platform(vertex);
-                Ok(vec![self.load(source, &platform, context).await?])
+                Ok(vec![self.load(source, &platform, reporter).await?])
             }
             Some(OpKind::File(op)) => {
-                let packer = self.packer.as_ref();
-                file::run(&self.snapshots, op, inputs.to_vec(), packer, context).await
+                let packing = self.packing.filter(|_| context.is_last);
+                file::run(&self.snapshots, op, inputs.to_vec(), packing, reporter).await
             }
             Some(OpKind::Merge(op)) => {
-                Ok(vec![merge::merge(&self.snapshots, op, inputs, context).await?])
+                Ok(vec![merge::merge(&self.snapshots, op, inputs, reporter).await?])
             }
             Some(OpKind::Diff(op)) => {
-                Ok(vec![diff::diff(&self.snapshots, op, inputs, context).await?])
+                Ok(vec![diff::diff(&self.snapshots, op, inputs, reporter).await?])
             }
             Some(OpKind::Build(_)) => Err(Error::Unsupported("a build op".to_owned())),
             Some(OpKind::Exec(_)) | None => Ok(inputs.to_vec()),
@@ -268,12 +265,12 @@ impl Worker {
         &self,
         source: &SourceOp,
         platform: &Platform,
-        context: &StepContext,
+        reporter: &Reporter,
     ) -> Result<Output> {
         let (origin, digest) = match Identifier::parse(source)? {
             Identifier::Local(name) => return self.load_local(&name, source).await,
             Identifier::Remote(remote) => {
-                let layer = self.remotes.load(source, &remote, context).await?;
+                let layer = self.remotes.load(source, &remote, reporter).await?;
                 return Ok(Output::Layer(Some(layer)));
             }
             Identifier::Image(reference, policy) => {
@@ -290,8 +287,7 @@ impl Worker {
                 (Origin::Layout(directory), digest)
             }
         };
-        let store = &self.snapshots.store;
-        let top = source::image::load(&self.images, store, &origin, &digest, platform).await?;
+        let top = self.images.declare(&origin, &digest, platform).await?;
         Ok(Output::Layer(top))
     }
 
@@ -302,16 +298,16 @@ impl Worker {
             return Ok(Output::Local(context));
         }
         let snapshots = self.snapshots.clone();
-        let copy = blocking(move || {
-            let copy = snapshots.copy_of(&context, Path::new("/"), &attributes.include)?;
-            snapshots.commit_pending(copy)
+        let copy = blocking(move || -> Result<_> {
+            let copy = context.copy(&snapshots, Path::new("/"), &attributes.include)?;
+            Ok(snapshots.commit_pending(copy)?)
         });
         Ok(Output::Layer(Some(copy.await?)))
     }
 
     async fn digest(&self, vertex: &Vertex, input: usize, output: &Output) -> Result<Digest> {
         let selections = content::selections(&vertex.op, input)?.unwrap_or_default();
-        self.snapshots.materialise([output], None).await?;
+        materialise(&self.snapshots, [output], &Reporter::silent()).await?;
         let (snapshots, output) = (self.snapshots.clone(), output.clone());
         blocking(move || content::digest(&snapshots, &output, &selections)).await
     }
@@ -347,10 +343,10 @@ impl Executor for Worker {
         context: StepContext,
     ) -> std::result::Result<Vec<Output>, StepError> {
         let outputs = self.run(vertex, inputs, &context).await?;
-        if let Some(committed) = &self.committed {
+        if let Some(ahead) = &self.ahead {
             let kept = context.kept.iter().filter_map(|output| outputs.get(*output as usize));
             for top in kept.filter_map(Output::layer).flatten() {
-                committed.committed(top);
+                ahead.add(top);
             }
         }
         Ok(outputs)

@@ -12,6 +12,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use kiln_event::{Event, EventSender};
+use kiln_images::{ImageResolver, ImageResolverOptions};
 use kiln_llb::op::{
     CacheMount, Chown, ContentCache, CopyAction, DiffOp, ExecOp, FileAction, FileActionKind,
     FileOp, MergeOp, Meta, MkDirAction, MkFileAction, Mount, MountKind, OpKind, RmAction, SourceOp,
@@ -19,13 +21,11 @@ use kiln_llb::op::{
 };
 use kiln_llb::{Edge, Graph, Node, OpMetadata};
 use kiln_oci::Platform;
-use kiln_solver::{Event, EventSender, SolveError, SolveOptions, Solved, solve};
+use kiln_solver::{SolveError, SolveOptions, Solved, solve};
 use kiln_store::Store;
 use kiln_testkit::environment::base_layout;
 use kiln_testkit::{Need, skip};
-use kiln_worker::{
-    DefaultNetwork, ImageResolver, ImageResolverOptions, Output, StoreCache, Worker, WorkerOptions,
-};
+use kiln_worker::{DefaultNetwork, Output, StoreCache, Worker, WorkerOptions};
 use libtest_mimic::{Arguments, Trial};
 use tokio_util::sync::CancellationToken;
 
@@ -75,13 +75,8 @@ impl Bench {
 
     fn open(temp: tempfile::TempDir) -> Self {
         let store = Store::open(&temp.path().join("store")).unwrap();
-        let options = ImageResolverOptions {
-            store: store.clone(),
-            layouts: BTreeMap::new(),
-            registry: kiln_registry::Client::default(),
-            policy: kiln_worker::PullPolicy::default(),
-            archive_limits: kiln_tree::ArchiveLimits::default(),
-        };
+        let registry = kiln_registry::Client::default();
+        let options = ImageResolverOptions::new(store.clone(), registry);
         let images = Arc::new(ImageResolver::new(options));
         let contexts = BTreeMap::from([("context".to_owned(), temp.path().join("context"))]);
         let worker = Worker::new(WorkerOptions {
@@ -95,8 +90,8 @@ impl Bench {
             resolv_conf: b"nameserver 192.0.2.1\n".to_vec(),
             secrets: BTreeMap::new(),
             agents: BTreeMap::new(),
-            packer: None,
-            committed: None,
+            packing: None,
+            ahead: None,
             remote: kiln_worker::RemoteOptions::default(),
             keep_failed: false,
         });

@@ -26,7 +26,7 @@ pub(crate) async fn run(
     printer: &Printer,
 ) -> Result<ExitCode> {
     if let Some(threads) = arguments.threads {
-        kiln_exporter::use_threads(threads.into())?;
+        kiln_images::use_threads(threads.into())?;
     }
     if let Some(path) = &arguments.iidfile {
         // The file of an earlier build must not be mistaken for this build's.

@@ -8,9 +8,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use kiln::image::{self, Wanted};
+use kiln_images::{LoadOptions, LoadedImage, load};
 use kiln_oci::Digest;
 use kiln_store::Store;
-use kiln_worker::load::{LoadOptions, LoadedImage, load};
 use time::OffsetDateTime;
 
 use crate::arguments::load::LoadArguments;
@@ -45,7 +45,7 @@ pub(crate) async fn run(
     let loaded = match loaded.context("load")? {
         Ok(loaded) => loaded,
         Err(error) => {
-            let is_something_else = matches!(error, kiln_worker::Error::NoImages(_));
+            let is_something_else = matches!(error, kiln_images::Error::NoImages(_));
             printer.error(&anyhow::Error::new(error).context(format!("load {from}")));
             if is_something_else {
                 let named = arguments.input.as_ref().map_or("-".into(), |it| it.to_string_lossy());

@@ -1,19 +1,16 @@
 //! `kiln pull`.
 
-use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use kiln::build::step::Step;
-use kiln_oci::{Digest, Platform, Reference};
+use kiln_event::{Event, EventReceiver, EventSender, LayerState, Spool};
+use kiln_images::{ImageResolver, PullRequest, Pulled};
+use kiln_oci::{Platform, Reference};
 use kiln_registry::Repository;
-use kiln_solver::EventSender;
-use kiln_worker::{
-    ImageResolver, ImageResolverOptions, PullObserver, PullPolicy, PullReport, PullRequest, Pulled,
-};
 use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
 
 use crate::arguments::progress::ProgressMode;
 use crate::arguments::pull::PullArguments;
@@ -36,13 +33,7 @@ pub(crate) async fn run(
     };
     let is_bare = is_bare(text);
     let store = settings.store()?;
-    let resolver = ImageResolver::new(ImageResolverOptions {
-        store: store.clone(),
-        layouts: BTreeMap::new(),
-        registry: settings.registries.client(),
-        policy: PullPolicy::default(),
-        archive_limits: settings.archive_limits,
-    });
+    let resolver = ImageResolver::new(settings.images(&store));
     let lines = Lines::new(arguments.quiet, printer);
     let references = if arguments.all_tags {
         if !is_bare {
@@ -95,32 +86,35 @@ async fn pull(
     platform: &Platform,
     lines: &Lines<'_>,
 ) -> Result<Pulled> {
-    let (events, receiver) = EventSender::channel();
+    let (events, [receiver, layers]) = EventSender::channels([Spool::none(), Spool::none()]);
     let work = Work::Pull { tells_layers: false };
     let shown = progress::run(lines.mode(), work, receiver).context("show progress")?;
     let now = OffsetDateTime::now_utc().unix_timestamp();
     let request = PullRequest { reference: reference.clone(), platform: platform.clone(), now };
-    let step = Step::begin(&events, format!("pulling {reference}"));
-    let report = PullReport { step: step.id(), events: &events, observer: lines };
-    let pulled = step.end(resolver.pull(&request, &report).await);
-    drop(events);
+    let pull = async move {
+        let step = Step::begin(&events, format!("pulling {}", request.reference));
+        let reporter = step.reporter(&CancellationToken::new());
+        step.end(resolver.pull(&request, &reporter).await)
+    };
+    let (pulled, held) = tokio::join!(pull, lines.layers(layers));
     shown.await?;
-    lines.flush();
+    for line in &held {
+        lines.now(line);
+    }
     Ok(pulled?)
 }
 
-/// A printer of docker's messages about layers. A live display delays them until it has ended.
+/// A printer of docker's messages about a pull.
 struct Lines<'a> {
     quiet: bool,
     live: bool,
     printer: &'a Printer,
-    held: Mutex<Vec<String>>,
 }
 
 impl<'a> Lines<'a> {
     fn new(quiet: bool, printer: &'a Printer) -> Self {
         let live = !quiet && std::io::stderr().is_terminal();
-        Self { quiet, live, printer, held: Mutex::default() }
+        Self { quiet, live, printer }
     }
 
     fn mode(&self) -> ProgressMode {
@@ -137,38 +131,29 @@ impl<'a> Lines<'a> {
         }
     }
 
-    fn layer(&self, layer: &Digest, what: &str) {
-        let line = format!("{}: {what}", layer.short());
-        if self.live {
-            self.held.lock().unwrap_or_else(PoisonError::into_inner).push(line);
-        } else {
-            self.now(&line);
+    /// Prints the messages about layers until the pull ends. Returns the messages that a live
+    /// display delays until it has ended.
+    async fn layers(&self, mut events: EventReceiver) -> Vec<String> {
+        let mut held = Vec::new();
+        while let Some(event) = events.recv().await {
+            let Event::Layer { digest, state, .. } = event else { continue };
+            let words: &[&str] = match (state, self.live) {
+                (LayerState::Exists, _) => &["Already exists"],
+                (LayerState::Waiting, false) => &["Pulling fs layer"],
+                (LayerState::Transferred, false) => &["Download complete", "Pull complete"],
+                (LayerState::Transferred, true) => &["Pull complete"],
+                (LayerState::Waiting, true) | (LayerState::Mounted { .. }, _) => &[],
+            };
+            for what in words {
+                let line = format!("{}: {what}", digest.short());
+                if self.live {
+                    held.push(line);
+                } else {
+                    self.now(&line);
+                }
+            }
         }
-    }
-
-    fn flush(&self) {
-        for line in self.held.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            self.now(&line);
-        }
-    }
-}
-
-impl PullObserver for Lines<'_> {
-    fn known(&self, layer: &Digest) {
-        self.layer(layer, "Already exists");
-    }
-
-    fn missing(&self, layer: &Digest) {
-        if !self.live {
-            self.layer(layer, "Pulling fs layer");
-        }
-    }
-
-    fn complete(&self, layer: &Digest) {
-        if !self.live {
-            self.layer(layer, "Download complete");
-        }
-        self.layer(layer, "Pull complete");
+        held
     }
 }
 

@@ -1,7 +1,5 @@
 //! `kiln push`.
 
-use std::collections::BTreeMap;
-use std::error::Error;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,14 +7,15 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use kiln::build::step::Step;
 use kiln::image::did_you_mean;
-use kiln_exporter::push::{PushBlob, PushContext, PushObserver, Shipment, push};
-use kiln_exporter::{BlobFetcher, Remote};
+use kiln_event::{Event, EventReceiver, EventSender, LayerState, Reporter, Spool};
+use kiln_exporter::Remote;
+use kiln_exporter::push::{PushContext, Shipment, push};
+use kiln_images::{Fetcher, ImageResolver, Snapshots};
 use kiln_oci::Reference;
-use kiln_registry::{Client, Pushed, Repository};
-use kiln_solver::{Event, EventSender, VertexId};
-use kiln_store::{ImageRow, LayerBlob, LayerId, Store};
-use kiln_worker::{Blobs, ImageResolver, ImageResolverOptions, PullPolicy};
+use kiln_registry::{Client, Repository};
+use kiln_store::{ImageRow, Store};
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 use crate::arguments::progress::ProgressMode;
 use crate::arguments::push::PushArguments;
@@ -28,7 +27,7 @@ use crate::settings::Settings;
 struct Tools {
     store: Store,
     client: Client,
-    blobs: Blobs,
+    snapshots: Snapshots,
     quiet: bool,
     printer: Printer,
 }
@@ -46,33 +45,34 @@ pub(crate) async fn run(
     }
     let (store, client) = (settings.store()?, settings.registries.client());
     let rows = rows(&store, &reference, text, arguments.all_tags)?;
-    let resolver = ImageResolver::new(ImageResolverOptions {
-        store: store.clone(),
-        layouts: BTreeMap::new(),
-        registry: client.clone(),
-        policy: PullPolicy::default(),
-        archive_limits: settings.archive_limits,
+    let resolver = ImageResolver::new(settings.images(&store));
+    let snapshots = Snapshots::new(store.clone(), &resolver);
+    let tools = Arc::new(Tools {
+        store,
+        client,
+        snapshots,
+        quiet: arguments.quiet,
+        printer: printer.clone(),
     });
-    let (blobs, quiet) = (resolver.blobs(), arguments.quiet);
-    let tools = Arc::new(Tools { store, client, blobs, quiet, printer: printer.clone() });
     if !arguments.quiet {
         printer.line(format_args!("The push refers to repository [{}]", reference.name()));
     }
     for (row, name) in rows {
-        let (events, receiver) = EventSender::channel();
+        let (events, [receiver, layers]) = EventSender::channels([Spool::none(), Spool::none()]);
         let live = !arguments.quiet && std::io::stderr().is_terminal();
         let mode = if live { ProgressMode::Tty } else { ProgressMode::Quiet };
         let shown = progress::run(mode, progress::Work::Push, receiver).context("show progress")?;
-        let tools = Arc::clone(&tools);
+        let pusher = Arc::clone(&tools);
         let runtime = Handle::current();
         let work = move || {
             let step = Step::begin(&events, format!("pushing {name}"));
-            let id = step.id();
-            step.end(tools.push(&row, &name, id, &events, &runtime))
+            let reporter = step.reporter(&CancellationToken::new());
+            step.end(pusher.push(&row, &name, &reporter, &runtime))
         };
-        let lines = tokio::task::spawn_blocking(work).await.context("push");
+        let (lines, ()) =
+            tokio::join!(tokio::task::spawn_blocking(work), tools.print_layers(layers));
         shown.await?;
-        for line in lines??.iter().filter(|_| !arguments.quiet) {
+        for line in lines.context("push")??.iter().filter(|_| !arguments.quiet) {
             printer.line(line);
         }
     }
@@ -120,8 +120,7 @@ impl Tools {
         &self,
         row: &ImageRow,
         name: &Reference,
-        step: VertexId,
-        events: &EventSender,
+        reporter: &Reporter,
         runtime: &Handle,
     ) -> Result<Vec<String>> {
         let repository = Repository::from(name);
@@ -140,19 +139,31 @@ impl Tools {
             notes.push("Info: not all platforms of the image are here".to_owned());
             notes.push(format!("Info: pushed the only one that is: {whole} -> {top}"));
         }
-        let observer = PushProgress { quiet: self.quiet, printer: &self.printer, step, events };
-        for blob in shipment.freight.iter().filter(|blob| blob.is_layer) {
-            observer.line(blob, "Preparing");
-        }
         let remote = Remote { client: &self.client, runtime };
-        let fetcher = Fetcher { blobs: &self.blobs, runtime, step, events };
+        let fetcher = Fetcher::new(self.snapshots.clone(), runtime.clone(), reporter.clone());
         let context =
-            PushContext { store: &self.store, remote, fetcher: &fetcher, observer: &observer };
+            PushContext { store: &self.store, remote, fetcher: &fetcher, progress: reporter };
         let digest = push(&shipment, &repository, std::slice::from_ref(name), &context)?;
         let size = shipment.top().map_or(0, |top| top.bytes.len());
         let tag = name.tag().unwrap_or_default();
         notes.insert(0, format!("{tag}: digest: {digest} size: {size}"));
         Ok(notes)
+    }
+
+    /// Prints docker's messages about layers until the push ends.
+    async fn print_layers(&self, mut events: EventReceiver) {
+        while let Some(event) = events.recv().await {
+            let Event::Layer { digest, state, .. } = event else { continue };
+            let what = match state {
+                LayerState::Waiting => "Preparing".to_owned(),
+                LayerState::Exists => "Layer already exists".to_owned(),
+                LayerState::Mounted { from } => format!("Mounted from {from}"),
+                LayerState::Transferred => "Pushed".to_owned(),
+            };
+            if !self.quiet {
+                self.printer.line(format_args!("{}: {what}", digest.short()));
+            }
+        }
     }
 
     /// Returns `true` if the repository has all manifests of the index that the store lacks.
@@ -168,65 +179,5 @@ impl Tools {
             }
         }
         Ok(true)
-    }
-}
-
-/// A printer of docker's messages about layers.
-struct PushProgress<'a> {
-    quiet: bool,
-    printer: &'a Printer,
-    step: VertexId,
-    events: &'a EventSender,
-}
-
-impl PushProgress<'_> {
-    fn line(&self, blob: &PushBlob, what: &str) {
-        if !self.quiet {
-            self.printer.line(format_args!("{}: {what}", blob.digest.short()));
-        }
-    }
-
-    fn status(&self, blob: &PushBlob, current: u64, done: bool) {
-        let (id, total) = (self.step, Some(blob.size));
-        let name = blob.digest.to_string();
-        self.events.send(Event::Status { id, name, current, total, done });
-    }
-}
-
-impl PushObserver for PushProgress<'_> {
-    fn sending(&self, blob: &PushBlob, sent: u64) {
-        self.status(blob, sent, false);
-    }
-
-    fn done(&self, blob: &PushBlob, how: &Pushed) {
-        if *how == Pushed::Sent {
-            self.status(blob, blob.size, true);
-        }
-        if !blob.is_layer {
-            return;
-        }
-        match how {
-            Pushed::Existed => self.line(blob, "Layer already exists"),
-            Pushed::Mounted(from) => self.line(blob, &format!("Mounted from {}", from.name())),
-            Pushed::Sent => self.line(blob, "Pushed"),
-        }
-    }
-}
-
-/// A fetcher of base image layers that the store lacks because no step needed them.
-struct Fetcher<'a> {
-    blobs: &'a Blobs,
-    runtime: &'a Handle,
-    step: VertexId,
-    events: &'a EventSender,
-}
-
-impl BlobFetcher for Fetcher<'_> {
-    fn fetch(&self, blob: &LayerBlob) -> Result<(), Box<dyn Error + Send + Sync>> {
-        Ok(self.runtime.block_on(self.blobs.fetch_for(blob, self.step, self.events))?)
-    }
-
-    fn unpack(&self, layer: &LayerId) -> Result<(), Box<dyn Error + Send + Sync>> {
-        Err(format!("layer {layer}: a push unpacks nothing").into())
     }
 }

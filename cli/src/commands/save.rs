@@ -1,7 +1,5 @@
 //! `kiln save`, `kiln image save`.
 
-use std::collections::BTreeMap;
-use std::error::Error;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
@@ -9,12 +7,13 @@ use anyhow::{Context, Result, bail};
 use kiln::build::step::Step;
 use kiln::image::named::is_tagged;
 use kiln::image::{StoredImage, Wanted, find_rows, no_such_image};
-use kiln_exporter::{BlobFetcher, Destination, ExportContext, SavedImage, Silent, save};
+use kiln_event::{EventSender, Reporter};
+use kiln_exporter::{Destination, ExportContext, SavedImage, save};
+use kiln_images::{Fetcher, ImageResolver, Snapshots};
 use kiln_oci::{Platform, Reference};
-use kiln_solver::{EventSender, VertexId};
-use kiln_store::{ImageRow, LayerBlob, LayerId, Store};
-use kiln_worker::{Blobs, ImageResolver, ImageResolverOptions, PullPolicy};
+use kiln_store::{ImageRow, Store};
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 use crate::arguments::progress::ProgressMode;
 use crate::arguments::save::SaveArguments;
@@ -39,13 +38,8 @@ pub(crate) async fn run(
     let platform = arguments.platform.as_deref().map(parse_platform).transpose()?;
     let store = settings.store()?;
     let images = choose(&store, &arguments.images, platform.as_ref())?;
-    let resolver = ImageResolver::new(ImageResolverOptions {
-        store: store.clone(),
-        layouts: BTreeMap::new(),
-        registry: settings.registries.client(),
-        policy: PullPolicy::default(),
-        archive_limits: settings.archive_limits,
-    });
+    let resolver = ImageResolver::new(settings.images(&store));
+    let snapshots = Snapshots::new(store.clone(), &resolver);
     let (limits, runtime) = (settings.archive_limits, Handle::current());
     let mut stdout = printer.stdout();
     let mode =
@@ -54,13 +48,13 @@ pub(crate) async fn run(
     let shown = progress::run(mode, Work::Prepare, receiver).context("show progress")?;
     let work = move || {
         let step = Step::begin(&events, "fetching layers".to_owned());
-        let fetcher =
-            Fetcher { blobs: resolver.blobs(), runtime, step: step.id(), events: &events };
+        let reporter = step.reporter(&CancellationToken::new());
+        let fetcher = Fetcher::new(snapshots, runtime, reporter);
         let mut context = ExportContext {
             store: &store,
             fetcher: &fetcher,
             limits,
-            progress: &Silent,
+            progress: &Reporter::silent(),
             remote: None,
             stdout: &mut stdout,
         };
@@ -134,22 +128,4 @@ fn load(store: &Store, row: ImageRow, platform: Option<&Platform>) -> Result<Sav
         media_type.clone_from(&entry.media_type);
     }
     Ok(SavedImage { digest, media_type, size, manifest: image.digest, names: Vec::new() })
-}
-
-/// A fetcher of base image layers that the store lacks because nothing has used them.
-struct Fetcher<'a> {
-    blobs: Blobs,
-    runtime: Handle,
-    step: VertexId,
-    events: &'a EventSender,
-}
-
-impl BlobFetcher for Fetcher<'_> {
-    fn fetch(&self, blob: &LayerBlob) -> Result<(), Box<dyn Error + Send + Sync>> {
-        Ok(self.runtime.block_on(self.blobs.fetch_for(blob, self.step, self.events))?)
-    }
-
-    fn unpack(&self, layer: &LayerId) -> Result<(), Box<dyn Error + Send + Sync>> {
-        Err(format!("layer {layer}: what is saved is never unpacked").into())
-    }
 }

@@ -252,16 +252,20 @@ mod tests {
     /// The errors in which a registry's error arrives at the command line.
     fn wrapped(refusal: &dyn Fn() -> kiln_registry::Error) -> Vec<Box<dyn Error>> {
         let worker = || StepFailure::Registry(refusal());
-        let cached =
-            StepFailure::Cached { digest: kiln_oci::Digest::of(b""), source: worker().into() };
-        let fetch = || kiln_exporter::Error::Fetch { layer: "x".into(), source: worker().into() };
-        let unresolved = Unresolved { near: Vec::new(), source: worker() };
+        let images = || kiln_images::Error::Registry(refusal());
+        let digest = kiln_oci::Digest::of(b"");
+        let cached = kiln_images::Error::Cached { digest, source: images().into() };
+        let fetch = || {
+            let source = Box::new(images());
+            kiln_exporter::Error::from(kiln_images::Error::Fetch { layer: "x".into(), source })
+        };
+        let unresolved = Unresolved { near: Vec::new(), source: images() };
         let unresolved = ResolveError::new("unresolved").because(unresolved);
         let mut dockerfile = kiln_frontend::Error::new("unresolved");
         dockerfile.source.clone_from(&unresolved.source);
         vec![
             worker().into(),
-            Box::new(cached),
+            Box::new(StepFailure::from(cached)),
             Box::new(StepError::other(worker())),
             Box::new(solve_error(StepError::other(fetch()))),
             Box::new(kiln_exporter::Error::Registry(refusal())),

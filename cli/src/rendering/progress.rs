@@ -18,8 +18,8 @@ use std::io::IsTerminal;
 
 use anyhow::{Result, anyhow};
 use kiln::build::files::Dockerfile;
+use kiln_event::EventReceiver;
 use kiln_frontend::Warning;
-use kiln_solver::EventReceiver;
 use tokio::sync::oneshot;
 
 use crate::arguments::progress::ProgressMode;

@@ -17,9 +17,9 @@ use anyhow::{Context, Result, bail};
 use kiln::BuildSpec;
 use kiln::build::attest::AttestOptions;
 use kiln::build::spec::{Caches, OutputStream, StepNetwork};
+use kiln_event::LogLimits;
 use kiln_exporter::{CacheFrom, CacheTo};
 use kiln_oci::Reference;
-use kiln_solver::LogLimits;
 use kiln_worker::{Allowed, CachePlace, CacheSource, GitLimits};
 
 use super::engines::{self, LoadTarget};

@@ -16,8 +16,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use kiln::container::spec::{ContainerSpec, ProcessOptions};
+use kiln_images::PullPolicy;
 use kiln_sandbox::{DEFAULT_SHM_SIZE, Rlimit};
-use kiln_worker::PullPolicy;
 
 use super::limits::{self, Ulimit};
 use super::runtime;

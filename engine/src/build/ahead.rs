@@ -1,38 +1,36 @@
 //! Packing of layers while later steps run.
 
-use std::error::Error;
 use std::sync::Arc;
 
-use kiln_exporter::{AheadContext, BlobFetcher, Output, PackAhead, Progress};
-use kiln_store::{LayerBlob, LayerId, Store};
-use kiln_worker::{Blobs, CommittedLayers, ImageResolver};
+use kiln_event::Reporter;
+use kiln_exporter::{Output, pack_ahead};
+use kiln_images::{AheadContext, Fetcher, ImageResolver, PackAhead, Snapshots};
+use kiln_store::Store;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 /// A background packer of the layers that the outputs will need.
 #[derive(Debug)]
 pub(super) struct Ahead {
-    packer: PackAhead,
+    /// The packer, which the worker gives each layer at its commit.
+    pub(super) packer: Arc<PackAhead>,
     cancel: CancellationToken,
 }
 
 impl Ahead {
     /// Creates the packer; `None` if the outputs need no packed layers.
-    pub(super) fn new(
-        outputs: &[Output],
-        store: &Store,
-        resolver: &ImageResolver,
-    ) -> Option<Arc<Self>> {
+    pub(super) fn new(outputs: &[Output], store: &Store, resolver: &ImageResolver) -> Option<Self> {
         let cancel = CancellationToken::new();
-        let fetcher =
-            Fetcher { blobs: resolver.blobs(), runtime: Handle::current(), cancel: cancel.clone() };
+        // The display shows steps and the export only.
+        let silent = Reporter::silent_until(cancel.clone());
+        let snapshots = Snapshots::new(store.clone(), resolver);
         let context = AheadContext {
             store: store.clone(),
             limits: resolver.archive_limits(),
-            fetcher: Box::new(fetcher),
-            progress: Box::new(Silent(cancel.clone())),
+            fetcher: Fetcher::new(snapshots, Handle::current(), silent.clone()),
+            progress: silent,
         };
-        PackAhead::new(outputs, context).map(|packer| Arc::new(Self { packer, cancel }))
+        pack_ahead(outputs, context).map(|packer| Self { packer: Arc::new(packer), cancel })
     }
 
     /// Stops starting new work. The export packs the remaining layers.
@@ -44,43 +42,5 @@ impl Ahead {
     pub(super) fn stop(&self) {
         self.cancel.cancel();
         tokio::task::block_in_place(|| self.packer.finish());
-    }
-}
-
-impl CommittedLayers for Ahead {
-    fn committed(&self, top: &LayerId) {
-        self.packer.add(top);
-    }
-}
-
-/// A reporter that shows nothing: the display shows steps and the export.
-struct Silent(CancellationToken);
-
-impl Progress for Silent {
-    fn status(&self, _name: &str, _current: u64, _total: Option<u64>, _done: bool) {}
-
-    fn cancelled(&self) -> bool {
-        self.0.is_cancelled()
-    }
-}
-
-struct Fetcher {
-    blobs: Blobs,
-    runtime: Handle,
-    cancel: CancellationToken,
-}
-
-impl BlobFetcher for Fetcher {
-    fn fetch(&self, blob: &LayerBlob) -> Result<(), Box<dyn Error + Send + Sync>> {
-        self.runtime.block_on(async {
-            tokio::select! {
-                fetched = self.blobs.fetch(blob) => Ok(fetched?),
-                () = self.cancel.cancelled() => Err("canceled".into()),
-            }
-        })
-    }
-
-    fn unpack(&self, layer: &LayerId) -> Result<(), Box<dyn Error + Send + Sync>> {
-        Err(format!("layer {layer} is not needed as a tree").into())
     }
 }

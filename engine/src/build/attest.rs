@@ -16,9 +16,9 @@ mod vcs;
 
 use anyhow::{Context, Result, bail};
 use kiln_attest::{Attestations, Invocation, Predicate, Provenance, SbomOptions};
+use kiln_event::Event;
 use kiln_frontend::Lowered;
 use kiln_oci::{Digest, Platform};
-use kiln_solver::Event;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -62,7 +62,7 @@ impl Session<'_> {
                 "BUILDKIT_SBOM_SCAN_STAGE and BUILDKIT_SBOM_SCAN_CONTEXT have no effect: \
                            the SBOM is of the image alone"
                     .to_owned();
-            self.events.send(Event::Warning { id: None, message });
+            self.events.send(Event::Warning { id: None, message, cause: None });
         }
         let sbom = sbom.as_ref().map(|file_name| SbomOptions {
             tool: concat!("kiln-", env!("CARGO_PKG_VERSION")).to_owned(),

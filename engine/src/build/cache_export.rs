@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, anyhow};
+use kiln_event::{Cause, Event};
 use kiln_exporter::{
     CacheExported, CacheRequest, CacheTarget, CacheTo, CachedResult, ImageSource, inline_cache,
 };
@@ -61,7 +62,9 @@ impl Session<'_> {
                     }
                 }
                 Err(error) if to.ignore_error && !self.cancel.is_cancelled() => {
-                    self.warn(&format!("the cache is not exported: {}", chain(error.as_ref())));
+                    let message = format!("the cache is not exported: {}", chain(error.as_ref()));
+                    let cause = Some(Cause::new(error));
+                    self.events.send(Event::Warning { id: None, message, cause });
                 }
                 Err(error) => return Err(error.context("export the cache")),
             }

@@ -1,8 +1,8 @@
 //! External caches: `--cache-from` and `--cache-to`.
 
+use kiln_event::{Cause, Event};
 use kiln_oci::Platform;
 use kiln_oci::error::chain;
-use kiln_solver::Event;
 use kiln_worker::{ImportedCache, RemoteCache};
 use tokio::task::JoinSet;
 
@@ -26,21 +26,29 @@ impl Session<'_> {
             importing.spawn(async move {
                 let name = format!("importing cache manifest from {}", source.place);
                 let step = Step::begin(&events, name);
-                let imported = resolver.import_cache(&source, &platforms, limit).await;
-                let problem = match &imported {
+                let imported = ImportedCache::read(&resolver, &source, &platforms, limit).await;
+                let id = Some(step.id());
+                let imported = match imported {
                     // A cache that can't be read is skipped: the build runs without it.
-                    Err(error) => Some(format!("the cache is not used: {}", chain(error))),
-                    Ok(cache) if cache.dropped() > 0 => Some(format!(
-                        "{} entries of the cache are left out: what they name is not listed, too large or no layer",
-                        cache.dropped()
-                    )),
-                    Ok(_) => None,
+                    Err(error) => {
+                        let message = format!("the cache is not used: {}", chain(&error));
+                        let cause = Some(Cause::new(error));
+                        events.send(Event::Warning { id, message, cause });
+                        None
+                    }
+                    Ok(cache) => {
+                        if cache.dropped() > 0 {
+                            let message = format!(
+                                "{} entries of the cache are left out: what they name is not listed, too large or no layer",
+                                cache.dropped()
+                            );
+                            events.send(Event::Warning { id, message, cause: None });
+                        }
+                        Some(cache)
+                    }
                 };
-                if let Some(message) = problem {
-                    events.send(Event::Warning { id: Some(step.id()), message });
-                }
                 step.complete();
-                (number, imported.ok())
+                (number, imported)
             });
         }
         importing
@@ -79,6 +87,6 @@ impl Session<'_> {
     }
 
     pub(super) fn warn(&self, message: &str) {
-        self.events.send(Event::Warning { id: None, message: message.to_owned() });
+        self.events.send(Event::Warning { id: None, message: message.to_owned(), cause: None });
     }
 }

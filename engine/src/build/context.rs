@@ -10,11 +10,11 @@ use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
+use kiln_event::{EventSender, Reporter};
 use kiln_frontend::Options;
 use kiln_llb::Edge;
 use kiln_llb::op::OpKind;
 use kiln_oci::error::chain;
-use kiln_solver::{EventSender, StepContext};
 use kiln_store::Store;
 use kiln_tree::{Dir, Owner, UnpackOptions, decompress, is_archive_start, unpack};
 
@@ -78,14 +78,7 @@ impl Input {
         check_privileges()?;
         let Reporting { events, cancel } = reporting;
         let step = Step::begin(events, "[internal] load remote build context".to_owned());
-        let context = StepContext {
-            vertex: step.id(),
-            events: events.clone(),
-            cancel: cancel.clone(),
-            is_last: false,
-            kept: Vec::new(),
-        };
-        let fetched = Self::fetch_files(options, tools, &context).await;
+        let fetched = Self::fetch_files(options, tools, &step.reporter(cancel)).await;
         let (root, place) = match fetched {
             Ok(fetched) => fetched,
             Err(error) => {
@@ -109,13 +102,13 @@ impl Input {
     async fn fetch_files(
         mut options: Options,
         tools: &Tools,
-        context: &StepContext,
+        reporter: &Reporter,
     ) -> Result<(Dir, Place)> {
         let source = remote(&options)?;
         let Some(OpKind::Source(op)) = &source.node().op().kind else {
             bail!("the build context is no source");
         };
-        let files = tools.worker.fetch(op, context).await?;
+        let files = tools.worker.fetch(op, reporter).await?;
         let root = tools.open(&files).await?;
         if op.identifier.starts_with("git://") {
             return Ok((root, Place::Repository));
@@ -129,9 +122,9 @@ impl Input {
         options.archive_context = true;
         // The build's graph contains the same op and takes its result from the cache. Showing it
         // twice would be noise.
-        let (events, _) = EventSender::channel();
+        let events = EventSender::silent();
         let definition = [remote(&options)?.marshal()];
-        let reporting = Reporting { events: &events, cancel: &context.cancel };
+        let reporting = Reporting { events: &events, cancel: &reporter.cancel };
         let solved = tools.solve(&definition, reporting).await;
         let solved = solved.map_err(|failure| match failure {
             Failure::Solve(error) => error.into(),

@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::join_all;
+use kiln_event::EventSender;
 use kiln_frontend::resolve::ImageLocation;
 use kiln_frontend::{ImageRequest, Images, ResolveError, ResolvedImage};
+use kiln_images::ImageResolver;
 use kiln_oci::error::chain;
-use kiln_solver::EventSender;
 use kiln_store::Store;
-use kiln_worker::ImageResolver;
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
@@ -89,7 +89,7 @@ impl<'a> Resolver<'a> {
         };
         let result = tokio::select! {
             result = resolved => result,
-            () = self.cancel.cancelled() => Err(kiln_worker::Error::Cancelled),
+            () = self.cancel.cancelled() => Err(kiln_images::Error::Cancelled),
         };
         let result = result
             .map(|image| ResolvedImage { digest: image.digest, config: image.config })
@@ -101,9 +101,9 @@ impl<'a> Resolver<'a> {
         step.end(result)
     }
 
-    fn unresolved(&self, display: &str, source: kiln_worker::Error) -> Unresolved {
+    fn unresolved(&self, display: &str, source: kiln_images::Error) -> Unresolved {
         let near = match &source {
-            kiln_worker::Error::Registry(_) => similar(self.store, display),
+            kiln_images::Error::Registry(_) => similar(self.store, display),
             _ => Vec::new(),
         };
         Unresolved { near, source }
@@ -117,7 +117,7 @@ pub struct Unresolved {
     /// asked.
     pub near: Vec<String>,
     /// The cause.
-    pub source: kiln_worker::Error,
+    pub source: kiln_images::Error,
 }
 
 impl fmt::Display for Unresolved {

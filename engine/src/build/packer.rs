@@ -1,41 +1,11 @@
-//! Packing of layers while the build runs.
+//! The packing of layers that no step reads.
 
-use std::error::Error;
-use std::sync::Arc;
+use kiln_exporter::Output;
+use kiln_images::Packing;
 
-use kiln_exporter::{Output, Packing, pack_stream};
-use kiln_oci::Digest;
-use kiln_solver::StepContext;
-use kiln_store::{LayerBlob, Store};
-use kiln_worker::{Fill, LayerPacker};
-
-use super::export::Reporter;
-
-/// A packer with the first output's compression.
-#[derive(Debug)]
-struct Packer {
-    store: Store,
-    packing: Packing,
-}
-
-/// Returns a packer for layers that are never mounted as a tree. Returns `None` if an output keeps
-/// the image in the store, where it is likely to be run, or exports files.
-pub(super) fn packer(store: &Store, outputs: &[Output]) -> Option<Arc<dyn LayerPacker>> {
+/// Returns the packing of layers that are never mounted as a tree: the first output's. Returns
+/// `None` if an output keeps the image in the store, where it is likely to be run, or exports files.
+pub(super) fn packing(outputs: &[Output]) -> Option<Packing> {
     let packing = outputs.first()?.packing;
-    outputs
-        .iter()
-        .all(Output::is_archive)
-        .then(|| Arc::new(Packer { store: store.clone(), packing }) as Arc<dyn LayerPacker>)
-}
-
-impl LayerPacker for Packer {
-    fn pack(
-        &self,
-        context: &StepContext,
-        fill: &mut Fill<'_>,
-    ) -> Result<(Digest, LayerBlob), Box<dyn Error + Send + Sync>> {
-        let reporter =
-            Reporter { id: context.vertex, events: &context.events, cancel: &context.cancel };
-        Ok(pack_stream(&self.store, self.packing, &reporter, fill)?)
-    }
+    outputs.iter().all(Output::is_archive).then_some(packing)
 }

@@ -5,11 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use anyhow::anyhow;
+use kiln_event::EventSender;
 use kiln_exporter::{ExportRequest, ImageSource};
 use kiln_frontend::{Lowered, Warning};
 use kiln_llb::{Definition, Graph};
 use kiln_oci::Platform;
-use kiln_solver::{EventSender, SolveError, StepError};
+use kiln_solver::{SolveError, StepError};
 use kiln_store::LayerId;
 use kiln_worker::{Output, RemoteCache};
 use tokio_util::sync::CancellationToken;
@@ -120,9 +121,9 @@ impl Session<'_> {
         let mut filling = None;
         let begin = || {
             let step = Step::begin(&self.events, "importing cache mounts".to_owned());
-            filling.insert(step).id()
+            filling.insert(step).reporter(&self.cancel)
         };
-        cache.fill_mounts(graph, &self.tools.resolver.blobs(), begin, &self.events).await;
+        cache.fill_mounts(graph, &self.tools.resolver.blobs(), begin).await;
         if let Some(step) = filling {
             step.complete();
         }
@@ -179,7 +180,6 @@ impl Session<'_> {
         Exporting {
             store: store.clone(),
             worker: Arc::clone(worker),
-            blobs: resolver.blobs(),
             limits: resolver.archive_limits(),
             events: self.events.clone(),
             cancel: self.cancel.clone(),

@@ -9,9 +9,9 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use kiln_event::EventSender;
 use kiln_frontend::{ContextFiles, ResolveError};
 use kiln_llb::op::{CopyAction, SourceOp};
-use kiln_solver::{EventSender, StepContext};
 use kiln_tree::{Dir, is_archive_start};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -79,10 +79,7 @@ impl TimedFiles<'_> {
     /// Fetches a source and opens its files.
     async fn fetch(&self, source: &SourceOp, step: &Step<'_>) -> Result<Dir> {
         check_privileges()?;
-        let (events, cancel) = (self.events.clone(), self.cancel.clone());
-        let context =
-            StepContext { vertex: step.id(), events, cancel, is_last: false, kept: Vec::new() };
-        let files = self.tools.worker.fetch(source, &context).await?;
+        let files = self.tools.worker.fetch(source, &step.reporter(self.cancel)).await?;
         self.tools.open(&files).await
     }
 

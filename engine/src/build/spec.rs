@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Result, bail};
+use kiln_event::LogLimits;
 use kiln_exporter::{CacheTarget, CacheTo, Output};
 use kiln_frontend::ProcessLimits;
 use kiln_oci::{Platform, Reference};
 use kiln_registry::{Client, FetchAnswer, FetchRequest};
 use kiln_sandbox::cgroup::Limits;
-use kiln_solver::LogLimits;
 use kiln_worker::{Allowed, CacheSource, GitLimits, SecretSource};
 
 use super::attest::AttestOptions;

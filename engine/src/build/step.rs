@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
-use kiln_solver::{Event, EventSender, VertexId};
+use kiln_event::{Event, EventSender, Reporter, VertexId};
+use tokio_util::sync::CancellationToken;
 
 /// The next number of a step outside the graph. It is greater than the numbers of any graph.
 static NEXT_STEP: AtomicU32 = AtomicU32::new(1 << 24);
@@ -28,6 +29,11 @@ impl<'a> Step<'a> {
     /// Returns the step's number.
     pub fn id(&self) -> VertexId {
         self.id
+    }
+
+    /// Returns a reporter for work of the step that stops with `cancel`.
+    pub fn reporter(&self, cancel: &CancellationToken) -> Reporter {
+        Reporter::new(self.id, self.events.clone(), cancel.clone())
     }
 
     /// Reports that the step succeeded.

@@ -4,13 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use kiln_event::EventSender;
+use kiln_images::{ImageResolver, ImageResolverOptions, PullPolicy};
 use kiln_llb::{Definition, Graph};
-use kiln_solver::{EventSender, SolveOptions, Solved, solve};
+use kiln_solver::{SolveOptions, Solved, solve};
 use kiln_store::Store;
 use kiln_tree::Dir;
 use kiln_worker::{
-    CommittedLayers, DefaultNetwork, ImageResolver, ImageResolverOptions, Output, PullPolicy,
-    RemoteCache, RemoteOptions, StoreCache, Worker, WorkerOptions,
+    DefaultNetwork, Output, RemoteCache, RemoteOptions, StoreCache, Worker, WorkerOptions,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -36,7 +37,7 @@ pub(super) struct Tools {
     pub(super) resolver: Arc<ImageResolver>,
     pub(super) worker: Arc<Worker>,
     /// The packer that works while steps run; `None` if no output needs packed layers.
-    pub(super) ahead: Option<Arc<Ahead>>,
+    pub(super) ahead: Option<Ahead>,
     /// The redactor for secrets in the names of steps.
     redactor: Arc<Redactor>,
     jobs: usize,
@@ -51,11 +52,9 @@ impl Tools {
         directory: Option<&Path>,
     ) -> Result<Self> {
         let resolver = Arc::new(ImageResolver::new(ImageResolverOptions {
-            store: engine.store.clone(),
             layouts: request.layouts.clone(),
-            registry: engine.options.registries.clone(),
             policy: if request.pull { PullPolicy::Always } else { PullPolicy::default() },
-            archive_limits: engine.options.archive_limits,
+            ..engine.image_options()
         }));
         let store = engine.store.clone();
         let ahead = Ahead::new(&request.outputs, &store, &resolver);
@@ -73,8 +72,8 @@ impl Tools {
                 agents: request.agents.clone(),
                 keep_failed: request.keep_failed,
                 limits: request.resources.clone(),
-                packer: packer::packer(&store, &request.outputs),
-                committed: ahead.clone().map(|ahead| ahead as Arc<dyn CommittedLayers>),
+                packing: packer::packing(&request.outputs),
+                ahead: ahead.as_ref().map(|ahead| Arc::clone(&ahead.packer)),
                 runtime: request.runtime.clone(),
                 remote: RemoteOptions {
                     max_bytes: request.input_limit,

@@ -6,11 +6,11 @@ use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use kiln_event::Reporter;
+use kiln_images::{ArchivedImage, ImageResolver, LoadOptions, PullPolicy, bring};
 use kiln_oci::{Digest, ImageConfig, Platform, Reference};
 use kiln_registry::check_document;
 use kiln_store::{ImageRow, LayerBlob, Store};
-use kiln_worker::load::{ArchivedImage, LoadOptions, bring};
-use kiln_worker::{ImageResolver, PullPolicy};
 
 use crate::engine::Engine;
 use crate::image::{StoredImage, Wanted, find_rows};
@@ -180,7 +180,7 @@ impl Finder {
             bail!("the manifest and the config tell of different numbers of layers");
         }
         for blob in &layers {
-            self.resolver.blobs().fetch(blob).await?;
+            self.resolver.blobs().fetch(blob, &Reporter::silent()).await?;
             content.hold(&blob.digest)?;
         }
         let index = image.entries.iter().map(|(entry, _)| {

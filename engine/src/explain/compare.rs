@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use kiln_solver::VARIABLE;
+use kiln_event::VARIABLE;
 use kiln_store::{Listings, Result};
 
 use super::cause::{Cause, Change};

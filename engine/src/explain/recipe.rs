@@ -3,8 +3,8 @@
 //! A masked or shortened value has a fingerprint, which shows whether a later value is different.
 //! It is four bytes of a digest of random bytes of the store, followed by the value.
 
+use kiln_event::{Ingredients, InputPart, StepKey};
 use kiln_oci::{Digest, DigestHasher};
-use kiln_solver::{Ingredients, InputPart, StepKey};
 use kiln_store::Recipes;
 use serde::{Deserialize, Serialize};
 
@@ -142,7 +142,7 @@ impl Recipe {
 
 #[cfg(test)]
 mod tests {
-    use kiln_solver::{Key, Lookup};
+    use kiln_event::{Key, Lookup};
     use kiln_store::Store;
 
     use super::*;

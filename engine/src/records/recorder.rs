@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use kiln_event::{Event, EventReceiver, LogStream, Lookup, NoEvent, StepKey, VertexId};
 use kiln_oci::Digest;
-use kiln_solver::{Event, EventReceiver, LogStream, Lookup, NoEvent, StepKey, VertexId};
 use kiln_store::{BuildLogWriter, BuildRow, Builds, LogRecord, Recipes, Store};
 
 use super::record::{BuildRecord, LookupRecord, MadeOf, StepRecord, StepStatus};
@@ -198,9 +198,9 @@ impl Recorder {
                 self.end(id, StepStatus::Failed, now).error = Some(error);
             }
             Event::Cancelled { id } => drop(self.end(id, StepStatus::Canceled, now)),
-            Event::Status { id, .. } => drop(self.step(id)),
+            Event::Status { id, .. } | Event::Layer { id, .. } => drop(self.step(id)),
             Event::Log { id, stream, bytes } => self.log(id, stream, bytes),
-            Event::Warning { id, message } => {
+            Event::Warning { id, message, .. } => {
                 if let Some(id) = id {
                     self.step(id);
                 }
@@ -289,7 +289,7 @@ impl Recorder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kiln_solver::EventSender;
+    use kiln_event::EventSender;
 
     #[test]
     fn a_build_is_written_down_without_what_is_confidential() {
@@ -314,7 +314,7 @@ mod tests {
             Event::Started { id: 7 },
             log(b"one s3cret\n"),
             log(b"two\n"),
-            Event::Warning { id: None, message: "s3cret".to_owned() },
+            Event::Warning { id: None, message: "s3cret".to_owned(), cause: None },
             Event::Failed { id: 7, error: "no s3cret".to_owned() },
         ] {
             events.send(event);

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use kiln_event::Reporter;
+use kiln_images::{PackedLayer, Packer, locate_layer, pack_stream};
 use kiln_oci::cache::CacheBlob;
 use kiln_oci::error::chain;
 use kiln_store::{Layer, LayerId};
@@ -14,8 +16,6 @@ use super::CacheRequest;
 use super::spec::{CacheTarget, CacheTo};
 use crate::error::{Error, Result};
 use crate::export::ExportContext;
-use crate::pack::{PackedLayer, Packer, locate_layer, pack_stream};
-use crate::progress::Progress;
 
 /// The number of layers that are packed at once.
 const LAYERS_AT_ONCE: usize = 4;
@@ -170,7 +170,7 @@ fn pack_all(
     let (store, progress) = (context.store, context.progress);
     let pack = |layer: &Layer| {
         let far = if is_lazy { locate_layer(store, &layer.id, to.packing)? } else { None };
-        far.map_or_else(|| packer.pack(&layer.id), Ok)
+        Ok(far.map_or_else(|| packer.pack(&layer.id), Ok)?)
     };
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<Option<Result<PackedLayer>>>> =
@@ -207,16 +207,16 @@ fn pack_all(
 }
 
 /// Returns `true` if the export can't go on without the layer or mount that caused the error.
-fn is_fatal(error: &Error, progress: &dyn Progress) -> bool {
+fn is_fatal(error: &Error, progress: &Reporter) -> bool {
     use kiln_store::Error::{Damaged, DigestMismatch, Missing};
     let is_loss = match error {
         Error::Store(error) => {
             matches!(error, Missing { .. } | DigestMismatch { .. } | Damaged { .. })
         }
-        Error::Fetch { .. } | Error::Tree(_) => true,
+        Error::Images(kiln_images::Error::Fetch { .. }) | Error::Tree(_) => true,
         _ => false,
     };
-    !is_loss || progress.cancelled()
+    !is_loss || progress.is_cancelled()
 }
 
 /// Packs a cache mount. Returns `None` if it doesn't exist, and an error if another step uses it

@@ -49,7 +49,7 @@ pub(super) fn write(
     root.mkdir_all(Path::new("blobs/sha256"), &directory)?;
     let layout = Layout { blobs: root.open_dir(Path::new("blobs/sha256"))?, root, dest };
     for blob in contents.blobs() {
-        if context.progress.cancelled() {
+        if context.progress.is_cancelled() {
             return Err(Error::Cancelled);
         }
         layout.blob(&blob.digest, || Ok(context.store.content().open(&blob.digest)?))?;

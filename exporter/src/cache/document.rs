@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use kiln_images::Compression;
 use kiln_oci::cache::{
     CACHE_VERSION, CacheBlob, CacheConfig, CacheLayer, CacheMountContent, CacheRecord,
 };
@@ -11,7 +12,6 @@ use super::CacheRequest;
 use super::contents::{ChainLayer, Contents};
 use super::spec::CacheTo;
 use crate::assemble::json;
-use crate::compression::Compression;
 use crate::error::Result;
 
 /// The documents of a cache.

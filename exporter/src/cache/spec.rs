@@ -5,9 +5,9 @@
 
 use std::path::PathBuf;
 
+use kiln_images::Packing;
 use kiln_oci::{Digest, Reference};
 
-use crate::compression::Packing;
 use crate::csv;
 use crate::error::{Error, Result};
 use crate::output::keys::{Checked, Keys, nearest};
@@ -216,7 +216,7 @@ fn unknown(kind: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compression::Compression;
+    use kiln_images::Compression;
 
     fn to(text: &str) -> CacheTo {
         CacheTo::parse(text).unwrap().remove(0)

@@ -5,7 +5,7 @@ use kiln_store::ImageRow;
 
 use super::keys::{Checked, Keys};
 use super::{Export, Exporter, Output, OutputForm, OutputKind, options, registry};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::export::{ExportContext, ExportRequest};
 
 /// An image that is stored, and pushed if [`Output::push`] says so.
@@ -94,8 +94,7 @@ fn unpack(request: &ExportRequest, context: &ExportContext<'_>) -> Result<()> {
         }
         let name = format!("unpacking {}", image.platform);
         context.progress.status(&name, 0, None, false);
-        let failed = |source| Error::Fetch { layer: layer.to_string(), source };
-        context.fetcher.unpack(layer).map_err(failed)?;
+        context.fetcher.unpack(layer)?;
         context.progress.status(&name, 0, None, true);
     }
     Ok(())

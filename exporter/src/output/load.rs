@@ -21,14 +21,13 @@ use std::fmt;
 use std::path::PathBuf;
 use std::process::Command;
 
+use kiln_images::{Compression, PackedLayer};
 use kiln_store::{LayerId, Store};
 
 use super::keys::{Checked, Keys};
 use super::{Export, Exporter, Output, OutputForm, OutputKind, options};
-use crate::compression::Compression;
 use crate::error::{Error, Result};
 use crate::export::ExportContext;
-use crate::pack::PackedLayer;
 
 pub use api::{ApiError, EngineAddress, EngineTls};
 pub use docker::DockerEngine;
@@ -252,7 +251,8 @@ fn fetch(layers: &[&PackedLayer], context: &ExportContext<'_>) -> Result<()> {
         if context.store.content().size(&layer.digest)?.is_some() {
             continue;
         }
-        let mut problem: Box<dyn std::error::Error + Send + Sync> = "nobody has it".into();
+        let (layer_name, source) = (layer.digest.to_string(), "nobody has it".into());
+        let mut problem = kiln_images::Error::Fetch { layer: layer_name, source };
         let blobs = context.store.layers().blobs(&layer.layer)?;
         let mut fitting = blobs.iter().filter(|blob| blob.digest == layer.digest);
         let fetched = fitting.any(|blob| match context.fetcher.fetch(blob) {
@@ -263,7 +263,7 @@ fn fetch(layers: &[&PackedLayer], context: &ExportContext<'_>) -> Result<()> {
             }
         });
         if !fetched {
-            return Err(Error::Fetch { layer: layer.digest.to_string(), source: problem });
+            return Err(problem.into());
         }
     }
     Ok(())

@@ -1,13 +1,13 @@
 //! The keys that several output types share: names, compression, media types, annotations and times
 //! of images, and the keys of images in repositories.
 
+use kiln_images::{Compression, Packing};
 use kiln_oci::Reference;
 
 use super::keys::{Checked, Keys};
 use super::naming::Naming;
 use super::{Exporter, Output, OutputEpoch, OutputKind};
 use crate::annotations::AnnotationKey;
-use crate::compression::{Compression, Packing};
 
 /// Reads the keys of all images.
 pub(super) fn image(keys: &mut Keys, kind: impl Exporter + 'static) -> Checked<Output> {

@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 
 use kiln_oci::Reference;
-use kiln_registry::{Pushed, Repository};
+use kiln_registry::Repository;
 
 use super::image::Image;
 use super::keys::{Checked, Keys};
 use super::{Export, Output, options};
 use crate::error::{Error, Result};
 use crate::export::ExportContext;
-use crate::progress::Progress;
-use crate::push::{PushBlob, PushContext, PushObserver, Shipment, push};
+use crate::push::{PushContext, Shipment, push};
 
 /// Reads the keys of `type=registry`: the image is pushed, and stored on request.
 pub(super) fn parse(keys: &mut Keys) -> Checked<Output> {
@@ -47,9 +46,7 @@ pub(super) fn upload(export: &Export<'_>, context: &ExportContext<'_>) -> Result
     }
     let shipment = Shipment::of(assembled)?;
     let progress = context.progress;
-    let observer = PushProgress(progress);
-    let pushing =
-        PushContext { store: context.store, remote, fetcher: context.fetcher, observer: &observer };
+    let pushing = PushContext { store: context.store, remote, fetcher: context.fetcher, progress };
     progress.status("pushing layers", 0, None, false);
     for (repository, names) in &repositories {
         let digest = push(&shipment, repository, names, &pushing)?;
@@ -61,30 +58,4 @@ pub(super) fn upload(export: &Export<'_>, context: &ExportContext<'_>) -> Result
     }
     progress.status("pushing layers", 0, None, true);
     Ok(())
-}
-
-/// A push observer that reports to an export's progress.
-pub(crate) struct PushProgress<'a>(pub(crate) &'a dyn Progress);
-
-impl PushObserver for PushProgress<'_> {
-    fn sending(&self, blob: &PushBlob, sent: u64) {
-        let name = format!("pushing layer {}", blob.digest);
-        self.0.status(&name, sent, Some(blob.size), false);
-    }
-
-    fn done(&self, blob: &PushBlob, how: &Pushed) {
-        let name = match how {
-            Pushed::Sent => {
-                let name = format!("pushing layer {}", blob.digest);
-                return self.0.status(&name, blob.size, Some(blob.size), true);
-            }
-            Pushed::Existed => format!("layer {} is there already", blob.digest),
-            Pushed::Mounted(from) => format!("mounting layer {} from {from}", blob.digest),
-        };
-        self.0.status(&name, 0, None, true);
-    }
-
-    fn cancelled(&self) -> bool {
-        self.0.cancelled()
-    }
 }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use kiln_images::Compression;
 use kiln_oci::Digest;
 
 use super::*;
 use crate::annotations::AnnotationLevel;
-use crate::compression::Compression;
 
 fn parse(text: &str) -> Output {
     Output::parse(text).unwrap()

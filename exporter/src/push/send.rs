@@ -6,28 +6,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
+use kiln_event::{LayerState, Reporter};
+use kiln_images::Fetcher;
 use kiln_oci::{Digest, Reference};
 use kiln_registry::{BlobSource, BlobUpload, Pushed, Repository};
 use kiln_store::{CACHE_ORIGIN, LayerBlob, Store};
 
 use super::{PushBlob, Remote, Shipment};
 use crate::error::{Error, Result};
-use crate::progress::BlobFetcher;
 
 /// The interval of progress reports.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// A receiver of a push's progress. Its methods must return at once.
-pub trait PushObserver: Send + Sync {
-    /// Reports the number of bytes sent of a blob.
-    fn sending(&self, blob: &PushBlob, sent: u64);
-    /// Reports that a blob is in the repository.
-    fn done(&self, blob: &PushBlob, how: &Pushed);
-    /// Returns `true` if the push should stop.
-    fn cancelled(&self) -> bool {
-        false
-    }
-}
+/// The prefix of the names of parts that upload a blob.
+pub const PUSHING: &str = "pushing layer ";
 
 /// The resources and callbacks of a push.
 #[derive(Clone, Copy)]
@@ -37,9 +29,9 @@ pub struct PushContext<'a> {
     /// The client for registries.
     pub remote: Remote<'a>,
     /// The source of base images' blobs that neither the store nor the registry has.
-    pub fetcher: &'a dyn BlobFetcher,
-    /// The receiver of progress reports.
-    pub observer: &'a dyn PushObserver,
+    pub fetcher: &'a Fetcher,
+    /// The step that the push reports as.
+    pub progress: &'a Reporter,
 }
 
 impl std::fmt::Debug for PushContext<'_> {
@@ -59,6 +51,9 @@ pub fn push(
     names: &[Reference],
     context: &PushContext<'_>,
 ) -> Result<Digest> {
+    for blob in shipment.freight.iter().filter(|blob| blob.is_layer) {
+        context.progress.layer(blob.digest, LayerState::Waiting);
+    }
     let top = shipment.top().ok_or_else(|| Error::Config("there is no image".to_owned()))?;
     let mut to_send = Vec::new();
     let far = lazy(shipment, context.store)?;
@@ -66,7 +61,7 @@ pub fn push(
     let settled: BTreeMap<Digest, Pushed> = settled.into_iter().flatten().collect();
     for blob in &shipment.freight {
         match settled.get(&blob.digest) {
-            Some(how) => context.observer.done(blob, how),
+            Some(how) => report_end(blob, how, context.progress),
             None => to_send.push(blob),
         }
     }
@@ -161,10 +156,36 @@ fn fetch_one(far: &RemoteBlob<'_>, context: &PushContext<'_>) -> Result<()> {
     for blob in &far.blobs {
         match context.fetcher.fetch(blob) {
             Ok(()) => return Ok(()),
-            Err(source) => problem = Error::Fetch { layer: name.clone(), source },
+            Err(error) => problem = error.into(),
         }
     }
     Err(problem)
+}
+
+/// Returns the name of the part that uploads a blob.
+fn name(blob: &PushBlob) -> String {
+    format!("{PUSHING}{}", blob.digest)
+}
+
+/// Reports that a blob is in the repository.
+fn report_end(blob: &PushBlob, how: &Pushed, progress: &Reporter) {
+    let state = match how {
+        Pushed::Sent => {
+            progress.status(&name(blob), blob.size, Some(blob.size), true);
+            LayerState::Transferred
+        }
+        Pushed::Existed => {
+            progress.status(&format!("layer {} is there already", blob.digest), 0, None, true);
+            LayerState::Exists
+        }
+        Pushed::Mounted(from) => {
+            progress.status(&format!("mounting layer {} from {from}", blob.digest), 0, None, true);
+            LayerState::Mounted { from: from.name().to_owned() }
+        }
+    };
+    if blob.is_layer {
+        progress.layer(blob.digest, state);
+    }
 }
 
 /// The upload of one blob.
@@ -196,7 +217,7 @@ impl<'a> Upload<'a> {
     async fn run(&self, repository: &Repository, context: &PushContext<'_>) -> Result<()> {
         let client = context.remote.client;
         let pushed = client.push_blob(repository, &self.blob, &self.from).await?;
-        context.observer.done(self.freight, &pushed);
+        report_end(self.freight, &pushed, context.progress);
         // Marks the upload as done, which ends its progress reports.
         self.sent.store(u64::MAX, Ordering::Relaxed);
         Ok(())
@@ -236,14 +257,15 @@ fn wait<T>(
         let mut told = vec![0; uploads.len()];
         loop {
             tokio::time::sleep(INTERVAL).await;
-            if context.observer.cancelled() {
+            if context.progress.is_cancelled() {
                 return;
             }
             for (upload, told) in uploads.iter().zip(&mut told) {
                 let sent = upload.sent.load(Ordering::Relaxed);
                 if sent != *told && sent != u64::MAX {
                     *told = sent;
-                    context.observer.sending(upload.freight, sent);
+                    let (name, total) = (name(upload.freight), Some(upload.freight.size));
+                    context.progress.status(&name, sent, total, false);
                 }
             }
         }

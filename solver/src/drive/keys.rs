@@ -1,14 +1,13 @@
 //! The computation of keys.
 
+use kiln_event::{Event, InputPart, Key, Lookup, StepInput, StepKey, VertexId};
 use kiln_llb::Graph;
 use kiln_oci::Digest;
 
 use super::{Driver, KeyState, Move, ResultState};
 use crate::cache::Cache;
-use crate::event::{Event, VertexId};
 use crate::executor::Executor;
-use crate::key::{Key, KeyPart, NoLookup};
-use crate::made_of::{InputPart, Lookup, StepInput, StepKey};
+use crate::key::{KeyPart, NoLookup, key_of};
 use crate::solve::VertexKeys;
 
 impl<E, C> Driver<E, C>
@@ -22,7 +21,7 @@ where
         }
         if self.plan.steps[number].rule.ephemeral {
             let digest = self.world.graph.vertices()[number].digest;
-            let key = Key::of("ephemeral", &self.nonce, &[KeyPart::Content(digest)]);
+            let key = key_of("ephemeral", &self.nonce, &[KeyPart::Content(digest)]);
             let taint = NoLookup { ephemeral: true, fresh: false };
             self.set_key(number, key, taint, Vec::new());
             return;
@@ -58,7 +57,7 @@ where
 
     pub(super) fn input_keys_known(&mut self, number: usize) {
         let (parts, taint) = self.parts(number, None);
-        let definition = Key::of("definition", self.salt(number), &parts);
+        let definition = key_of("definition", self.salt(number), &parts);
         if self.plan.steps[number].content.is_empty() {
             self.tell_key(number, definition, taint, &parts, false);
             self.set_key(number, definition, taint, parts);
@@ -128,9 +127,9 @@ where
     pub(super) fn digested(&mut self, number: usize, digests: &[Digest]) {
         let (definition_parts, definition_taint) = self.parts(number, None);
         let (parts, taint) = self.parts(number, Some(digests));
-        let canonical = Key::of("content", self.salt(number), &parts);
+        let canonical = key_of("content", self.salt(number), &parts);
         if !definition_taint.ephemeral {
-            let definition = Key::of("definition", self.salt(number), &definition_parts);
+            let definition = key_of("definition", self.salt(number), &definition_parts);
             if let Err(error) = self.world.cache.link(&definition, &canonical) {
                 return self.fail(error.into());
             }
@@ -245,7 +244,7 @@ where
         }
         let definition = || {
             let (parts, taint) = self.parts(number, None);
-            (!taint.ephemeral).then(|| Key::of("definition", self.salt(number), &parts))
+            (!taint.ephemeral).then(|| key_of("definition", self.salt(number), &parts))
         };
         let has_contents = !self.plan.steps[number].content.is_empty();
         let definition = has_contents.then(definition).flatten();

@@ -6,9 +6,9 @@
 
 use super::{Driver, KeyState, Move, ResultState};
 use crate::cache::{Cache, KeyRecord};
-use crate::event::{Event, EventSender, VertexId};
 use crate::executor::{Executor, StepContext};
 use crate::task::{Outputs, Run};
+use kiln_event::{Event, EventSender, Reporter, VertexId};
 
 impl<E, C> Driver<E, C>
 where
@@ -144,7 +144,8 @@ where
         let cancel = self.world.cancel.clone();
         let step = &self.plan.steps[number];
         let (is_last, kept) = (step.is_last, step.kept.clone());
-        let context = StepContext { vertex: number as VertexId, events, cancel, is_last, kept };
+        let reporter = Reporter::new(number as VertexId, events, cancel);
+        let context = StepContext { reporter, is_last, kept };
         state.result = ResultState::Running;
         state.started = true;
         state.tail = Some(tail.clone());

@@ -15,20 +15,19 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use kiln_images::{Draft, RootTree, Snapshots};
 use kiln_llb::op::{CacheMount, CacheSharing, ExecOp, Mount, MountKind, SecretMount};
 use kiln_sandbox::{
     Mount as SandboxMount, MountKind as SandboxKind, Propagation, TmpfsOptions, Tree,
 };
 use kiln_store::{AssembledTree, CacheMountGuard, LayerId, Sharing, WatchedDirectory};
-use kiln_tree::{CopyOptions, Selection};
+use kiln_tree::{CopyOptions, Overlay, Selection, View};
 
 use super::secret::Secrets;
 use super::ssh::{Agents, Forwarding};
 use crate::content;
-use crate::draft::Draft;
 use crate::error::{Error, Result};
 use crate::output::Output;
-use crate::snapshots::{Snapshots, whole};
 
 /// The mode of a tmpfs's root, the usual one of `/tmp`.
 const TMPFS_MODE: u32 = 0o1777;
@@ -177,7 +176,7 @@ impl Preparation<'_> {
     fn writable(&self, mount: &Mount, prepared: &mut Prepared) -> Result<Tree> {
         let Some(output) = mount.output else {
             let draft = self.snapshots.draft_on(self.lowers(mount)?)?;
-            let tree = draft.rootfs(None);
+            let tree = tree(draft.rootfs(None));
             prepared.discarded.push(draft);
             return Ok(tree);
         };
@@ -186,7 +185,7 @@ impl Preparation<'_> {
         // Otherwise the sandbox would create the usual mount points in the step's own tree, and
         // kiln would have to remove them.
         let mount_points = is_root.then(|| self.snapshots.store.mount_points());
-        let tree = draft.rootfs(mount_points);
+        let tree = tree(draft.rootfs(mount_points));
         let outcome = if is_root { Outcome::Root(draft) } else { Outcome::Written(draft) };
         prepared.outputs.push((output, outcome));
         prepared.kept.push(self.target(mount));
@@ -207,14 +206,14 @@ impl Preparation<'_> {
 
     /// Returns the uppermost layer of a mount's input.
     fn layer(&self, mount: &Mount) -> Result<Option<LayerId>> {
-        self.snapshots.layer(self.input(mount)?)
+        self.input(mount)?.to_layer(self.snapshots)
     }
 
     /// Returns a mount's input as directories. For a build context, that is a copy of the selected
     /// part.
     fn lowers(&self, mount: &Mount) -> Result<Vec<PathBuf>> {
         match self.input(mount)? {
-            Output::Layer(layer) => self.snapshots.lowers(layer.as_ref()),
+            Output::Layer(layer) => Ok(self.snapshots.lowers(layer.as_ref())?),
             Output::Local(context) => Ok(vec![context.copied(self.snapshots, &mount.selector)?]),
         }
     }
@@ -259,7 +258,7 @@ impl Preparation<'_> {
             Output::Layer(None) => {}
             Output::Layer(layer) => {
                 let source = self.snapshots.read(layer.as_ref())?;
-                kiln_tree::copy(whole(&source), &dest, &options)?;
+                kiln_tree::copy(View::of(&source), &dest, &options)?;
             }
             Output::Local(context) => kiln_tree::copy(context.view(), &dest, &options)?,
         }
@@ -313,13 +312,21 @@ impl Prepared {
             Outcome::Unchanged(layer) => Ok(Output::Layer(layer)),
             Outcome::Root(mut draft) => {
                 draft.is_open = is_open;
-                snapshots.commit_root(draft).map(|layer| Output::Layer(Some(layer)))
+                Ok(Output::Layer(Some(snapshots.commit_root(draft)?)))
             }
             Outcome::Written(mut draft) => {
                 draft.is_open = is_open;
-                snapshots.commit_draft(draft).map(|layer| Output::Layer(Some(layer)))
+                Ok(Output::Layer(Some(snapshots.commit_draft(draft)?)))
             }
         });
         outputs.collect()
+    }
+}
+
+/// Returns a draft's tree in the form that the sandbox mounts.
+pub(crate) fn tree(root: RootTree) -> Tree {
+    match root {
+        RootTree::Directory(path) => Tree::Directory(path),
+        RootTree::Overlay(Overlay { lowers, upper }) => Tree::Overlay { lowers, upper },
     }
 }

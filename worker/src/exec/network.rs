@@ -5,10 +5,10 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use kiln_event::{Event, Reporter};
 use kiln_llb::op::NetMode;
 use kiln_sandbox::Network;
 use kiln_sandbox::network::{Bridge, NetworkNamespace};
-use kiln_solver::{Event, StepContext};
 
 use crate::error::{Error, Result};
 use crate::worker::DefaultNetwork;
@@ -91,7 +91,7 @@ impl Networks {
 
     /// Returns the network of a step. If the bridge isn't available, the step gets the host's
     /// network, and the first such step sends a warning.
-    pub(super) async fn get(&self, mode: NetMode, context: &StepContext) -> Result<StepNetwork> {
+    pub(super) async fn get(&self, mode: NetMode, reporter: &Reporter) -> Result<StepNetwork> {
         let host = || StepNetwork::Host(Arc::clone(&self.resolv_conf));
         let bridge = match (mode, &self.default) {
             (NetMode::None, _) | (NetMode::Unset, DefaultNetwork::None) => {
@@ -110,7 +110,7 @@ impl Networks {
         }
         if !self.told.swap(true, Ordering::Relaxed) {
             let message = format!("steps use the host's network: no bridge: {error}");
-            context.events.send(Event::Warning { id: None, message });
+            reporter.events.send(Event::Warning { id: None, message, cause: None });
         }
         Ok(host())
     }

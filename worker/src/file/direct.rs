@@ -4,45 +4,22 @@
 //! files go from their source into the archive. Neither they nor their base get a tree. If a later
 //! build mounts the layer, it is unpacked like a base image's.
 
-use std::io::Write;
-use std::sync::Arc;
-
+use kiln_event::Reporter;
+use kiln_images::{Base, Packing, Snapshots, blocking, pack_stream};
 use kiln_llb::op::{FileAction, FileActionKind, FileOp, InputIndex};
-use kiln_oci::Digest;
-use kiln_solver::StepContext;
-use kiln_store::{LayerBlob, LayerId};
+use kiln_store::LayerId;
 
 use super::{Source, copy, owner, owner_of};
-use crate::below::Base;
-use crate::blobs::blocking;
 use crate::error::{Error, Result};
-use crate::output::Output;
-use crate::snapshots::Snapshots;
-
-/// A function that writes an archive to a sink.
-pub type Fill<'a> = dyn FnMut(&mut dyn Write) -> kiln_tree::Result<()> + 'a;
-
-/// The port for packing layers. The exporter implements the compression.
-pub trait LayerPacker: std::fmt::Debug + Send + Sync {
-    /// Creates a blob of the archive that `fill` writes, in the compression that the build's
-    /// outputs need. Returns the digest of the archive and the blob.
-    ///
-    /// # Errors
-    /// Fails if `fill` or the store fails, or if the step is cancelled.
-    fn pack(
-        &self,
-        context: &StepContext,
-        fill: &mut Fill<'_>,
-    ) -> std::result::Result<(Digest, LayerBlob), Box<dyn std::error::Error + Send + Sync>>;
-}
+use crate::output::{Output, materialise};
 
 /// Creates the layer of a file op without a tree. Returns `None` if the op needs one.
 pub(super) async fn run(
     snapshots: &Snapshots,
     op: &FileOp,
     inputs: &[Output],
-    packer: &Arc<dyn LayerPacker>,
-    context: &StepContext,
+    packing: Packing,
+    reporter: &Reporter,
 ) -> Result<Option<LayerId>> {
     if !is_chain(op, inputs.len()) {
         return Ok(None);
@@ -52,13 +29,13 @@ pub(super) async fn run(
         Some(Output::Local(_)) => return Ok(None),
         None => None,
     };
-    snapshots.materialise(&sources(op, inputs), Some(context)).await?;
-    let base = snapshots.below(top.as_ref(), context).await?;
+    materialise(snapshots, &sources(op, inputs), reporter).await?;
+    let base = snapshots.below(top.as_ref(), reporter).await?;
     let (snapshots, op, inputs) = (snapshots.clone(), op.clone(), inputs.to_vec());
-    let (packer, context) = (Arc::clone(packer), context.clone());
+    let reporter = reporter.clone();
     blocking(move || {
         let copies = Copies { op: &op, inputs: &inputs, top: top.as_ref() };
-        copies.pack(&snapshots, base, &*packer, &context)
+        copies.pack(&snapshots, base, packing, &reporter)
     })
     .await
 }
@@ -81,8 +58,8 @@ impl Copies<'_> {
         &self,
         snapshots: &Snapshots,
         mut base: Base,
-        packer: &dyn LayerPacker,
-        context: &StepContext,
+        packing: Packing,
+        reporter: &Reporter,
     ) -> Result<Option<LayerId>> {
         let source = |index: InputIndex| match index {
             None => Ok(Source::Dir(snapshots.read(None)?)),
@@ -110,9 +87,11 @@ impl Copies<'_> {
             planned = plan(&base)?;
         }
         let Some(plan) = planned else { return Ok(None) };
-        let packed = packer.pack(context, &mut |sink| plan.write(sink).map(drop));
-        let cancelled = context.cancel.is_cancelled();
-        let failed = |error| if cancelled { Error::Cancelled } else { Error::Pack(error) };
+        let store = &snapshots.store;
+        let packed = pack_stream(store, packing, reporter, &mut |sink| plan.write(sink).map(drop));
+        let cancelled = reporter.is_cancelled();
+        let failed =
+            |error: kiln_images::Error| if cancelled { Error::Cancelled } else { error.into() };
         let (diff_id, blob) = packed.map_err(failed)?;
         let layers = snapshots.store.layers();
         let layer = layers.commit_blob(self.top, &diff_id, &blob)?;

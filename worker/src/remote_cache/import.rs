@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use kiln_images::{CONFIG_LIMIT, Document, ImageResolver, check_media_type, digest_of};
 use kiln_oci::cache::{
     CACHE_VERSION, CacheBlob, CacheConfig, CacheLayer, CacheRecord, INLINE_CACHE, InlineCache,
 };
@@ -17,9 +18,6 @@ use time::format_description::well_known::Rfc3339;
 
 use super::source::{CachePlace, CacheSource, Reader};
 use crate::error::{Error, Result};
-use crate::resolve::ImageResolver;
-use crate::source::document::{CONFIG_LIMIT, Document, digest_of};
-use crate::source::image::check_media_type;
 
 /// The maximum size of a cache's config in bytes.
 const CACHE_LIMIT: u64 = 64 << 20;
@@ -47,6 +45,28 @@ pub struct ImportedCache {
 }
 
 impl ImportedCache {
+    /// Reads a cache. From an index of images, it reads the images for `platforms`. It fetches
+    /// documents only, and drops blobs of more than `largest` bytes.
+    ///
+    /// # Errors
+    /// Fails if the source can't be read, isn't a cache of kiln's, or has another version.
+    pub async fn read(
+        images: &ImageResolver,
+        source: &CacheSource,
+        platforms: &[Platform],
+        largest: Option<u64>,
+    ) -> Result<Self> {
+        let (reader, bytes) = Reader::open(&source.place, images.client()).await?;
+        let import = Import { place: &source.place, reader, platforms, largest };
+        let config = match Document::parse(&source.place.to_string(), &bytes)? {
+            Document::Manifest(manifest) => import.manifest(&manifest).await?,
+            Document::Index(index) => import.index(&index).await?,
+        };
+        let mut imported = import.checked(config);
+        imported.wants_mounts = source.mounts;
+        Ok(imported)
+    }
+
     /// Returns the number of results.
     pub fn len(&self) -> usize {
         self.records.len()
@@ -61,30 +81,6 @@ impl ImportedCache {
     /// Returns `true` if the cache has no results.
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()
-    }
-}
-
-impl ImageResolver {
-    /// Reads a cache. From an index of images, it reads the images for `platforms`. It fetches
-    /// documents only, and drops blobs of more than `largest` bytes.
-    ///
-    /// # Errors
-    /// Fails if the source can't be read, isn't a cache of kiln's, or has another version.
-    pub async fn import_cache(
-        &self,
-        source: &CacheSource,
-        platforms: &[Platform],
-        largest: Option<u64>,
-    ) -> Result<ImportedCache> {
-        let (reader, bytes) = Reader::open(&source.place, self.client()).await?;
-        let import = Import { place: &source.place, reader, platforms, largest };
-        let config = match Document::parse(&source.place.to_string(), &bytes)? {
-            Document::Manifest(manifest) => import.manifest(&manifest).await?,
-            Document::Index(index) => import.index(&index).await?,
-        };
-        let mut imported = import.checked(config);
-        imported.wants_mounts = source.mounts;
-        Ok(imported)
     }
 }
 

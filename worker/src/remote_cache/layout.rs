@@ -9,19 +9,13 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use kiln_images::{DOCUMENT_LIMIT, digest_of, open_cached};
 use kiln_oci::{Descriptor, Digest, ImageIndex};
 use kiln_tree::Dir;
 
 use crate::error::{Error, Result};
-use crate::source::document::{DOCUMENT_LIMIT, digest_of};
-use crate::source::oci_layout::open_blob;
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
-
-/// Opens a blob if it exists. The caller must verify the content.
-pub(crate) fn open_cached(directory: &Path, digest: &Digest) -> Result<Option<File>> {
-    open_blob(directory, digest)
-}
 
 /// Returns `true` if a blob exists with that size.
 pub(crate) fn has_cached(directory: &Path, digest: &Digest, size: u64) -> bool {
@@ -55,7 +49,7 @@ pub(crate) fn find_tag(directory: &Path, tag: &str) -> Result<Digest> {
     let found = index.manifests.iter().find(is_tagged).ok_or_else(|| {
         Error::image(directory.display(), format!("no cache is tagged {tag} in this directory"))
     })?;
-    digest_of(found)
+    Ok(digest_of(found)?)
 }
 
 fn read_limited(file: File, name: &str, limit: u64) -> Result<Vec<u8>> {

@@ -3,23 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use kiln_event::Reporter;
+use kiln_images::{Blobs, Origin, blocking};
 use kiln_llb::Graph;
 use kiln_llb::graph::Vertex;
 use kiln_llb::op::{CacheMount, MountKind, OpKind};
 use kiln_oci::cache::CacheMountContent;
 use kiln_oci::error::chain;
-use kiln_solver::{Cache, Event, EventSender, VertexId, VertexKeys};
+use kiln_solver::{Cache, VertexKeys};
 use kiln_store::{CacheMountGuard, LayerBlob, Sharing};
 use kiln_tree::{Attributes, Owner, UnpackOptions};
 
 use super::{ImportedCache, RemoteCache};
-use crate::blobs::{Blobs, blocking};
 use crate::error::{Error, Result};
 use crate::exec::mounts::cache_mount_key;
 use crate::output::Output;
-use crate::progress::Progress;
 use crate::source::identifier::Identifier;
-use crate::source::origin::Origin;
 use crate::worker::{Worker, platform};
 
 impl RemoteCache {
@@ -43,29 +42,27 @@ impl RemoteCache {
         missing
     }
 
-    /// Fills missing cache mounts of a graph from remote caches. Calls `step` for a step to report
-    /// progress on if there is work. A mount that can't be filled stays as it is and causes a
+    /// Fills missing cache mounts of a graph from remote caches. Calls `reporter` for a reporter of
+    /// a step if there is work. A mount that can't be filled stays as it is and causes a
     /// warning.
     pub async fn fill_mounts(
         &self,
         graph: &Graph,
         blobs: &Blobs,
-        step: impl FnOnce() -> VertexId,
-        events: &EventSender,
+        reporter: impl FnOnce() -> Reporter,
     ) {
         let missing = self.missing_mounts(graph);
         if missing.is_empty() {
             return;
         }
-        let step = step();
-        let progress = Progress::of_step(step, events);
+        let reporter = reporter();
         let fills = missing.into_values().map(async |offers| {
             for (import, mount) in offers {
-                let Err(error) = fill(import, mount, blobs, &progress).await else { return };
+                let Err(error) = fill(import, mount, blobs, &reporter).await else { return };
                 let (id, name) = (&mount.id, &import.name);
                 let problem = chain(&error);
                 let message = format!("cache {name}: cache mount {id} can't be filled: {problem}");
-                events.send(Event::Warning { id: Some(step), message });
+                reporter.warn(message);
             }
         });
         futures_util::future::join_all(fills).await;
@@ -81,7 +78,7 @@ async fn fill(
     import: &ImportedCache,
     mount: &CacheMountContent,
     blobs: &Blobs,
-    progress: &Progress,
+    reporter: &Reporter,
 ) -> Result<()> {
     let blob = LayerBlob {
         media_type: mount.blob.media_type.clone(),
@@ -89,7 +86,7 @@ async fn fill(
         size: mount.blob.size,
         origin: Some(import.origin.clone()),
     };
-    blobs.ensure(&blob, progress).await?;
+    blobs.ensure(&blob, reporter).await?;
     let (blobs, mount) = (blobs.clone(), mount.clone());
     blocking(move || {
         let mounts = blobs.store.cache_mounts();
@@ -151,9 +148,7 @@ impl Worker {
             }
             let platform = platform(vertex);
             let images = &self.images;
-            if let Err(error) =
-                crate::source::image::load(images, store, &origin, &digest, &platform).await
-            {
+            if let Err(error) = images.declare(&origin, &digest, &platform).await {
                 tracing::debug!(%error, %digest, "can't tell the layers of a base image");
             }
         }
@@ -199,7 +194,7 @@ impl Worker {
     ) -> Result<Option<Output>> {
         let Some((from, output)) = vertex.inputs.get(input as usize) else { return Ok(None) };
         let Some(keys) = keys.get(*from).copied().flatten() else { return Ok(None) };
-        let loaded = cache.load(&keys.canonical).await.map_err(|error| Error::Pack(error.0))?;
+        let loaded = cache.load(&keys.canonical).await?;
         let found = loaded.and_then(|outputs| outputs.get(*output as usize).cloned());
         let Some(Output::Layer(Some(top))) = &found else { return Ok(found) };
         let chain = self.snapshots.store.layers().chain(top)?;

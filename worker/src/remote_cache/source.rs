@@ -3,14 +3,12 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use kiln_images::{DOCUMENT_LIMIT, Origin, blocking};
 use kiln_oci::{Digest, Reference};
 use kiln_registry::{Client, Repository};
 
 use super::layout;
-use crate::blobs::blocking;
 use crate::error::Result;
-use crate::source::document::DOCUMENT_LIMIT;
-use crate::source::origin::Origin;
 
 /// A cache that a build imports.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Tests of the cache over a store and a directory.
 
+use kiln_event::Reporter;
 use kiln_oci::cache::{CACHE_VERSION, CacheBlob, CacheConfig, CacheLayer, CacheLink, CacheRecord};
 use kiln_oci::media_type;
 use kiln_registry::Client;
@@ -19,7 +20,7 @@ impl Bench {
         std::fs::create_dir_all(temp.path().join("cache/blobs/sha256")).unwrap();
         let store = Store::open(&temp.path().join("root")).unwrap();
         let (registry, limits) = (Client::default(), ArchiveLimits::default());
-        let blobs = Blobs { store: store.clone(), registry, limits, lost: Arc::default() };
+        let blobs = Blobs::new(store.clone(), registry, limits);
         Self { temp, store, blobs }
     }
 
@@ -102,7 +103,7 @@ async fn results_are_taken_over_without_their_blobs() {
     assert_eq!(known.results, [result]);
     assert_eq!(known.links, [CacheLink { definition: key("d").0, canonical: key("a").0 }]);
     // A fetch verifies the blob, which then counts as the layer's own.
-    bench.blobs.fetch(&blob).await.unwrap();
+    bench.blobs.fetch(&blob, &Reporter::silent()).await.unwrap();
     assert_eq!(bench.store.layers().blobs(&above).unwrap()[0].origin, None);
 }
 
@@ -129,7 +130,10 @@ async fn what_a_cache_promises_in_vain_is_dropped() {
     for name in ["liar", "flipped"] {
         let layer = top(&cache.load(&key(name)).await.unwrap().unwrap());
         let blob = bench.store.layers().blobs(&layer).unwrap().remove(0);
-        assert!(matches!(bench.blobs.fetch(&blob).await, Err(crate::Error::Cached { .. })));
+        assert!(matches!(
+            bench.blobs.fetch(&blob, &Reporter::silent()).await,
+            Err(kiln_images::Error::Cached { .. })
+        ));
         assert_eq!(bench.blobs.take_lost().len(), 1);
         assert!(!bench.store.layers().exists(&layer).unwrap());
         assert!(cache.load(&key(name)).await.unwrap().is_none(), "it isn't believed again");

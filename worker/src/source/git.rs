@@ -21,9 +21,9 @@ mod reference;
 
 use std::collections::BTreeMap;
 
+use kiln_event::{LogStream, Reporter};
 use kiln_llb::op::SourceOp;
 use kiln_oci::Digest;
-use kiln_solver::{LogStream, StepContext};
 use kiln_store::CacheKind;
 
 use self::find::Found;
@@ -32,7 +32,6 @@ use self::program::Git;
 use self::reference::{check_reference, is_commit};
 use super::remote::{Loaded, Pin, Remotes};
 use crate::error::{Error, Result};
-use crate::flight;
 
 /// A git source: the commit of a repository.
 #[expect(clippy::struct_excessive_bools, reason = "the switches of a source op")]
@@ -146,7 +145,7 @@ impl GitSource {
     }
 
     /// Fetches the commit and creates a layer of its files.
-    pub(super) async fn load(&self, remotes: &Remotes, context: &StepContext) -> Result<Loaded> {
+    pub(super) async fn load(&self, remotes: &Remotes, reporter: &Reporter) -> Result<Loaded> {
         let git = Git::prepare(self, remotes).await?;
         let found = match self.named() {
             Some(found) => found,
@@ -154,12 +153,12 @@ impl GitSource {
         };
         let name = found.reference.as_deref().unwrap_or_default();
         let line = format!("{}\t{name}\n", found.commit());
-        context.log(LogStream::Stdout, line.into_bytes());
+        reporter.log(LogStream::Stdout, line.into_bytes());
 
         let pin = Pin::commit(found.commit());
         let store = &remotes.snapshots.store;
         let key = Digest::of(&self.identity(&found));
-        let _guard = flight::lock(store, &format!("git-{}", key.hex())).await?;
+        let _guard = kiln_images::lock(store, &format!("git-{}", key.hex())).await?;
         if let Some(layers) = store.cache().get(&key)?
             && let [Some(layer)] = layers.as_slice()
         {
@@ -167,7 +166,7 @@ impl GitSource {
         }
         let work = checkout::check_out(&git, self, &found, &remotes.snapshots);
         let growing = vec![store.growing(git.directory())];
-        let layer = flight::with_room(store, growing, work).await?;
+        let layer = kiln_images::with_room(store, growing, work).await?;
         let (kind, description) = (CacheKind::GitCheckout, format!("git {}", found.commit()));
         store.cache().put_as(kind, &key, &[Some(layer.clone())], &description)?;
         Ok(Loaded { layer, pin })

@@ -7,11 +7,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use kiln_event::Reporter;
 use kiln_llb::op::SourceOp;
 use kiln_oci::{Digest, HashingWriter};
 use kiln_registry::fetch::redacted;
 use kiln_registry::{FetchAnswer, FetchRequest, FetchedFile};
-use kiln_solver::StepContext;
 use kiln_store::LayerId;
 use kiln_tree::{Attributes, Dir, Owner, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -21,8 +21,6 @@ use time::macros::format_description;
 use super::file_name;
 use super::remote::{Loaded, Pin, Remotes};
 use crate::error::{Error, Result};
-use crate::flight;
-use crate::progress::Progress;
 
 /// The minimum age of a file in seconds at which its modification time identifies its version (RFC
 /// 9110, 8.8.2.2).
@@ -116,11 +114,12 @@ impl HttpSource {
     }
 
     /// Downloads the file and creates its layer. Reuses an earlier download if it is still current.
-    pub(super) async fn load(&self, remotes: &Remotes, context: &StepContext) -> Result<Loaded> {
+    pub(super) async fn load(&self, remotes: &Remotes, reporter: &Reporter) -> Result<Loaded> {
         let loaded =
             |layer: LayerId, known: &Known| Loaded { layer, pin: Pin::digest(&known.digest) };
         let key = self.record();
-        let _guard = flight::lock(&remotes.snapshots.store, &format!("http-{}", key.hex())).await?;
+        let _guard =
+            kiln_images::lock(&remotes.snapshots.store, &format!("http-{}", key.hex())).await?;
         let known = known(remotes, &key)?;
         if let (Some(checksum), Some((layer, known))) = (self.checksum, &known)
             && known.digest == checksum.to_string()
@@ -133,7 +132,7 @@ impl HttpSource {
             request.etag.clone_from(&known.etag);
             request.last_modified.clone_from(&known.last_modified);
         }
-        let fetched = self.fetch(remotes, &request, context).await?;
+        let fetched = self.fetch(remotes, &request, reporter).await?;
         match (fetched, known) {
             (Some((layer, known)), _) => {
                 let description = serde_json::to_string(&known).unwrap_or_default();
@@ -154,14 +153,14 @@ impl HttpSource {
         &self,
         remotes: &Remotes,
         request: &FetchRequest,
-        context: &StepContext,
+        reporter: &Reporter,
     ) -> Result<Option<(LayerId, Known)>> {
         let mut attempt = 1;
         loop {
             let FetchAnswer::File(file) = remotes.client.fetch(request).await? else {
                 return Ok(None);
             };
-            match self.download(remotes, *file, context).await {
+            match self.download(remotes, *file, reporter).await {
                 Err(Error::Registry(error)) if error.is_transient() && attempt < ATTEMPTS => {
                     tracing::debug!(%error, attempt, "download was cut off, trying again");
                     attempt += 1;
@@ -199,7 +198,7 @@ impl HttpSource {
         &self,
         remotes: &Remotes,
         file: FetchedFile,
-        context: &StepContext,
+        reporter: &Reporter,
     ) -> Result<(LayerId, Known)> {
         let name = file_name::of_download(&self.filename, file.content_disposition(), &self.url);
         let time = file.last_modified().and_then(seconds);
@@ -215,11 +214,11 @@ impl HttpSource {
         let growing = vec![pending.growing()];
         let path = Path::new("/").join(&name);
         let mut writer = HashingWriter::new(dir.create_file(&path, 0o600)?);
-        let mut part = Progress::of(context).part(format!("downloading {name}"), file.length());
+        let mut part = reporter.part(format!("downloading {name}"), file.length());
         let limit = remotes.options.max_bytes;
         let copy = file.copy_to(&mut writer, limit, |bytes| part.advance(bytes));
-        let copy = async { Ok(copy.await?) };
-        flight::with_room(&snapshots.store, growing, copy).await?;
+        let copy = async { Ok::<_, Error>(copy.await?) };
+        kiln_images::with_room(&snapshots.store, growing, copy).await?;
         let (_, digest, _) = writer.finish();
         if let Some(expected) = self.checksum.filter(|expected| *expected != digest) {
             let problem = format!("digest mismatch {digest}: {expected}");

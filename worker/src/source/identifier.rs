@@ -1,5 +1,6 @@
 //! The identifiers of source ops.
 
+use kiln_images::PullPolicy;
 use kiln_llb::op::SourceOp;
 use kiln_oci::Reference;
 
@@ -7,7 +8,6 @@ use super::git::GitSource;
 use super::http::HttpSource;
 use super::remote::RemoteSource;
 use crate::error::{Error, Result};
-use crate::resolve::PullPolicy;
 
 const IMAGE_LAYER_LIMIT: &str = "image.layerlimit";
 const LAYOUT_LAYER_LIMIT: &str = "oci.layerlimit";

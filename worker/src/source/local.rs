@@ -11,13 +11,14 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use kiln_images::Snapshots;
 use kiln_llb::op::SourceOp;
 use kiln_sandbox::mount_without_devices;
 use kiln_store::PendingTree;
-use kiln_tree::{Dir, Owner, PatternMatcher, View};
+use kiln_tree::{CopyOptions, Dir, Owner, PatternMatcher, View};
 
 use crate::error::{Error, Result};
-use crate::snapshots::Snapshots;
+use crate::file::missing;
 
 const INCLUDE: &str = "local.includepattern";
 const EXCLUDE: &str = "local.excludepatterns";
@@ -103,8 +104,32 @@ impl LocalContext {
         if let Some(copy) = self.lock().get(&part) {
             return Ok(copy.fs().to_owned());
         }
-        let copy = snapshots.copy_of(self, &part, &[])?;
+        let copy = self.copy(snapshots, &part, &[])?;
         Ok(self.lock().entry(part).or_insert(copy).fs().to_owned())
+    }
+
+    /// Copies the part of the context at `path` that `include` selects. An empty `include` selects
+    /// everything.
+    pub(crate) fn copy(
+        &self,
+        snapshots: &Snapshots,
+        path: &Path,
+        include: &[String],
+    ) -> Result<PendingTree> {
+        let pending = snapshots.begin(None)?;
+        let path = path.to_string_lossy().into_owned();
+        let options = CopyOptions {
+            source: path.clone(),
+            dest: path,
+            dir_copy_contents: true,
+            create_dest_path: true,
+            include: include.to_vec(),
+            ..CopyOptions::default()
+        };
+        let view = self.view();
+        kiln_tree::copy(view, &pending.open()?, &options)
+            .map_err(|error| missing(error, &[view]))?;
+        Ok(pending)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<PathBuf, PendingTree>> {

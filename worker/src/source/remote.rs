@@ -18,9 +18,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use kiln_event::Reporter;
+use kiln_images::Snapshots;
 use kiln_llb::op::SourceOp;
 use kiln_registry::Client;
-use kiln_solver::StepContext;
 use kiln_store::LayerId;
 use tokio::sync::OnceCell;
 
@@ -28,7 +29,6 @@ use super::git::{GitLimits, GitSource};
 use super::http::HttpSource;
 use crate::error::Result;
 use crate::exec::secret::Secrets;
-use crate::snapshots::Snapshots;
 
 /// The options of remote sources.
 #[derive(Clone, Debug, Default)]
@@ -129,7 +129,7 @@ impl Remotes {
         &self,
         op: &SourceOp,
         source: &RemoteSource,
-        context: &StepContext,
+        reporter: &Reporter,
     ) -> Result<LayerId> {
         let cell = {
             let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
@@ -137,8 +137,8 @@ impl Remotes {
         };
         let layer = cell.get_or_try_init(|| async {
             match source {
-                RemoteSource::Http(source) => source.load(self, context).await,
-                RemoteSource::Git(source) => source.load(self, context).await,
+                RemoteSource::Http(source) => source.load(self, reporter).await,
+                RemoteSource::Git(source) => source.load(self, reporter).await,
             }
         });
         layer.await.map(|loaded| loaded.layer.clone())

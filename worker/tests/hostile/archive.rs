@@ -9,10 +9,10 @@
 
 use std::cell::RefCell;
 
+use kiln_images::{LoadOptions, LoadedImage, load};
 use kiln_oci::Digest;
 use kiln_store::Store;
 use kiln_tree::ArchiveLimits;
-use kiln_worker::load::{LoadOptions, LoadedImage, load};
 
 use super::support::{append, files, place};
 

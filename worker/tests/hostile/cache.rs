@@ -4,17 +4,15 @@
 // many outputs as it lists, each on a finite chain of layers.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::path::Path;
 
+use kiln_event::Key;
+use kiln_images::{ImageResolver, ImageResolverOptions, PullPolicy};
 use kiln_oci::cache::CacheConfig;
 use kiln_oci::{Digest, media_type};
-use kiln_solver::{Cache, Key};
+use kiln_solver::Cache;
 use kiln_store::Store;
-use kiln_worker::{
-    CachePlace, CacheSource, ImageResolver, ImageResolverOptions, PullPolicy, RemoteCache,
-    StoreCache,
-};
+use kiln_worker::{CachePlace, CacheSource, ImportedCache, RemoteCache, StoreCache};
 use serde_json::json;
 
 use super::support::{files, place};
@@ -56,7 +54,7 @@ impl Place {
             CachePlace::Layout { directory: cache.clone(), tag: "latest".to_owned(), digest: None };
         let source = CacheSource { place: layout, mounts: true };
         let count = self.runtime.block_on(async {
-            let imported = self.resolver.import_cache(&source, &[], Some(1 << 30)).await;
+            let imported = ImportedCache::read(&self.resolver, &source, &[], Some(1 << 30)).await;
             let Ok(imported) = imported else { return 0 };
             let config: CacheConfig = serde_json::from_slice(&files[0]).expect("it was read");
             let count = imported.len();
@@ -109,11 +107,8 @@ fn new_place() -> Place {
     let directory = place();
     let store = Store::open(&directory.path().join("store")).expect("open a store");
     let resolver = ImageResolver::new(ImageResolverOptions {
-        store: store.clone(),
-        layouts: BTreeMap::default(),
-        registry: kiln_registry::Client::default(),
         policy: PullPolicy::Never,
-        archive_limits: kiln_tree::ArchiveLimits::default(),
+        ..ImageResolverOptions::new(store.clone(), kiln_registry::Client::default())
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     Place { directory, resolver, store, runtime: runtime.expect("start a runtime") }

@@ -5,12 +5,13 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use kiln::build::files::Dockerfile;
+use kiln::monitor::spool;
 use kiln::records::Recorded;
-use kiln::reporter::spool;
-use kiln::{BuildSpec, Engine, Failure, Outcome, Reporter, explain};
+use kiln::{BuildSpec, Engine, Failure, Monitor, Outcome, explain};
+use kiln_event::EventSender;
 use kiln_frontend::Warning;
 use kiln_llb::Definition;
-use kiln_solver::{EventSender, SolveError};
+use kiln_solver::SolveError;
 use tokio::task::JoinSet;
 
 use super::on_error;
@@ -44,7 +45,7 @@ pub(crate) async fn build(
 ) -> Result<Ended<Finished>> {
     let begun = Instant::now();
     let engine = settings.engine()?;
-    let work = async |spec, reporter| engine.build(spec, reporter).await;
+    let work = async |spec, monitor| engine.build(spec, monitor).await;
     let finished = match attend(&request, &engine, console, work).await? {
         Ok(finished) => finished,
         Err(code) => return Ok(Err(code)),
@@ -72,7 +73,7 @@ pub(crate) async fn graphs(
     console: Console<'_>,
 ) -> Result<Ended<Vec<Definition>>> {
     let engine = settings.engine()?;
-    let work = async |spec, reporter| engine.graphs(spec, reporter).await;
+    let work = async |spec, monitor| engine.graphs(spec, monitor).await;
     Ok(attend(request, &engine, console, work).await?.map(|(graphs, _)| graphs))
 }
 
@@ -82,7 +83,7 @@ pub(super) async fn attend<T>(
     request: &BuildRequest,
     engine: &Engine,
     console: Console<'_>,
-    work: impl AsyncFnOnce(BuildSpec, Reporter) -> Result<Outcome<T>>,
+    work: impl AsyncFnOnce(BuildSpec, Monitor) -> Result<Outcome<T>>,
 ) -> Result<Ended<(T, Outcome<()>)>> {
     let Console { mode, printer } = console;
     let (events, [shown]) = EventSender::channels([spool(engine.store())]);
@@ -91,8 +92,8 @@ pub(super) async fn attend<T>(
     // The task that listens for signals ends with this value.
     let mut listener = JoinSet::new();
     listener.spawn(interruption.clone().watch());
-    let reporter = Reporter { events, cancel: interruption.cancel().clone() };
-    let outcome = work(request.spec.clone(), reporter).await;
+    let monitor = Monitor { events, cancel: interruption.cancel().clone() };
+    let outcome = work(request.spec.clone(), monitor).await;
     // The display ends with the last sender. Its remaining output must not mix with later output.
     display.await?;
     let Outcome { result, warnings, dockerfile, record } = outcome?;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use kiln::{BuildSpec, Engine, Outcome, Reporter};
+use kiln::{BuildSpec, Engine, Monitor, Outcome};
 use kiln_frontend::call::Report;
 
 use super::attend::{Console, attend};
@@ -36,7 +36,7 @@ pub(crate) async fn call(
     console: Console<'_>,
 ) -> Result<ExitCode> {
     let engine = settings.engine()?;
-    let work = async |spec, reporter| answer(&engine, spec, reporter, call).await;
+    let work = async |spec, monitor| answer(&engine, spec, monitor, call).await;
     let answer = match attend(&request, &engine, console, work).await? {
         Ok((answer, _)) => answer,
         Err(code) => return Ok(code),
@@ -54,22 +54,22 @@ pub(crate) async fn call(
 async fn answer(
     engine: &Engine,
     spec: BuildSpec,
-    reporter: Reporter,
+    monitor: Monitor,
     call: Call,
 ) -> Result<Outcome<Answer>> {
     let is_json = call.is_json;
     Ok(match call.method {
         Method::Build => bail!("a build is no query"),
         Method::Targets => engine
-            .targets(spec, reporter)
+            .targets(spec, monitor)
             .await?
             .map(|targets| if is_json { targets.to_json() } else { targets.to_text() }.into()),
         Method::Outline => engine
-            .outline(spec, reporter)
+            .outline(spec, monitor)
             .await?
             .map(|outline| if is_json { outline.to_json() } else { outline.to_text() }.into()),
         Method::Check => {
-            engine.check(spec, reporter).await?.map(|report| check_answer(&report, call))
+            engine.check(spec, monitor).await?.map(|report| check_answer(&report, call))
         }
     })
 }

@@ -9,9 +9,9 @@ use kiln::build::step::Step;
 use kiln::remote_image::combine::{Annotations, Combined, Source, combine, digest};
 use kiln::remote_image::copy::Copier;
 use kiln::remote_image::{RemoteImage, parse_reference};
+use kiln_event::EventSender;
 use kiln_oci::{Digest, Reference};
 use kiln_registry::{Client, Repository};
-use kiln_solver::EventSender;
 use serde_json::{Map, Value};
 
 use crate::arguments::imagetools::CreateArguments;

@@ -6,12 +6,13 @@ use anyhow::{Context, Result};
 use kiln::build::step::Step;
 use kiln::container::Failure;
 use kiln::image::{StoredImage, Wanted, did_you_mean, find_rows};
+use kiln_event::EventSender;
+use kiln_images::{PullPolicy, PullRequest};
 use kiln_oci::error::chain;
 use kiln_oci::{Digest, Platform, Reference, media_type};
-use kiln_solver::{EventSender, StepContext};
 use kiln_store::Store;
 use kiln_worker::container::{ContainerImage, Containers};
-use kiln_worker::{PullPolicy, PullRequest, emulation};
+use kiln_worker::emulation;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
@@ -138,25 +139,24 @@ impl Finder<'_> {
         let (sender, receiver) = EventSender::channel();
         let shown = progress::run(mode, work, receiver).context("show progress")?;
         let step = Step::begin(&sender, name);
-        let (vertex, events, cancel) = (step.id(), sender.clone(), CancellationToken::new());
-        let context = StepContext { vertex, events, cancel, is_last: false, kept: Vec::new() };
+        let reporter = step.reporter(&CancellationToken::new());
         let pull = async |reference: &Reference, policy| {
             let (reference, platform) = (reference.clone(), platform.clone());
             let now = OffsetDateTime::now_utc().unix_timestamp();
             let request = PullRequest { reference, platform, now };
-            let (image, pulled) = self.containers.pull(&request, policy, &context).await?;
+            let (image, pulled) = self.containers.pull(&request, policy, &reporter).await?;
             Ok((image, pulled.was_known))
         };
         let found = match source {
             Source::Store(digest) => {
-                self.containers.local(digest, platform, &context).await.map(|image| (image, true))
+                self.containers.local(digest, platform, &reporter).await.map(|image| (image, true))
             }
             Source::Policy(reference) => pull(reference, None).await,
             Source::Registry(reference) => pull(reference, Some(PullPolicy::Always)).await,
         };
         let found = step.end(found);
         // The display ends with the last sender.
-        drop((context, sender));
+        drop((reporter, sender));
         shown.await?;
         let (image, was_known) = found?;
         if let Some(reference) = reference.filter(|_| mode == ProgressMode::Plain) {

@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use kiln_solver::{Event, EventReceiver, VertexId};
+use kiln_event::{Event, EventReceiver, VertexId};
 
 use super::steps::{Part, Steps, extent, seconds};
 use super::text::clean;
+use super::warnings::warning;
 use crate::rendering::printer::human_size;
 
 /// The minimum interval between two lines of a part, and the delay before packing is shown.
@@ -51,7 +52,7 @@ impl Plain<'_> {
     fn show(&mut self, event: Event) -> std::io::Result<()> {
         match event {
             Event::Vertex { id, name, .. } => self.steps.add(id, &name),
-            Event::Keyed { .. } => {}
+            Event::Keyed { .. } | Event::Layer { .. } => {}
             Event::Started { id } => {
                 self.steps.get(id).begun = Some(Instant::now());
                 self.head(id)?;
@@ -81,11 +82,12 @@ impl Plain<'_> {
                     self.log(id, &line)?;
                 }
             }
-            Event::Warning { id: Some(id), message } => {
-                self.line(id, &format!("WARN: {}", clean(message.replace('\n', " ").as_bytes())))?;
-            }
-            Event::Warning { id: None, message } => {
-                writeln!(self.writer, "WARN: {}", clean(message.replace('\n', " ").as_bytes()))?;
+            Event::Warning { id, message, cause } => {
+                let line = format!("WARN: {}", warning(&message, cause.as_ref()));
+                match id {
+                    Some(id) => self.line(id, &line)?,
+                    None => writeln!(self.writer, "{line}")?,
+                }
             }
         }
         Ok(())
@@ -188,7 +190,7 @@ impl Plain<'_> {
 
 #[cfg(test)]
 mod tests {
-    use kiln_solver::{EventSender, LogStream};
+    use kiln_event::{EventSender, LogStream};
 
     use super::*;
 
@@ -299,7 +301,7 @@ mod tests {
             log(3, "one\ntw"),
             log(3, "o\x1b[2J"),
             Event::Failed { id: 3, error: "exit code: 2".to_owned() },
-            Event::Warning { id: None, message: "odd".to_owned() },
+            Event::Warning { id: None, message: "odd".to_owned(), cause: None },
         ] {
             sender.send(event);
         }

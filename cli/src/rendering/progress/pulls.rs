@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use kiln_solver::{Event, EventReceiver};
+use kiln_event::{Event, EventReceiver};
 
 use super::Work;
 use super::steps::extent;

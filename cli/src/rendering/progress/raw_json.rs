@@ -13,13 +13,14 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kiln::build::files::Dockerfile;
+use kiln_event::{Event, EventReceiver, LogStream, VertexId};
 use kiln_frontend::Warning;
 use kiln_oci::Digest;
-use kiln_solver::{Event, EventReceiver, LogStream, VertexId};
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::warnings::with_hint;
 /// The severity of all warnings, as in BuildKit.
 const LEVEL: u32 = 1;
 
@@ -166,7 +167,7 @@ impl RawJson<'_> {
                 }
                 self.write_vertex(id)
             }
-            Event::Keyed { .. } => Ok(()),
+            Event::Keyed { .. } | Event::Layer { .. } => Ok(()),
             Event::Started { id } => {
                 self.vertex(id).started = Some(time);
                 self.write_vertex(id)
@@ -195,12 +196,12 @@ impl RawJson<'_> {
                 let log = VertexLog { vertex, stream, data, timestamp: &time };
                 write(self.writer, &Message::Logs([log]))
             }
-            Event::Warning { id, message } => {
+            Event::Warning { id, message, cause } => {
                 let vertex = id.map(|id| self.vertex(id).digest.clone());
                 let warning = VertexWarning {
                     vertex: vertex.as_deref(),
                     level: LEVEL,
-                    short: STANDARD.encode(message),
+                    short: STANDARD.encode(with_hint(&message, cause.as_ref())),
                     detail: Vec::new(),
                     url: "",
                     source_info: None,
@@ -356,7 +357,7 @@ mod tests {
             part(0, false),
             part(20, true),
             Event::Log { id: 1, stream: LogStream::Stderr, bytes },
-            Event::Warning { id: None, message: "odd".to_owned() },
+            Event::Warning { id: None, message: "odd".to_owned(), cause: None },
         ]);
         let times = ["2026-01-02T03:04:06Z", "2026-01-02T03:04:07Z", "2026-01-02T03:04:08Z"];
         let expected = [

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use kiln_solver::VertexId;
+use kiln_event::VertexId;
 
 use super::text::Lines;
 

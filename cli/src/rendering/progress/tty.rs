@@ -8,11 +8,13 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use kiln_solver::{Event, EventReceiver, VertexId};
+use kiln_event::{Event, EventReceiver, VertexId};
+use kiln_exporter::push::PUSHING;
 
 use super::Work;
 use super::steps::{Part, Steps, extent, seconds};
 use super::text::{clean, columns, fit};
+use super::warnings::warning;
 
 /// The minimum interval between two frames.
 const FRAME: Duration = Duration::from_millis(100);
@@ -42,7 +44,7 @@ pub(super) async fn render<W: Write>(
     screen: &mut Screen<W>,
     work: Work,
 ) {
-    let mut display = Display::new(work.verb());
+    let mut display = Display::new(work);
     if work == Work::Prepare && !display.wait(&mut events).await {
         return;
     }
@@ -67,8 +69,7 @@ struct Running {
 }
 
 struct Display {
-    /// The verb of the heading, such as `Building`.
-    verb: &'static str,
+    work: Work,
     begun: Instant,
     steps: Steps,
     running: Vec<Running>,
@@ -80,9 +81,9 @@ struct Display {
 }
 
 impl Display {
-    fn new(verb: &'static str) -> Self {
+    fn new(work: Work) -> Self {
         Self {
-            verb,
+            work,
             begun: Instant::now(),
             steps: Steps::default(),
             running: Vec::new(),
@@ -107,7 +108,7 @@ impl Display {
     fn take(&mut self, event: Event) {
         match event {
             Event::Vertex { id, name, .. } => self.steps.add(id, &name),
-            Event::Keyed { .. } => {}
+            Event::Keyed { .. } | Event::Layer { .. } => {}
             Event::Started { id } => {
                 self.running.retain(|running| running.id != id);
                 self.show(id);
@@ -117,13 +118,16 @@ impl Display {
             Event::Failed { id, .. } => self.end(id, "ERROR ", self.age(id)),
             Event::Cancelled { id } => self.end(id, "CANCELED ", self.age(id)),
             Event::Status { id, name, current, total, done } => {
+                // A push names only the blobs.
+                let pushed = name.strip_prefix(PUSHING).filter(|_| self.work == Work::Push);
+                let name = clean(pushed.unwrap_or(&name).as_bytes());
                 let parts = &mut self.steps.get(id).parts;
                 let begun = Instant::now();
                 let new = || Part { current, total, begun, shown: None };
-                let part = parts.entry(clean(name.as_bytes())).or_insert_with(new);
+                let part = parts.entry(name.clone()).or_insert_with(new);
                 (part.current, part.total) = (current, total);
                 if done {
-                    parts.remove(&clean(name.as_bytes()));
+                    parts.remove(&name);
                 } else if !self.running.iter().any(|running| running.id == id) {
                     // The step waits for something before it starts.
                     self.show(id);
@@ -137,9 +141,8 @@ impl Display {
                     running.log.drain(..excess);
                 }
             }
-            Event::Warning { message, .. } => {
-                let message = clean(message.replace('\n', " ").as_bytes());
-                self.ended.push(format!(" WARN: {message}"));
+            Event::Warning { message, cause, .. } => {
+                self.ended.push(format!(" WARN: {}", warning(&message, cause.as_ref())));
             }
         }
     }
@@ -190,7 +193,7 @@ impl Display {
     fn live_lines(&mut self, room: usize) -> Vec<String> {
         let mut lines = vec![format!(
             "[+] {} {} ({}/{})",
-            self.verb,
+            self.work.verb(),
             seconds(self.begun.elapsed()),
             self.finished,
             self.steps.len()
@@ -253,7 +256,7 @@ fn shortened(name: &str, width: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use kiln_solver::LogStream;
+    use kiln_event::LogStream;
 
     use super::*;
 
@@ -275,7 +278,7 @@ mod tests {
 
     #[test]
     fn what_runs_lives_below_what_has_ended() {
-        let (mut display, mut screen) = (Display::new("Building"), screen());
+        let (mut display, mut screen) = (Display::new(Work::Build), screen());
         display.take(Event::Vertex {
             id: 1,
             name: "[1/2] FROM base".to_owned(),
@@ -317,7 +320,7 @@ mod tests {
 
     #[test]
     fn every_running_step_has_its_line() {
-        let (mut display, mut screen) = (Display::new("Building"), screen());
+        let (mut display, mut screen) = (Display::new(Work::Build), screen());
         for id in 1..=3 {
             display.take(Event::Vertex {
                 id,
@@ -351,7 +354,7 @@ mod tests {
 
     #[test]
     fn parts_are_shown_until_they_are_done() {
-        let (mut display, mut screen) = (Display::new("Building"), screen());
+        let (mut display, mut screen) = (Display::new(Work::Build), screen());
         display.take(Event::Vertex {
             id: 1,
             name: "FROM base".to_owned(),
@@ -376,7 +379,7 @@ mod tests {
 
     #[test]
     fn bytes_are_shown_whatever_the_name() {
-        let mut display = Display::new("Pulling");
+        let mut display = Display::new(Work::Pull { tells_layers: false });
         let name = format!("sha256:{}", "0123456789abcdef".repeat(4));
         let (current, total) = (12_300_000, Some(138_000_000));
         for name in [name.clone(), format!("extracting {name}")] {
@@ -397,7 +400,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_ready_is_not_shown_as_being_prepared() {
         let events = |status: bool| {
-            let (sender, receiver) = kiln_solver::EventSender::channel();
+            let (sender, receiver) = kiln_event::EventSender::channel();
             sender.send(Event::Vertex {
                 id: 1,
                 name: "preparing x".to_owned(),
@@ -421,7 +424,7 @@ mod tests {
 
     #[test]
     fn nothing_hostile_wraps_or_moves() {
-        let (mut display, mut screen) = (Display::new("Building"), screen());
+        let (mut display, mut screen) = (Display::new(Work::Build), screen());
         display.take(Event::Vertex {
             id: 0,
             name: "kept".to_owned(),
@@ -436,7 +439,7 @@ mod tests {
             format!("\u{1b}[5A\u{1b}[2K{}\n\u{9b}H❤\u{fe0f}\u{0}x\n", "❤\u{fe0f}".repeat(50));
         display.take(log(1, &text));
         let message = "two\nlines\u{1b}c".to_owned();
-        display.take(Event::Warning { id: Some(1), message });
+        display.take(Event::Warning { id: Some(1), message, cause: None });
         for _ in 0..5 {
             display.draw(&mut screen, false);
         }
@@ -450,7 +453,7 @@ mod tests {
 
     #[test]
     fn a_terminal_may_become_narrower() {
-        let (mut display, mut screen) = (Display::new("Building"), screen());
+        let (mut display, mut screen) = (Display::new(Work::Build), screen());
         display.take(Event::Vertex { id: 1, name: "x".repeat(100), digest: None, inputs: vec![] });
         display.take(Event::Started { id: 1 });
         display.draw(&mut screen, false);
@@ -468,7 +471,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_ends_last_is_shown() {
-        let (sender, receiver) = kiln_solver::EventSender::channel();
+        let (sender, receiver) = kiln_event::EventSender::channel();
         for id in 1..=3 {
             sender.send(Event::Vertex {
                 id,

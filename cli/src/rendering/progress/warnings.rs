@@ -1,10 +1,12 @@
-//! The findings of the build checks at the end of a build.
+//! Warnings: of steps, and the findings of the build checks at the end of a build.
 
 use kiln::build::files::Dockerfile;
+use kiln_event::Cause;
 use kiln_frontend::Warning;
 use kiln_frontend::error::render_warning;
 
-use super::text::clean_text;
+use super::text::{clean, clean_text};
+use crate::rendering::hints;
 use crate::rendering::printer::Printer;
 
 /// Prints warnings with their lines of the Dockerfile, below their number.
@@ -19,4 +21,17 @@ pub(crate) fn warnings(printer: &Printer, warnings: &[Warning], dockerfile: &Doc
         let text = render_warning(warning, &dockerfile.name, &source);
         printer.note(format_args!("\n{}", clean_text(&text)));
     }
+}
+
+/// Returns the warning of a step with the hint of its cause.
+pub(super) fn with_hint(message: &str, cause: Option<&Cause>) -> String {
+    match cause.and_then(|cause| hints::of(cause.error())) {
+        Some(hint) => format!("{message} (hint: {hint})"),
+        None => message.to_owned(),
+    }
+}
+
+/// Returns the warning of a step on one line, for a terminal.
+pub(super) fn warning(message: &str, cause: Option<&Cause>) -> String {
+    clean(with_hint(message, cause).replace('\n', " ").as_bytes())
 }

@@ -5,14 +5,13 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use kiln_event::Reporter;
 use kiln_oci::{Digest, Reference};
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
-
-use crate::progress::Progress;
 
 /// The time limit for a request without an upload.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -200,11 +199,7 @@ impl<'a> Api<'a> {
     }
 
     /// Uploads an archive.
-    pub(super) fn load(
-        &self,
-        body: reqwest::Body,
-        progress: &dyn Progress,
-    ) -> Result<(), ApiError> {
+    pub(super) fn load(&self, body: reqwest::Body, progress: &Reporter) -> Result<(), ApiError> {
         let path = "/images/load";
         let request = self.request(Method::POST, path, &[("quiet", "1")]);
         let request = request.header(CONTENT_TYPE, "application/x-tar").body(body);
@@ -301,10 +296,10 @@ fn no_such_thing() -> ApiError {
 
 async fn until_cancelled<T>(
     work: impl Future<Output = Result<T, ApiError>>,
-    progress: &dyn Progress,
+    progress: &Reporter,
 ) -> Result<T, ApiError> {
     let watch = async {
-        while !progress.cancelled() {
+        while !progress.is_cancelled() {
             tokio::time::sleep(INTERVAL).await;
         }
     };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use kiln_images::PackedLayer;
 use kiln_oci::{Digest, Reference};
 use kiln_store::chain_id;
 use tokio::runtime::Handle;
@@ -13,7 +14,6 @@ use crate::assemble::{Assembled, Image};
 use crate::error::Error;
 use crate::export::ExportContext;
 use crate::output::{docker, oci};
-use crate::pack::PackedLayer;
 
 /// The maximum number of an engine's images that are inspected for layers.
 const IMAGES: usize = 500;

@@ -3,11 +3,11 @@
 use std::io::{self, Write};
 
 use bytes::Bytes;
+use kiln_event::Reporter;
 use kiln_store::Store;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::archive::{self, Files};
-use crate::progress::Progress;
 
 /// The size in bytes of the pieces that the writer passes to the sender.
 const PIECE: usize = 1 << 20;
@@ -18,20 +18,20 @@ const WAITING: usize = 4;
 pub(super) struct Metered<'a, W> {
     sink: W,
     name: &'a str,
-    progress: &'a dyn Progress,
+    progress: &'a Reporter,
     written: u64,
     total: u64,
 }
 
 impl<'a, W: Write> Metered<'a, W> {
-    pub(super) fn new(sink: W, total: u64, name: &'a str, progress: &'a dyn Progress) -> Self {
+    pub(super) fn new(sink: W, total: u64, name: &'a str, progress: &'a Reporter) -> Self {
         Self { sink, name, progress, written: 0, total }
     }
 }
 
 impl<W: Write> Write for Metered<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.progress.cancelled() {
+        if self.progress.is_cancelled() {
             return Err(io::Error::other("canceled"));
         }
         let count = self.sink.write(bytes)?;
@@ -66,7 +66,7 @@ pub(super) fn send<T>(
     files: &Files,
     store: &Store,
     name: &str,
-    progress: &dyn Progress,
+    progress: &Reporter,
     send: impl FnOnce(reqwest::Body) -> T,
 ) -> T {
     let (sender, receiver) = channel(WAITING);

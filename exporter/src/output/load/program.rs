@@ -41,12 +41,12 @@ pub(super) fn load(
         let mut sink = BufWriter::with_capacity(PIECE, sink);
         archive::write_stream(files, &mut sink, context.store).and_then(|()| sink.flush())
     });
-    if context.progress.cancelled() {
+    if context.progress.is_cancelled() {
         // The program must not import a truncated archive.
         let _ = child.kill();
     }
     let status = child.wait().map_err(failed)?;
-    if context.progress.cancelled() {
+    if context.progress.is_cancelled() {
         return Err(Error::Cancelled.into());
     }
     let said = said.and_then(|said| said.join().ok()).unwrap_or_default();

@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use kiln_images::{Snapshots, blocking};
 use kiln_store::LayerId;
 use kiln_tree::{CopyOptions, Dir, ModeChange, Owner, Timestamp, View};
 
@@ -12,9 +13,7 @@ use super::find::Found;
 use super::limits::is_limit;
 use super::program::Git;
 use super::reference::is_commit;
-use crate::blobs::blocking;
 use crate::error::{Error, Result};
-use crate::snapshots::Snapshots;
 
 /// A mode change whose result is that of a umask of 022, whatever the umask of this process.
 const MODE: &str = "go=u,go-w";
@@ -158,5 +157,5 @@ fn import(
     let view = View { xattrs: false, ..View::of(root) };
     kiln_tree::copy(view, &target, &options)?;
     drop(target);
-    snapshots.commit_pending(pending)
+    Ok(snapshots.commit_pending(pending)?)
 }

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Resource;
 
-use crate::blobs::blocking;
 use crate::error::{Error, Result};
+use kiln_images::blocking;
 
 /// The minimum pause between two checks of git's files.
 const TICK: Duration = Duration::from_millis(500);
@@ -92,7 +92,7 @@ impl CommandLimits {
         loop {
             tokio::time::sleep(pause).await;
             let (begun, path) = (Instant::now(), directory.to_owned());
-            let now = blocking(move || Ok(Usage::of(&path))).await?;
+            let now = blocking(move || Ok::<_, Error>(Usage::of(&path))).await?;
             pause = TICK.max(begun.elapsed() * SHARE);
             if let Some(most) = self.disk.filter(|most| now.bytes > *most) {
                 return Ok(format!("the repository has more than {most} bytes (--input-limit)"));

@@ -1,0 +1,217 @@
+//! Copies of trees that share the files of the original.
+//!
+//! A layer has one parent. To put a layer on another one, its tree is copied: directories are
+//! created anew, and all other entries, including whiteouts, are hard links. Committed trees never
+//! change, so sharing files between them is safe.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use kiln_tree::FileKind;
+use rustix::fs::{
+    AtFlags, Dir as Entries, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid,
+    XattrFlags, fchmod, fchown, fgetxattr, fgetxattr_query, flistxattr, flistxattr_query,
+    fsetxattr, fstat, futimens, linkat, mkdirat, mknodat, openat, statat,
+};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+
+/// The prefixes of overlayfs's own attributes, for root and for other users.
+const OVERLAY_PREFIXES: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
+/// The attributes of overlayfs that have a meaning in a lower directory.
+const KEPT_OVERLAY: [&[u8]; 2] = [b"opaque", b"whiteout"];
+
+/// Copies the tree below `source` into the empty directory `dest`. Returns `true` if the tree
+/// contains deletions.
+pub(crate) fn relink(source: BorrowedFd<'_>, dest: BorrowedFd<'_>) -> Result<bool> {
+    let mut deletions = false;
+    let entries = Entries::read_from(source).map_err(Error::kernel("read directory", "tree"))?;
+    for entry in entries {
+        let entry = entry.map_err(Error::kernel("read directory", "tree"))?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        let stat = statat(source, name, AtFlags::SYMLINK_NOFOLLOW).map_err(about("stat", name))?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => {
+                mkdirat(dest, name, Mode::RWXU).map_err(about("create directory", name))?;
+                let (from, to) = (open_dir(source, name)?, open_dir(dest, name)?);
+                deletions |= relink(from.as_fd(), to.as_fd())?;
+            }
+            kind => {
+                deletions |= is_mark(name, kind, &stat);
+                link(source, dest, name, &stat).map_err(about("link", name))?;
+            }
+        }
+    }
+    copy_attributes(source, dest)?;
+    Ok(deletions | is_opaque(dest)?)
+}
+
+/// Returns `true` if an entry marks a deletion: overlayfs's whiteout, or a file on file systems
+/// that refuse whiteouts.
+fn is_mark(name: &CStr, kind: FileType, stat: &Stat) -> bool {
+    let is_nothing = stat.st_size == 0 && Mode::from_raw_mode(stat.st_mode).is_empty();
+    match kind {
+        FileType::CharacterDevice => stat.st_rdev == 0,
+        FileType::RegularFile => is_nothing && name.to_bytes().starts_with(kiln_tree::FILE_MARK),
+        _ => false,
+    }
+}
+
+fn open_dir(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(parent, name, flags, Mode::empty()).map_err(about("open directory", name))
+}
+
+/// Links a file. At the link limit, creates a new whiteout or copies the file.
+fn link(source: BorrowedFd<'_>, dest: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> io::Result<()> {
+    match linkat(source, name, dest, name, AtFlags::empty()) {
+        Err(Errno::MLINK) => {}
+        result => return Ok(result?),
+    }
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    let mode = Mode::from_raw_mode(stat.st_mode);
+    match kind {
+        FileType::RegularFile => {
+            let find = |flags| openat(source, name, flags | OFlags::NOFOLLOW, Mode::empty());
+            let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+            let from = kiln_tree::open_inspected(OFlags::RDONLY, FileKind::is_file, find)?;
+            let from = from.ok_or(Errno::STALE)?;
+            let to = openat(dest, name, write, Mode::RUSR | Mode::WUSR)?;
+            io::copy(
+                &mut std::fs::File::from(from.try_clone()?),
+                &mut std::fs::File::from(to.try_clone()?),
+            )?;
+            copy_attributes(from.as_fd(), to.as_fd()).map_err(io::Error::other)
+        }
+        kind if stat.st_rdev == 0 && kind == FileType::CharacterDevice => {
+            Ok(mknodat(dest, name, kind, mode, 0)?)
+        }
+        // Other kinds of files don't occur in such numbers.
+        _ => Err(Errno::MLINK.into()),
+    }
+}
+
+/// Copies the owner, mode, extended attributes and times of `source` to `dest`.
+///
+/// # Errors
+/// Fails if an attribute can't be read or set.
+pub fn copy_attributes(source: BorrowedFd<'_>, dest: BorrowedFd<'_>) -> Result<()> {
+    let failed = |errno: Errno| Error::kernel("copy attributes of", "tree")(errno);
+    let stat = fstat(source).map_err(failed)?;
+    if rustix::process::geteuid().is_root() {
+        fchown(dest, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))
+            .map_err(failed)?;
+    }
+    fchmod(dest, Mode::from_raw_mode(stat.st_mode)).map_err(failed)?;
+    for name in xattr_names(source).map_err(failed)? {
+        if is_kept(name.to_bytes()) {
+            let size = fgetxattr_query(source, &*name).map_err(failed)?;
+            let mut value = vec![0; size];
+            let size = fgetxattr(source, &*name, value.as_mut_slice()).map_err(failed)?;
+            fsetxattr(dest, &*name, &value[..size], XattrFlags::empty()).map_err(failed)?;
+        }
+    }
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: stat.st_atime as _, tv_nsec: stat.st_atime_nsec as _ },
+        last_modification: Timespec {
+            tv_sec: stat.st_mtime as _,
+            tv_nsec: stat.st_mtime_nsec as _,
+        },
+    };
+    futimens(dest, &times).map_err(failed)
+}
+
+fn is_opaque(dir: BorrowedFd<'_>) -> Result<bool> {
+    let names = xattr_names(dir).map_err(Error::kernel("list attributes of", "tree"))?;
+    Ok(names.iter().any(|name| overlay_name(name.to_bytes()) == Some(b"opaque")))
+}
+
+fn xattr_names(file: BorrowedFd<'_>) -> rustix::io::Result<Vec<std::ffi::CString>> {
+    let size = match flistxattr_query(file) {
+        Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        result => result?,
+    };
+    let mut list = vec![0; size];
+    let size = flistxattr(file, list.as_mut_slice())?;
+    let names = list[..size].split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    Ok(names.filter_map(|name| std::ffi::CString::new(name).ok()).collect())
+}
+
+fn overlay_name(name: &[u8]) -> Option<&[u8]> {
+    OVERLAY_PREFIXES.iter().find_map(|prefix| name.strip_prefix(*prefix))
+}
+
+fn is_kept(name: &[u8]) -> bool {
+    overlay_name(name).is_none_or(|name| KEPT_OVERLAY.contains(&name))
+}
+
+fn about<E: Into<io::Error>>(action: &'static str, name: &CStr) -> impl FnOnce(E) -> Error {
+    Error::kernel(action, format!("{name:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+    use std::path::Path;
+
+    use kiln_testkit::{Need, skip};
+    use kiln_tree::Dir;
+
+    use super::*;
+
+    fn repeat(from: &Path, to: &Path) -> bool {
+        std::fs::create_dir(to).unwrap();
+        relink(Dir::open(from).unwrap().as_fd(), Dir::open(to).unwrap().as_fd()).unwrap()
+    }
+
+    #[test]
+    fn trees_are_repeated_with_links() {
+        let temp = tempfile::tempdir().unwrap();
+        let (from, to) = (temp.path().join("from"), temp.path().join("to"));
+        std::fs::create_dir_all(from.join("d")).unwrap();
+        std::fs::write(from.join("d/f"), "x").unwrap();
+        symlink("/etc/passwd", from.join("link")).unwrap();
+        std::fs::set_permissions(from.join("d"), PermissionsExt::from_mode(0o2750)).unwrap();
+        std::fs::File::open(from.join("d")).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+        assert!(!repeat(&from, &to));
+        let (old, new) = (from.join("d/f").metadata().unwrap(), to.join("d/f").metadata().unwrap());
+        assert_eq!(old.ino(), new.ino());
+        let dir = to.join("d").metadata().unwrap();
+        assert_eq!((dir.mode() & 0o7777, dir.mtime()), (0o2750, 0));
+        assert_eq!(std::fs::read_link(to.join("link")).unwrap(), Path::new("/etc/passwd"));
+    }
+
+    #[test]
+    fn deletions_are_kept_and_told() {
+        if skip("deletions_are_kept_and_told", &[Need::Root]) {
+            return;
+        }
+        let temp = tempfile::tempdir().unwrap();
+        let (from, to) = (temp.path().join("from"), temp.path().join("to"));
+        std::fs::create_dir_all(from.join("d")).unwrap();
+        let dir = Dir::open(&from.join("d")).unwrap();
+        mknodat(&dir, "gone", FileType::CharacterDevice, Mode::empty(), 0).unwrap();
+        assert!(repeat(&from, &to));
+        assert!(to.join("d/gone").symlink_metadata().unwrap().file_type().is_char_device());
+
+        std::fs::remove_file(from.join("d/gone")).unwrap();
+        std::fs::write(from.join("d/.kiln-wh.gone"), "").unwrap();
+        assert!(!repeat(&from, &temp.path().join("a file")));
+        std::fs::set_permissions(from.join("d/.kiln-wh.gone"), PermissionsExt::from_mode(0o000))
+            .unwrap();
+        assert!(repeat(&from, &temp.path().join("a mark")));
+
+        std::fs::remove_file(from.join("d/.kiln-wh.gone")).unwrap();
+        fsetxattr(&dir, "trusted.overlay.opaque", b"y", XattrFlags::empty()).unwrap();
+        fsetxattr(&dir, "trusted.overlay.origin", b"x", XattrFlags::empty()).unwrap();
+        let again = temp.path().join("again");
+        assert!(repeat(&from, &again));
+        let names = xattr_names(Dir::open(&again.join("d")).unwrap().as_fd()).unwrap();
+        assert_eq!(names, [c"trusted.overlay.opaque".to_owned()]);
+    }
+}
