@@ -1,47 +1,88 @@
-//! The command line: global options and commands.
+//! The command line: global options and commands, one file per command.
 
+pub(crate) mod attest;
+pub(crate) mod build;
+pub(crate) mod builder;
+pub(crate) mod builds;
+pub(crate) mod buildx;
+pub(crate) mod call;
+pub(crate) mod completion;
+pub(crate) mod confinement;
+pub(crate) mod container;
+pub(crate) mod debug;
+pub(crate) mod deferred;
+pub(crate) mod diff;
+pub(crate) mod docker;
 pub(crate) mod flags;
+pub(crate) mod history;
+pub(crate) mod image;
+pub(crate) mod images;
+pub(crate) mod imagetools;
+pub(crate) mod import;
+pub(crate) mod info;
+pub(crate) mod inspect;
+pub(crate) mod load;
+pub(crate) mod login;
+pub(crate) mod logout;
+pub(crate) mod man;
+pub(crate) mod manifest;
+pub(crate) mod names;
+pub(crate) mod namespaces;
+pub(crate) mod on_error;
+pub(crate) mod progress;
+pub(crate) mod prune;
+pub(crate) mod pull;
+pub(crate) mod push;
+pub(crate) mod resources;
+pub(crate) mod rmi;
+pub(crate) mod run;
+pub(crate) mod runtime;
+pub(crate) mod save;
+pub(crate) mod system;
+pub(crate) mod tag;
+pub(crate) mod unknown;
+pub(crate) mod version;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use kiln_store::Snapshotter;
 
-use crate::commands::build::BuildArguments;
-use crate::commands::builder::BuilderArguments;
-use crate::commands::builds::BuildsArguments;
-use crate::commands::buildx::BuildxArguments;
-use crate::commands::completion::CompletionArguments;
-use crate::commands::container::ContainerArguments;
-use crate::commands::debug::DebugArguments;
-use crate::commands::diff::DiffArguments;
-use crate::commands::history::HistoryArguments;
-use crate::commands::image::ImageArguments;
-use crate::commands::images::ImagesArguments;
-use crate::commands::imagetools::ImagetoolsArguments;
-use crate::commands::import::ImportArguments;
-use crate::commands::info::InfoArguments;
-use crate::commands::inspect::InspectArguments;
-use crate::commands::load::LoadArguments;
-use crate::commands::login::LoginArguments;
-use crate::commands::logout::LogoutArguments;
-use crate::commands::man::ManArguments;
-use crate::commands::manifest::ManifestArguments;
-use crate::commands::prune::PruneArguments;
-use crate::commands::pull::PullArguments;
-use crate::commands::push::PushArguments;
-use crate::commands::rmi::RmiArguments;
-use crate::commands::run::{self, RunArguments};
-use crate::commands::save::SaveArguments;
-use crate::commands::system::SystemArguments;
-use crate::commands::tag::TagArguments;
-use crate::commands::version::VersionArguments;
-use crate::commands::{self, sync};
-use crate::deferred::Deferred;
-use crate::printer::Printer;
+use build::BuildArguments;
+use builder::BuilderArguments;
+use builds::BuildsArguments;
+use buildx::BuildxArguments;
+use completion::CompletionArguments;
+use container::ContainerArguments;
+use debug::DebugArguments;
+use deferred::Deferred;
+use diff::DiffArguments;
+use history::HistoryArguments;
+use image::ImageArguments;
+use images::ImagesArguments;
+use imagetools::ImagetoolsArguments;
+use import::ImportArguments;
+use info::InfoArguments;
+use inspect::InspectArguments;
+use load::LoadArguments;
+use login::LoginArguments;
+use logout::LogoutArguments;
+use man::ManArguments;
+use manifest::ManifestArguments;
+use prune::PruneArguments;
+use pull::PullArguments;
+use push::PushArguments;
+use rmi::RmiArguments;
+use run::RunArguments;
+use save::SaveArguments;
+use system::SystemArguments;
+use tag::TagArguments;
+use version::VersionArguments;
+
+/// The name of the hidden command that flushes the store.
+pub(crate) const SYNC: &str = "sync";
 
 /// Builds container images from Dockerfiles and runs them, without a daemon
 #[derive(Debug, Parser)]
@@ -208,7 +249,7 @@ pub(crate) enum Command {
     #[command(hide = true)]
     Buildx(Deferred<BuildxArguments>),
     /// Make what is stored survive a power loss; builds do so by themselves
-    #[command(name = sync::NAME, hide = true)]
+    #[command(name = SYNC, hide = true)]
     Sync,
     /// Commands of docker's that kiln doesn't have, and what isn't one at all
     #[command(external_subcommand)]
@@ -256,14 +297,6 @@ impl Command {
     /// Returns `true` if the command prints more as root of a user namespace, but works without it.
     pub(crate) fn likes_ids(&self) -> bool {
         matches!(self, Self::Info(_))
-    }
-
-    /// Prints the reason why the command can't begin, and returns the command's exit code for it.
-    pub(crate) fn refuse(&self, printer: &Printer, error: &anyhow::Error) -> ExitCode {
-        match self {
-            Self::Run(_) | Self::Container(_) => run::refuse(printer, error),
-            _ => commands::report(printer, error),
-        }
     }
 }
 

@@ -1,11 +1,10 @@
 //! The commands, one per file.
+//!
+//! No command uses another: what several need is in a module outside of this one.
 
 pub(crate) mod build;
-pub(crate) mod builder;
 pub(crate) mod builds;
-pub(crate) mod buildx;
 pub(crate) mod completion;
-pub(crate) mod container;
 pub(crate) mod debug;
 pub(crate) mod diff;
 pub(crate) mod history;
@@ -20,7 +19,6 @@ pub(crate) mod login;
 pub(crate) mod logout;
 pub(crate) mod man;
 pub(crate) mod manifest;
-pub(crate) mod other;
 pub(crate) mod prune;
 pub(crate) mod pull;
 pub(crate) mod push;
@@ -31,13 +29,3 @@ pub(crate) mod sync;
 pub(crate) mod system;
 pub(crate) mod tag;
 pub(crate) mod version;
-
-use std::process::ExitCode;
-
-use crate::printer::Printer;
-
-/// Prints the error of a failed command and returns its exit code.
-pub(crate) fn report(printer: &Printer, error: &anyhow::Error) -> ExitCode {
-    printer.error(error);
-    ExitCode::FAILURE
-}

@@ -14,10 +14,7 @@
 //! Only a process outside the namespace can write its ID maps. So kiln starts a child before it
 //! enters the namespace, and the child waits ([`mapper`]).
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "the files are the system's, and the command line reads the environment"
-)]
+#![expect(clippy::disallowed_methods, reason = "the files are the system's")]
 
 mod mapper;
 mod refusal;
@@ -31,7 +28,8 @@ use kiln_oci::error::chain;
 use nix::sched::{CloneFlags, unshare};
 use rustix::process::{Gid, Uid, getegid, geteuid};
 
-use crate::printer::Printer;
+use crate::rendering::printer::Printer;
+use crate::settings;
 
 use mapper::Mapper;
 pub(crate) use mapper::map_if_asked;
@@ -93,7 +91,7 @@ fn plan(uid: Uid) -> Option<Plan> {
     let (name, group) = user.map(|user| (user.name, user.gid.as_raw())).unzip();
     // A statically linked kiln doesn't know users of directory services. The programs check that
     // the ranges belong to the caller.
-    let name = name.or_else(|| std::env::var("USER").ok()).unwrap_or_default();
+    let name = name.or_else(settings::user_name).unwrap_or_default();
     let group = group.unwrap_or_else(|| getegid().as_raw());
     let programs =
         [("newuidmap", "/etc/subuid", uid.as_raw()), ("newgidmap", "/etc/subgid", group)];
@@ -110,7 +108,7 @@ fn plan(uid: Uid) -> Option<Plan> {
 
 /// Finds a program on the path or in the system's directories.
 fn find(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = settings::search_path();
     std::env::split_paths(&path)
         .filter(|directory| directory.is_absolute())
         .chain(std::env::split_paths(SYSTEM))

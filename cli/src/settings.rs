@@ -1,29 +1,42 @@
-//! The settings of all commands, from the arguments and the environment.
+//! The meaning of the arguments, the environment and the configuration files: the settings of all
+//! commands, and the requests to the library.
+//!
+//! Nothing here prints. Warnings go to a receiver that the caller passes.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "the files are the system's, and the command line reads the environment"
-)]
+pub(crate) mod build;
+pub(crate) mod container;
+pub(crate) mod engines;
+pub(crate) mod filter;
+pub(crate) mod log;
+pub(crate) mod platforms;
+pub(crate) mod prune;
+pub(crate) mod until;
+
+mod archive_limits;
+mod config;
+mod hosts;
+pub(crate) mod limits;
+mod once;
+mod registries;
+mod resources;
+mod runtime;
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use kiln::{Engine, Options};
 use kiln_images::ImageResolverOptions;
-use kiln_registry::MinimumSpeed;
+use kiln_registry::{MinimumSpeed, Warnings};
 use kiln_store::{Snapshotter, Store};
 use kiln_tree::ArchiveLimits;
 use kiln_worker::GitEnvironment;
 
-use crate::archive_limits;
 use crate::arguments::GlobalArguments;
-use crate::config::Config;
-use crate::limits;
-use crate::log::{Filter, Logger};
-use crate::printer::Printer;
-use crate::registries::Registries;
+use config::Config;
+use registries::Registries;
+
+pub(crate) use platforms::platform as parse_platform;
 
 /// The settings of all commands.
 #[derive(Debug)]
@@ -45,8 +58,9 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// Combines the arguments with the environment and the configuration files.
-    pub(crate) fn resolve(arguments: &GlobalArguments, printer: &Printer) -> Result<Self> {
+    /// Combines the arguments with the environment and the configuration files. Warnings about
+    /// other programs' files go to `warnings`.
+    pub(crate) fn resolve(arguments: &GlobalArguments, warnings: Warnings) -> Result<Self> {
         let root = match &arguments.root {
             Some(root) => std::path::absolute(root)
                 .with_context(|| format!("resolve the store's directory {}", root.display()))?,
@@ -55,7 +69,7 @@ impl Settings {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let archive_limits = archive_limits::parse(&arguments.archive_limits)?;
         let mut registries =
-            Registries::of_environment(arguments.registries_config.clone(), printer)?;
+            Registries::of_environment(arguments.registries_config.clone(), warnings)?;
         let speed = limits::size_limit(&arguments.min_download_speed)
             .context("invalid --min-download-speed")?;
         registries.pace = speed.and_then(MinimumSpeed::of_speed);
@@ -82,14 +96,12 @@ impl Settings {
             snapshotter: self.snapshotter,
             registries: self.registries.client(),
             archive_limits: self.archive_limits,
-            search_path: std::env::var_os("PATH").unwrap_or_default(),
+            search_path: search_path(),
             git: GitEnvironment {
                 variables: git_variables(),
                 known_hosts: absolute("HOME").map(|home| home.join(".ssh/known_hosts")),
             },
-            ssh_agent: std::env::var_os("SSH_AUTH_SOCK")
-                .filter(|path| !path.is_empty())
-                .map(PathBuf::from),
+            ssh_agent: variable("SSH_AUTH_SOCK").filter(|path| !path.is_empty()).map(PathBuf::from),
             ..Options::new(&self.root)
         }
     }
@@ -108,6 +120,28 @@ impl Settings {
     }
 }
 
+/// Returns the value of an environment variable.
+#[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}
+
+/// Returns the value of an environment variable if it is text.
+#[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
+fn text_variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Returns the directories of programs, as `PATH` lists them.
+pub(crate) fn search_path() -> OsString {
+    variable("PATH").unwrap_or_default()
+}
+
+/// Returns the user's name in the environment.
+pub(crate) fn user_name() -> Option<String> {
+    text_variable("USER")
+}
+
 /// Returns the environment variables for the host's git: the program path, proxies and
 /// certificates.
 fn git_variables() -> Vec<(OsString, OsString)> {
@@ -116,13 +150,13 @@ fn git_variables() -> Vec<(OsString, OsString)> {
     let names = ["PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().chain(proxies);
     names
         .chain(upper.iter().map(String::as_str))
-        .filter_map(|name| Some((name.into(), std::env::var_os(name)?)))
+        .filter_map(|name| Some((name.into(), variable(name)?)))
         .collect()
 }
 
 /// Returns the absolute directory in an environment variable.
 fn absolute(name: &str) -> Option<PathBuf> {
-    std::env::var_os(name).map(PathBuf::from).filter(|directory| directory.is_absolute())
+    variable(name).map(PathBuf::from).filter(|directory| directory.is_absolute())
 }
 
 fn default_root() -> Result<PathBuf> {
@@ -133,25 +167,4 @@ fn default_root() -> Result<PathBuf> {
         .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
         .map(|data| data.join("kiln"))
         .context("no directory for the store: set --root, $KILN_ROOT, $XDG_DATA_HOME or $HOME")
-}
-
-/// Writes the log to standard error: all messages of kiln's crates with `debug`, else none.
-/// `$KILN_LOG` overrides both. There, `kiln` stands for all of kiln's crates, since their names
-/// begin with it.
-pub(crate) fn init_tracing(debug: bool, printer: &Printer) {
-    let default = if debug { "kiln=debug" } else { "off" };
-    let filter = std::env::var("KILN_LOG").unwrap_or_else(|_| default.to_owned());
-    if filter == "off" {
-        return;
-    }
-    let filter = match Filter::parse(&filter) {
-        Ok(filter) => filter,
-        Err(error) => {
-            printer.note(format_args!("WARNING: KILN_LOG={filter} is ignored: {error}"));
-            return;
-        }
-    };
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    // A process sets its logger once.
-    let _ = tracing::subscriber::set_global_default(Logger::new(filter, colours));
 }

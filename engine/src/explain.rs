@@ -19,7 +19,6 @@ mod cause;
 mod compare;
 mod files;
 mod recipe;
-mod show;
 
 use anyhow::Result;
 use kiln_store::{BuildRow, Builds, Store};
@@ -30,7 +29,7 @@ use self::cause::date;
 use self::compare::Side;
 use crate::records::{BuildRecord, LookupRecord, MadeOf, RemovalRecord, StepStatus};
 
-pub use self::cause::Cause;
+pub use self::cause::{Cause, Change, FileChange};
 pub use self::recipe::{Recipe, Recorder};
 
 /// The most earlier builds of the same context to search.

@@ -134,6 +134,192 @@ fn no_function_takes_a_tuple_apart() {
     assert!(offenders.is_empty(), "{}:\n{}", offenders.len(), offenders.join("\n"));
 }
 
+/// Returns the code of a file without its comments and its tests.
+fn code(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).unwrap();
+    let code = text.split("#[cfg(test)]\n").next().unwrap();
+    let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+    lines.flat_map(|line| [line, "\n"]).collect()
+}
+
+/// Returns the files of the command line with their module paths: `settings/build.rs` is
+/// `["settings", "build"]`.
+fn command_line() -> Vec<(PathBuf, Vec<String>)> {
+    let root = repository().join("cli/src");
+    let mut files = Vec::new();
+    add_files(&root, "rs", &mut files);
+    let module = |path: &Path| {
+        let path = path.strip_prefix(&root).unwrap().with_extension("");
+        path.iter().map(|name| name.to_str().unwrap().to_owned()).collect()
+    };
+    files.into_iter().map(|path| (path.clone(), module(&path))).collect()
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// Returns the modules and items of the crate to which code refers by `crate::` or `super::`. Of
+/// the group in `use crate::a::{b, c}`, returns `a` alone.
+fn references(code: &str, module: &[String]) -> Vec<Vec<String>> {
+    let is_path = |c: char| is_word(c) || c == ':';
+    let mut found = Vec::new();
+    for start in ["crate::", "super::"] {
+        for (at, _) in code.match_indices(start) {
+            if code[..at].ends_with(is_path) {
+                continue;
+            }
+            let text = &code[at..];
+            let (path, rest) = text.split_at(text.find(|c| !is_path(c)).unwrap_or(text.len()));
+            let path: Vec<_> = path.split("::").filter(|name| !name.is_empty()).collect();
+            let up = path.iter().take_while(|name| **name == "super").count();
+            let mut target = if up == 0 { &[] } else { &module[..module.len() - up] }.to_vec();
+            target.extend(path[up.max(1)..].iter().map(|name| (*name).to_owned()));
+            if target.is_empty() && rest.starts_with('{') {
+                let group = rest.split(';').next().unwrap();
+                let names = group.split(|c| !is_path(c)).filter(|path| !path.is_empty());
+                found.extend(names.map(|path| path.split("::").map(str::to_owned).collect()));
+            } else {
+                found.push(target);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn references_are_found() {
+    let module = ["commands", "build", "call"].map(str::to_owned);
+    let found = |code: &str| {
+        let paths = references(code, &module).into_iter();
+        paths.map(|path| path.join("::")).collect::<Vec<_>>()
+    };
+    assert_eq!(found("use crate::a::{b, c};"), ["a"]);
+    assert_eq!(found("use crate::{a, b::C};"), ["a", "b::C"]);
+    assert_eq!(found("let x = f(super::y(), my_crate::z());"), ["commands::build::y"]);
+    assert_eq!(found("use super::super::run::A;"), ["commands::run::A"]);
+}
+
+#[test]
+fn the_command_line_has_layers() {
+    // Each module with the modules that it may use beside itself.
+    let layers: [(&str, &[&str]); 4] = [
+        ("arguments", &[]),
+        ("settings", &["arguments"]),
+        ("rendering", &["arguments::progress", "rootless", "terminal::interruption"]),
+        ("terminal", &["rendering"]),
+    ];
+    let mut found = Vec::new();
+    let mut seen = BTreeSet::new();
+    for (path, module) in command_line() {
+        let layer = layers.iter().find(|(name, _)| *name == module[0]);
+        let Some((name, allowed)) = layer else { continue };
+        seen.insert(*name);
+        for used in references(&code(&path), &module) {
+            let used = used.join("::");
+            let is_below =
+                |module: &&str| used == **module || used.starts_with(&format!("{module}::"));
+            if !is_below(name) && !allowed.iter().any(is_below) {
+                found.push(format!("{}: {used}", path.display()));
+            }
+        }
+    }
+    assert_eq!(seen.len(), layers.len());
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn commands_do_not_use_each_other() {
+    let files = command_line();
+    // A module without a function `run` is a group, whose files are commands.
+    let is_group = |name: &str| {
+        let module = ["commands", name];
+        files.iter().any(|(path, it)| *it == module && !code(path).contains("fn run("))
+    };
+    let (mut found, mut seen) = (Vec::new(), 0);
+    for (path, module) in &files {
+        if module[0] == "dispatch" {
+            continue;
+        }
+        let length = match module.get(1) {
+            Some(name) if module[0] == "commands" => {
+                if is_group(name) {
+                    3
+                } else {
+                    2
+                }
+            }
+            _ => 0,
+        };
+        let own = &module[..length.min(module.len())];
+        for used in references(&code(path), module) {
+            seen += 1;
+            let is_own = length > 0 && used.starts_with(own);
+            if used.first().is_some_and(|name| name == "commands") && !is_own {
+                found.push(format!("{}: {}", path.display(), used.join("::")));
+            }
+        }
+    }
+    assert!(seen > 300, "{seen}");
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// A visitor that counts the types that clap parses.
+#[derive(Default)]
+struct Parsed {
+    types: usize,
+}
+
+impl<'ast> Visit<'ast> for Parsed {
+    fn visit_attribute(&mut self, attribute: &'ast syn::Attribute) {
+        const TRAITS: [&str; 4] = ["Args", "Parser", "Subcommand", "ValueEnum"];
+        if attribute.path().is_ident("derive") {
+            let look = |meta: syn::meta::ParseNestedMeta<'_>| {
+                let name = meta.path.segments.last().unwrap().ident.to_string();
+                self.types += usize::from(TRAITS.contains(&name.as_str()));
+                Ok(())
+            };
+            attribute.parse_nested_meta(look).unwrap();
+        }
+    }
+}
+
+#[test]
+fn only_arguments_are_parsed() {
+    let (mut found, mut seen) = (Vec::new(), 0);
+    for (path, module) in command_line() {
+        let mut parsed = Parsed::default();
+        parsed.visit_file(&syn::parse_file(&std::fs::read_to_string(&path).unwrap()).unwrap());
+        if module[0] == "arguments" {
+            seen += parsed.types;
+        } else if parsed.types > 0 {
+            found.push(path.display().to_string());
+        }
+    }
+    assert!(seen > 40, "{seen}");
+    assert!(found.is_empty(), "clap's types outside of arguments: {}", found.join("\n"));
+}
+
+#[test]
+fn only_settings_read_the_environment() {
+    const READS: [&str; 8] =
+        ["args", "args_os", "current_dir", "home_dir", "var", "var_os", "vars", "vars_os"];
+    let (mut found, mut seen) = (Vec::new(), 0);
+    for (path, module) in command_line() {
+        let code = code(&path);
+        let names = code.split("env::").skip(1);
+        let names = names.map(|rest| rest.split(|c| !is_word(c)).next().unwrap_or_default());
+        let reads = names.filter(|name| READS.contains(name)).count();
+        if ["main", "settings"].contains(&module[0].as_str()) {
+            seen += reads;
+        } else if reads > 0 {
+            found.push(path.display().to_string());
+        }
+    }
+    assert!(seen > 10, "{seen}");
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
 /// Returns the anchor that a heading of a document has on its page.
 fn anchor(heading: &str) -> String {
     let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');

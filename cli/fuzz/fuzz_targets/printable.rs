@@ -6,7 +6,7 @@
 #![no_main]
 
 #[allow(dead_code, reason = "some of it is for displays alone")]
-#[path = "../../src/progress/text.rs"]
+#[path = "../../src/rendering/progress/text.rs"]
 mod text;
 
 use libfuzzer_sys::fuzz_target;

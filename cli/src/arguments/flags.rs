@@ -15,16 +15,11 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::process::ExitCode;
 
-use anyhow::anyhow;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command, CommandFactory, Error, FromArgMatches};
 
-use super::Arguments;
-use crate::commands::run::OWN_FAILURE;
-use crate::docker;
-use crate::printer::Printer;
+use super::{Arguments, docker};
 
 /// A command line that can't be parsed, or that requests help or the version.
 #[derive(Debug)]
@@ -47,22 +42,14 @@ impl UsageError {
         Self { error: Box::new(error), path }
     }
 
-    /// Prints help to standard output or an error to standard error, and returns the exit code.
-    pub(crate) fn report(&self, printer: &Printer) -> ExitCode {
-        if !self.error.use_stderr() {
-            printer.styled(&self.error.render().ansi().to_string());
-            return ExitCode::SUCCESS;
-        }
-        let is_run = docker::name_of(&self.path()) == "run";
-        match self.refusal() {
-            Some(refusal) => printer.error(&anyhow!(refusal)),
-            None => printer.styled_note(self.error.render().ansi().to_string().trim_end()),
-        }
-        let is_incomplete = self.error.kind() == ErrorKind::MissingRequiredArgument;
-        if is_incomplete && docker::name_of(&self.path()) == "build" {
-            printer.note("hint: `kiln build .` builds the Dockerfile of the working directory");
-        }
-        ExitCode::from(if is_run { OWN_FAILURE } else { USAGE })
+    /// Returns clap's error, with the general usage of the command.
+    pub(crate) fn error(&self) -> &Error {
+        &self.error
+    }
+
+    /// Returns docker's name of the command, such as `image prune`.
+    pub(crate) fn command(&self) -> String {
+        docker::name_of(&self.path())
     }
 
     fn path(&self) -> Vec<&str> {
@@ -88,9 +75,6 @@ impl UsageError {
 fn strings(path: &[String]) -> Vec<&str> {
     path.iter().map(String::as_str).collect()
 }
-
-/// The exit code for a command line that can't be parsed.
-const USAGE: u8 = 2;
 
 /// Parses a command line. The first word is the program's name.
 pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, UsageError> {
@@ -220,7 +204,7 @@ pub(crate) fn truth(text: &str) -> Result<bool, String> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::super::Command;
-    use crate::commands::build::ProgressMode;
+    use crate::arguments::progress::ProgressMode;
 
     fn parse(line: &[&str]) -> Result<Command, String> {
         let words = ["kiln"].iter().chain(line).map(Into::into);
@@ -229,14 +213,14 @@ pub(crate) mod tests {
     }
 
     /// Parses the words that follow `kiln run`.
-    pub(crate) fn run(line: &[&str]) -> crate::commands::run::RunArguments {
+    pub(crate) fn run(line: &[&str]) -> crate::arguments::run::RunArguments {
         match parse(&[&["run"], line].concat()) {
             Ok(Command::Run(arguments)) => arguments.into_inner(),
             other => panic!("{line:?}: {other:?}"),
         }
     }
 
-    fn build(line: &[&str]) -> crate::commands::build::BuildArguments {
+    fn build(line: &[&str]) -> crate::arguments::build::BuildArguments {
         match parse(&[&["build"], line, &["."]].concat()) {
             Ok(Command::Build(arguments)) => arguments.into_inner(),
             other => panic!("{line:?}: {other:?}"),

@@ -3,31 +3,12 @@
 use std::process::ExitCode;
 
 use clap::builder::Resettable;
-use clap::{Arg, Args, Command, CommandFactory, ValueEnum};
+use clap::{Arg, Command, CommandFactory};
 use clap_complete::Shell;
 
 use crate::arguments::Arguments;
-use crate::printer::Printer;
-
-/// Print a script that completes kiln's arguments in a shell
-///
-/// For the running shell alone: `. <(kiln completion bash)`, `. <(kiln completion zsh)` or `kiln completion
-/// fish | source`. `make install` and the Debian package install all three.
-#[derive(Debug, Args)]
-pub(crate) struct CompletionArguments {
-    /// The shell that reads the script
-    #[arg(value_name = "SHELL")]
-    shell: CompletedShell,
-}
-
-/// A shell that kiln has completions for.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum CompletedShell {
-    Bash,
-    Zsh,
-    Fish,
-    Powershell,
-}
+use crate::arguments::completion::{CompletedShell, CompletionArguments};
+use crate::rendering::printer::Printer;
 
 /// Prints the completion script.
 pub(crate) fn run(arguments: &CompletionArguments, printer: &Printer) -> ExitCode {

@@ -3,41 +3,17 @@
 #![expect(clippy::disallowed_methods, reason = "the user names the files")]
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, Subcommand};
 use kiln_llb::{Definition, Graph, dump};
 
-use crate::printer::Printer;
+use crate::arguments::debug::{DebugArguments, DebugCommand, LlbArguments};
+use crate::rendering::printer::Printer;
 
 /// The most bytes of a graph.
 const GRAPH_LIMIT: u64 = 256 << 20;
-
-#[derive(Debug, Args)]
-pub(crate) struct DebugArguments {
-    #[command(subcommand)]
-    command: DebugCommand,
-}
-
-#[derive(Debug, Subcommand)]
-enum DebugCommand {
-    /// Show a build graph, as `kiln build --dump-llb` writes it
-    Llb(LlbArguments),
-}
-
-/// Prints a JSON array with an object for each op, inputs first, the head last; any marshalled
-/// definition will do, whoever wrote it.
-#[derive(Debug, Args)]
-struct LlbArguments {
-    /// The graph's file, `-` for standard input
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
-    /// Print the graph in Graphviz's language instead
-    #[arg(long)]
-    dot: bool,
-}
 
 /// Runs a command of `kiln debug`.
 pub(crate) fn run(arguments: &DebugArguments, printer: &Printer) -> Result<ExitCode> {

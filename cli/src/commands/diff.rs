@@ -3,46 +3,14 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::{Args, ValueEnum};
-
-use super::sync;
-use crate::build::parse_platform;
 use kiln::diff::{Finder, compare};
 
-use crate::diff::render;
-use crate::printer::Printer;
+use crate::arguments::diff::{DiffArguments, Format};
+use crate::flush;
+use crate::rendering::diff::render;
+use crate::rendering::printer::Printer;
 use crate::settings::Settings;
-
-/// Show what makes two images differ
-///
-/// An image is named as it is in the store, by the path of an archive or an OCI layout
-/// (DIR[:TAG][@DIGEST]), or by its name in a registry; oci-archive:, docker-archive:, oci: and
-/// docker:// say which is meant. The exit status is 0 where the images are the same byte for byte,
-/// 1 where they differ, and 2 where something went wrong.
-#[derive(Debug, Args)]
-pub(crate) struct DiffArguments {
-    /// The first image
-    #[arg(value_name = "A")]
-    a: String,
-    /// The second image
-    #[arg(value_name = "B")]
-    b: String,
-    /// Compare the images for this platform, where there are several [default: this machine's]
-    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
-    platform: Option<String>,
-    /// The format of the output
-    #[arg(long, value_enum, default_value = "text", hide_default_value = true)]
-    format: Format,
-}
-
-/// The format of the output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people
-    Text,
-    /// For programs
-    Json,
-}
+use crate::settings::parse_platform;
 
 /// The exit status for an error, as for `diff`.
 const TROUBLE: u8 = 2;
@@ -76,6 +44,6 @@ async fn differ(arguments: &DiffArguments, settings: &Settings, printer: &Printe
         Format::Text => printer.raw(&render(&report)),
         Format::Json => printer.line(serde_json::to_string_pretty(&report)?),
     }
-    sync::start(engine.store())?;
+    flush::start(engine.store())?;
     Ok(!report.identical)
 }

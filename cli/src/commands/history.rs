@@ -3,51 +3,18 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{ArgAction, Args};
+use kiln::image::named::nanoseconds;
+use kiln::image::{self, StoredImage, Wanted};
 use kiln_oci::{Digest, History};
 use kiln_store::Store;
 use time::OffsetDateTime;
 
-use crate::build::parse_platform;
-use crate::format::{Field, Listing};
-use crate::printer::{Printer, human_age, human_size};
-use crate::progress::clean_text;
+use crate::arguments::history::HistoryArguments;
+use crate::rendering::format::{Field, Listing};
+use crate::rendering::printer::{Printer, human_age, human_size};
+use crate::rendering::progress::clean_text;
 use crate::settings::Settings;
-use kiln::image::named::nanoseconds;
-use kiln::image::{self, StoredImage, Wanted};
-
-/// Show how an image was made, the last step first
-#[derive(Debug, Args)]
-pub(crate) struct HistoryArguments {
-    /// Name or ID
-    #[arg(value_name = "IMAGE")]
-    image: String,
-    /// Print whole IDs and instructions
-    #[arg(long)]
-    no_trunc: bool,
-    /// Print image IDs only
-    #[arg(short, long)]
-    quiet: bool,
-    /// Print sizes and times for people; --human=false for programs
-    #[arg(
-        short = 'H',
-        long,
-        value_name = "BOOL",
-        num_args = 0..=1,
-        require_equals = true,
-        default_value = "true",
-        default_missing_value = "true",
-        hide_default_value = true,
-        action = ArgAction::Set
-    )]
-    human: bool,
-    /// The format of the list: table, "table TEMPLATE", json, or a Go template
-    #[arg(long, value_name = "FORMAT")]
-    format: Option<String>,
-    /// Show the image for this platform, where there are several [default: this machine's]
-    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
-    platform: Option<String>,
-}
+use crate::settings::parse_platform;
 
 /// The most characters of an instruction that the table shows.
 const INSTRUCTION: usize = 45;
@@ -150,10 +117,10 @@ fn rfc3339(seconds: i64) -> String {
 
 /// Shortens an instruction to the width of the table's column.
 fn shorten(text: &str) -> String {
-    if crate::progress::columns(text) <= INSTRUCTION {
+    if crate::rendering::progress::columns(text) <= INSTRUCTION {
         return text.to_owned();
     }
-    format!("{}…", crate::progress::fit(text, INSTRUCTION - 1))
+    format!("{}…", crate::rendering::progress::fit(text, INSTRUCTION - 1))
 }
 
 #[cfg(test)]

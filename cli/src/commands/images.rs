@@ -3,43 +3,15 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Args;
+use kiln::image::named::{NamedImage, is_tagged, named, repository};
 use kiln_oci::Reference;
 use time::OffsetDateTime;
 
-use crate::format::{Field, Listing};
-use crate::image::filter::{Filters, OF_LISTS};
-use crate::printer::{Printer, human_age, human_size};
+use crate::arguments::images::ImagesArguments;
+use crate::rendering::format::{Field, Listing};
+use crate::rendering::printer::{Printer, human_age, human_size};
 use crate::settings::Settings;
-use kiln::image::named::{NamedImage, is_tagged, named, repository};
-
-/// List images, the newest first
-#[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
-pub(crate) struct ImagesArguments {
-    /// Only images with this name, and tag where one is given; * and ? stand for other characters
-    #[arg(value_name = "REPOSITORY[:TAG]")]
-    name: Option<String>,
-    /// List intermediate images too. kiln keeps none: this is for the habit's sake
-    #[arg(short, long)]
-    all: bool,
-    /// Print image IDs only
-    #[arg(short, long)]
-    quiet: bool,
-    /// Print digests, too
-    #[arg(long)]
-    digests: bool,
-    /// Print whole IDs
-    #[arg(long)]
-    no_trunc: bool,
-    /// Only images for which this holds: dangling=true|false, label=KEY[=VALUE], before=IMAGE,
-    /// since=IMAGE, until=TIME, reference=PATTERN
-    #[arg(short, long = "filter", value_name = "FILTER")]
-    filters: Vec<String>,
-    /// The format of the list: table, "table TEMPLATE", json, or a Go template
-    #[arg(long, value_name = "FORMAT")]
-    format: Option<String>,
-}
+use crate::settings::filter::{Filters, OF_LISTS};
 
 const NONE: &str = "<none>";
 

@@ -8,7 +8,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
 use kiln_exporter::{ImportRequest, import};
 use kiln_frontend::instruction::InstructionKind;
 use kiln_frontend::resolve::{ContextFiles, Images};
@@ -18,35 +17,12 @@ use kiln_registry::{FetchAnswer, FetchRequest};
 use kiln_store::Store;
 use time::OffsetDateTime;
 
-use super::sync;
-use crate::build::parse_platform;
-use crate::limits::size_limit;
-use crate::printer::Printer;
+use crate::arguments::import::ImportArguments;
+use crate::flush;
+use crate::rendering::printer::Printer;
 use crate::settings::Settings;
-
-/// Make an image of a root file system in a tar, compressed or not
-#[derive(Debug, Args)]
-pub(crate) struct ImportArguments {
-    /// The place of the tar; - for standard input
-    #[arg(value_name = "FILE|URL|-")]
-    source: String,
-    /// The image's name; the tag is `latest` where there is none
-    #[arg(value_name = "NAME[:TAG]")]
-    name: Option<String>,
-    /// Apply an instruction of Dockerfiles to the image: CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK,
-    /// LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME or WORKDIR
-    #[arg(short, long = "change", value_name = "INSTRUCTION")]
-    changes: Vec<String>,
-    /// Most bytes of a file from a URL, as 16g; 0 for no limit
-    #[arg(long, value_name = "SIZE", default_value = "64g")]
-    input_limit: String,
-    /// The comment in the image's history
-    #[arg(short, long, value_name = "TEXT")]
-    message: Option<String>,
-    /// The image's platform [default: this machine's]
-    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
-    platform: Option<String>,
-}
+use crate::settings::limits::size_limit;
+use crate::settings::parse_platform;
 
 /// An empty `PATH`, which keeps the frontend from adding the default one to an imported image.
 const NO_PATH: &str = "PATH=";
@@ -98,7 +74,7 @@ pub(crate) async fn run(
              `kiln load -i {source}` takes in its images"
         ));
     }
-    sync::start(&store)?;
+    flush::start(&store)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -5,24 +5,16 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Args;
+use kiln::image::named::named;
 use kiln_oci::Platform;
 use kiln_sandbox as sandbox;
 use kiln_store::Store;
 use serde_json::{Value, json};
 
-use super::version::{VERSION, kernel, show};
-use crate::printer::{Printer, human_size};
+use crate::arguments::info::InfoArguments;
+use crate::rendering::about::{VERSION, kernel, show};
+use crate::rendering::printer::{Printer, human_size};
 use crate::settings::Settings;
-use kiln::image::named::named;
-
-/// Show what kiln works with on this machine
-#[derive(Debug, Args)]
-pub(crate) struct InfoArguments {
-    /// The format of the output: json, or a Go template
-    #[arg(short, long, value_name = "FORMAT")]
-    format: Option<String>,
-}
 
 /// Runs `kiln info`, with docker's field names.
 pub(crate) fn run(

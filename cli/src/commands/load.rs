@@ -4,32 +4,19 @@
 
 use std::fs::File;
 use std::io::{IsTerminal, Read};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use kiln::image::{self, Wanted};
 use kiln_images::{LoadOptions, LoadedImage, load};
 use kiln_oci::Digest;
 use kiln_store::Store;
 use time::OffsetDateTime;
 
-use super::sync;
-use crate::printer::Printer;
+use crate::arguments::load::LoadArguments;
+use crate::flush;
+use crate::rendering::printer::Printer;
 use crate::settings::Settings;
-use kiln::image::{self, Wanted};
-
-/// Take in images that were saved: archives of docker, old and new, and OCI archives, compressed
-/// with gzip, zstd, bzip2, xz or not at all
-#[derive(Debug, Args)]
-pub(crate) struct LoadArguments {
-    /// File to read from, in place of standard input
-    #[arg(short, long, value_name = "FILE")]
-    input: Option<PathBuf>,
-    /// Say nothing but which images there were. kiln shows no progress: this is for the habit's sake
-    #[arg(short, long)]
-    quiet: bool,
-}
 
 /// Runs `kiln load`.
 pub(crate) async fn run(
@@ -72,7 +59,7 @@ pub(crate) async fn run(
     for image in &loaded {
         report(&store, image, printer);
     }
-    sync::start(&store)?;
+    flush::start(&store)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,40 +1,18 @@
 //! `kiln login`.
 
-mod prompt;
-
 use std::io::{IsTerminal, Read};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
 use kiln_registry::{Credential, CredentialPlace, Credentials, registry_of};
 
-use crate::printer::Printer;
+use crate::arguments::login::LoginArguments;
+use crate::rendering::printer::Printer;
 use crate::settings::Settings;
+use crate::terminal::prompt;
 
 /// The most bytes of a password on standard input.
 const PASSWORD: usize = 1 << 20;
-
-/// Log in to a registry
-///
-/// Checks name and password against the registry and keeps them: with the credential helper that
-/// docker's configuration names, else in that configuration itself. Without a server, logs in to
-/// Docker Hub.
-#[derive(Debug, Args)]
-pub(crate) struct LoginArguments {
-    /// The registry's host, with its port where it has one
-    #[arg(value_name = "SERVER")]
-    server: Option<String>,
-    /// Name
-    #[arg(short, long, value_name = "NAME")]
-    username: Option<String>,
-    /// Password or token; others can read it in the list of processes
-    #[arg(short, long, value_name = "PASSWORD")]
-    password: Option<String>,
-    /// Take the password from standard input
-    #[arg(long)]
-    password_stdin: bool,
-}
 
 /// Runs `kiln login`.
 pub(crate) async fn run(

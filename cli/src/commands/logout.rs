@@ -3,23 +3,12 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Args;
 use kiln_registry::credentials::key_of;
 use kiln_registry::registry_of;
 
-use crate::printer::Printer;
+use crate::arguments::logout::LogoutArguments;
+use crate::rendering::printer::Printer;
 use crate::settings::Settings;
-
-/// Log out from a registry
-///
-/// Forgets what `kiln login` or `docker login` has kept for it. Without a server, logs out from
-/// Docker Hub.
-#[derive(Debug, Args)]
-pub(crate) struct LogoutArguments {
-    /// The registry's host, with its port where it has one
-    #[arg(value_name = "SERVER")]
-    server: Option<String>,
-}
 
 /// Runs `kiln logout`.
 pub(crate) async fn run(

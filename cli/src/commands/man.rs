@@ -1,23 +1,14 @@
 //! `kiln man`: generates the manual pages for packages and `make install`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::{Args, Command, CommandFactory};
+use clap::{Command, CommandFactory};
 use clap_mangen::Man;
 
 use crate::arguments::Arguments;
-
-/// Write the manual pages
-///
-/// There is one page for each command: kiln.1, kiln-build.1 and so on.
-#[derive(Debug, Args)]
-pub(crate) struct ManArguments {
-    /// Existing directory that the pages are written to
-    #[arg(value_name = "DIR")]
-    directory: PathBuf,
-}
+use crate::arguments::man::ManArguments;
 
 /// Writes the manual pages.
 pub(crate) fn run(arguments: &ManArguments) -> Result<ExitCode> {

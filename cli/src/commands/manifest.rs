@@ -1,52 +1,23 @@
 //! `kiln manifest`.
 
-use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, Subcommand};
+use kiln::json::Json;
+use kiln::remote_image::{Entry, RemoteImage, parse_reference};
 use kiln_registry::Client;
 use serde_json::{Value, json};
 
-use crate::printer::Printer;
+use crate::arguments::manifest::InspectArguments;
+use crate::rendering::printer::Printer;
 use crate::settings::Settings;
-use kiln::json::Json;
-use kiln::remote_image::{Entry, RemoteImage, parse_reference};
 
-#[derive(Debug, Args)]
-pub(crate) struct ManifestArguments {
-    #[command(subcommand)]
-    command: ManifestCommand,
-}
-
-#[derive(Debug, Subcommand)]
-enum ManifestCommand {
-    /// Show the manifest or the index that a name in a registry stands for
-    Inspect(InspectArguments),
-    #[command(external_subcommand)]
-    Other(Vec<OsString>),
-}
-
-#[derive(Debug, Args)]
-struct InspectArguments {
-    /// The image
-    #[arg(value_name = "NAME[:TAG|@DIGEST]")]
-    image: String,
-    /// Show descriptors and platforms, too, and the manifests of an index
-    #[arg(short, long)]
-    verbose: bool,
-}
-
-/// Runs a command of `kiln manifest`.
+/// Runs `kiln manifest inspect`.
 pub(crate) async fn run(
-    arguments: ManifestArguments,
+    arguments: InspectArguments,
     settings: &Settings,
     printer: &Printer,
 ) -> Result<ExitCode> {
-    let arguments = match arguments.command {
-        ManifestCommand::Inspect(arguments) => arguments,
-        ManifestCommand::Other(words) => return Err(super::other::refuse(&["manifest"], &words)),
-    };
     let reference = parse_reference(&arguments.image)?;
     let client = settings.registries.client();
     let image = RemoteImage::find(&client, &reference).await?;

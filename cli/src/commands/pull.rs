@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use kiln::build::step::Step;
 use kiln_event::{Event, EventReceiver, EventSender, LayerState, Spool};
 use kiln_images::{ImageResolver, PullRequest, Pulled};
 use kiln_oci::{Platform, Reference};
@@ -12,29 +12,12 @@ use kiln_registry::Repository;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
-use super::build::ProgressMode;
-use super::sync;
-use crate::printer::Printer;
-use crate::progress::{self, Work};
+use crate::arguments::progress::ProgressMode;
+use crate::arguments::pull::PullArguments;
+use crate::flush;
+use crate::rendering::printer::Printer;
+use crate::rendering::progress::{self, Work};
 use crate::settings::Settings;
-use kiln::build::step::Step;
-
-/// Download an image from a registry
-#[derive(Debug, Args)]
-pub(crate) struct PullArguments {
-    /// The image; the tag is `latest` where there is neither tag nor digest
-    #[arg(value_name = "NAME[:TAG|@DIGEST]")]
-    image: String,
-    /// Platform of the image [default: this machine's]
-    #[arg(long, value_name = "OS/ARCH")]
-    platform: Option<String>,
-    /// Download every tag of the repository
-    #[arg(short, long)]
-    all_tags: bool,
-    /// Print the image's name only
-    #[arg(short, long)]
-    quiet: bool,
-}
 
 /// Runs `kiln pull`.
 pub(crate) async fn run(
@@ -87,7 +70,7 @@ pub(crate) async fn run(
     let status = if up_to_date { "Image is up to date" } else { "Downloaded newer image" };
     lines.now(&format!("Status: {status} for {familiar}"));
     printer.line(full);
-    sync::start(&store)?;
+    flush::start(&store)?;
     Ok(ExitCode::SUCCESS)
 }
 

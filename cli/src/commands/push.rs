@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use kiln::build::step::Step;
+use kiln::image::did_you_mean;
 use kiln_event::{Event, EventReceiver, EventSender, LayerState, Reporter, Spool};
 use kiln_exporter::Remote;
 use kiln_exporter::push::{PushContext, Shipment, push};
@@ -16,26 +17,11 @@ use kiln_store::{ImageRow, Store};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::build::ProgressMode;
-use crate::printer::Printer;
-use crate::progress;
+use crate::arguments::progress::ProgressMode;
+use crate::arguments::push::PushArguments;
+use crate::rendering::printer::Printer;
+use crate::rendering::progress;
 use crate::settings::Settings;
-use kiln::build::step::Step;
-use kiln::image::did_you_mean;
-
-/// Upload an image to a registry
-#[derive(Debug, Args)]
-pub(crate) struct PushArguments {
-    /// The image; the tag is `latest` where there is none
-    #[arg(value_name = "NAME[:TAG]")]
-    image: String,
-    /// Upload every tag of the repository that the store has
-    #[arg(short, long)]
-    all_tags: bool,
-    /// Print the image's name only
-    #[arg(short, long)]
-    quiet: bool,
-}
 
 /// The store, client and printer of a push.
 struct Tools {

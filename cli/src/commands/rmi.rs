@@ -3,26 +3,12 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Args;
+use kiln::image::removal::Removal;
 
-use crate::printer::Printer;
+use crate::arguments::rmi::RmiArguments;
+use crate::rendering::printer::Printer;
+use crate::rendering::removal as report;
 use crate::settings::Settings;
-use kiln::image::removal::{Removal, Removed};
-
-/// Remove images: by name, which takes the name away and removes the image when it was the last;
-/// or by ID
-#[derive(Debug, Args)]
-pub(crate) struct RmiArguments {
-    /// Names or IDs
-    #[arg(required = true, value_name = "IMAGE")]
-    images: Vec<String>,
-    /// Remove an image that has several names by its ID; don't fail on images that aren't there
-    #[arg(short, long)]
-    force: bool,
-    /// Leave layers and blobs that are of no use any more to the next clean-up
-    #[arg(long)]
-    no_prune: bool,
-}
 
 /// Removes images. Continues after an image that can't be removed, and fails at the end.
 pub(crate) fn run(
@@ -53,22 +39,9 @@ pub(crate) fn run(
         store.collect()?;
     }
     for removed in &done {
-        for line in report(removed, "Untagged", "Deleted", removed.gone(&store)?) {
+        for line in report::image(removed, "Untagged", "Deleted", removed.gone(&store)?) {
             printer.line(line);
         }
     }
     Ok(code)
-}
-
-/// Returns docker's lines about a removed image: its names with the prefix `untagged`, and its
-/// digests with the prefix `deleted`.
-pub(super) fn report(
-    removed: &Removed,
-    untagged: &str,
-    deleted: &str,
-    gone: Vec<kiln_oci::Digest>,
-) -> Vec<String> {
-    let names = removed.untagged.iter().map(|name| format!("{untagged}: {name}"));
-    let digests = removed.deleted.iter().copied().chain(gone);
-    names.chain(digests.map(|digest| format!("{deleted}: {digest}"))).collect()
 }

@@ -1,204 +1,23 @@
-//! `kiln run`.
+//! `kiln run`: the run of a container, from arguments to exit status.
 
-use std::path::PathBuf;
+mod image;
+
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{ArgAction, Args, ValueEnum};
-use kiln_images::PullPolicy;
+use anyhow::{Context, Result, bail};
+use kiln::container::confinement::Confinement;
+use kiln::container::{Failure, Notice, Preparation};
+use kiln_exporter::write_file;
+use kiln_sandbox::{Input, Security};
 
-use crate::arguments::flags::truth;
-use crate::container::{self, ConfinementArguments, NameArguments};
-use crate::printer::Printer;
-use crate::resources::ResourceArguments;
-use crate::runtime::RuntimeArguments;
+use crate::arguments::run::RunArguments;
+use crate::failure::OWN_FAILURE;
+use crate::rendering::printer::Printer;
 use crate::settings::Settings;
-
-/// Run a command in a new container
-///
-/// Prepares the image's files with a fresh layer on top, and runs the image's entrypoint and
-/// command, or COMMAND, with its environment, user and working directory. The container and its
-/// anonymous volumes are gone when the command ends; the exit status is the command's, 125 where
-/// kiln itself fails, 126 and 127 where the command can't be executed or isn't there.
-#[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
-#[command(disable_help_flag = true)]
-#[command(override_usage = "kiln run [OPTIONS] IMAGE [COMMAND] [ARG...]")]
-pub(crate) struct RunArguments {
-    /// Print help; -h is the host name, as with docker
-    #[arg(long, action = clap::ArgAction::Help)]
-    pub(crate) help: Option<bool>,
-    /// Remove the container at its end. Containers are never kept: this is for the habit's sake
-    #[arg(long)]
-    pub(crate) rm: bool,
-    /// Pass standard input to the command
-    #[arg(short, long)]
-    pub(crate) interactive: bool,
-    /// Give the command a terminal
-    #[arg(short, long)]
-    pub(crate) tty: bool,
-    /// Set an environment variable; NAME alone takes it from the environment
-    #[arg(short, long = "env", value_name = "NAME=VALUE")]
-    pub(crate) env: Vec<String>,
-    /// Read environment variables from a file, a line each; --env comes before it
-    #[arg(long = "env-file", value_name = "FILE")]
-    pub(crate) env_files: Vec<PathBuf>,
-    /// Mount a directory or file of the host, or a named volume
-    #[arg(short, long = "volume", value_name = "SRC:DST[:ro]")]
-    pub(crate) volumes: Vec<String>,
-    /// Mount a volume, a path of the host or a directory in memory, as type=bind,src=/a,dst=/b,ro
-    #[arg(long = "mount", value_name = "KEY=VALUE,…")]
-    pub(crate) mounts: Vec<String>,
-    /// Mount an empty directory in memory; options are as size=64m, mode=700, exec
-    #[arg(long = "tmpfs", value_name = "DST[:OPTIONS]")]
-    pub(crate) tmpfs: Vec<String>,
-    /// Make the container's files read-only, but for what is mounted
-    #[arg(long)]
-    pub(crate) read_only: bool,
-    /// Size of /dev/shm, as 64m
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) shm_size: Option<String>,
-    /// The privileges of the container
-    #[command(flatten)]
-    pub(crate) confinement: ConfinementArguments,
-    /// The name servers of the container
-    #[command(flatten)]
-    pub(crate) names: NameArguments,
-    /// Memory that is the last to be taken from the container where memory is short, as 64m
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) memory_reservation: Option<String>,
-    /// The readiness to swap memory of the container, from 0 to 100
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
-    pub(crate) memory_swappiness: Option<i64>,
-    /// Have processes wait where the container's memory is used up, in place of killing one
-    #[arg(long)]
-    pub(crate) oom_kill_disable: bool,
-    /// Pass on these alone of stdin, stdout and stderr
-    #[arg(short, long, value_name = "STREAM")]
-    pub(crate) attach: Vec<String>,
-    /// Write the container's ID to a file that isn't there yet
-    #[arg(long, value_name = "FILE")]
-    pub(crate) cidfile: Option<PathBuf>,
-    /// Pass signals on to the command; with =false, they have their usual effect on kiln
-    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1)]
-    #[arg(require_equals = true, default_value = "true", default_missing_value = "true")]
-    #[arg(value_parser = truth, hide_default_value = true)]
-    pub(crate) sig_proxy: bool,
-    /// Expose a port in addition to the image's: --publish-all publishes it
-    #[arg(long, value_name = "PORT[/udp]")]
-    pub(crate) expose: Vec<String>,
-    /// The resource limits of the container
-    #[command(flatten)]
-    pub(crate) resources: ResourceArguments,
-    /// The runtime of the container
-    #[command(flatten)]
-    pub(crate) runtime: RuntimeArguments,
-    /// Most processors' time, as 1.5
-    #[arg(long, value_name = "NUMBER")]
-    pub(crate) cpus: Option<f64>,
-    /// Most processes and threads; -1 for no limit
-    #[arg(long, value_name = "NUMBER")]
-    pub(crate) pids_limit: Option<i64>,
-    /// Resource limit, as `nofile=1024:2048`; -1 for none
-    #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
-    pub(crate) ulimits: Vec<String>,
-    /// Add a line to /etc/hosts, as `name:address`; the address host-gateway is this machine's
-    #[arg(long = "add-host", value_name = "HOST:IP")]
-    pub(crate) add_hosts: Vec<String>,
-    /// Working directory of the command
-    #[arg(short, long, value_name = "DIR")]
-    #[arg(value_parser = OsStringValueParser::new().map(PathBuf::from))]
-    pub(crate) workdir: Option<PathBuf>,
-    /// User, and group, of the command: names or numbers
-    #[arg(short, long, value_name = "USER[:GROUP]")]
-    pub(crate) user: Option<String>,
-    /// Program to run in place of the image's entrypoint; the image's command is dropped with it
-    #[arg(long, value_name = "PROGRAM")]
-    pub(crate) entrypoint: Option<String>,
-    /// Network of the container [default: bridge, or the host's where that can't be had]
-    #[arg(long, value_enum)]
-    pub(crate) network: Option<RunNetwork>,
-    /// Publish a port of the container on the host; a range as 8000-8010. Without HOST, any port is
-    /// taken, and said
-    #[arg(short, long, value_name = "[[IP:][HOST]:]CONTAINER[/udp]")]
-    pub(crate) publish: Vec<String>,
-    /// Publish all ports that the image exposes on any ports of the host, which are said
-    #[arg(short = 'P', long)]
-    pub(crate) publish_all: bool,
-    /// Host name of the container [default: its ID]
-    #[arg(short = 'h', short_alias = 'H', long, value_name = "NAME")]
-    pub(crate) hostname: Option<String>,
-    /// Show nothing of how the image is pulled
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-    /// NIS domain name of the container, which names in /etc/hosts get, too
-    #[arg(long, value_name = "NAME")]
-    pub(crate) domainname: Option<String>,
-    /// The cases in which kiln asks the registry for the image
-    #[arg(long, value_enum, default_value = "missing")]
-    pub(crate) pull: Pull,
-    /// Run the image for this platform [default: this machine's]
-    #[arg(long, value_name = "OS/ARCH[/VARIANT]", env = "DOCKER_DEFAULT_PLATFORM")]
-    pub(crate) platform: Option<String>,
-    /// Name or ID of the image, one that the store hasn't got is pulled; behind it the command in
-    /// place of the image's command, with its arguments, none of which are for kiln
-    #[arg(value_names = ["IMAGE", "COMMAND"], required = true, trailing_var_arg = true)]
-    words: Vec<String>,
-}
-
-impl RunArguments {
-    /// Returns the image's name or ID.
-    pub(crate) fn image(&self) -> &str {
-        self.words.first().map(String::as_str).unwrap_or_default()
-    }
-
-    /// Returns the command and its arguments; empty for the image's default command.
-    pub(crate) fn command(&self) -> &[String] {
-        self.words.get(1..).unwrap_or_default()
-    }
-}
-
-/// The network of a container.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum RunNetwork {
-    /// One of its own, on a bridge with NAT
-    #[value(alias = "default")]
-    Bridge,
-    /// The host's
-    Host,
-    /// A loopback device alone
-    None,
-}
-
-/// The policy for pulling the image from its registry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Pull {
-    /// If the store hasn't got it
-    Missing,
-    /// In any case
-    Always,
-    /// Not at all
-    Never,
-}
-
-impl From<Pull> for PullPolicy {
-    fn from(pull: Pull) -> Self {
-        match pull {
-            Pull::Missing => Self::Missing,
-            Pull::Always => Self::Always,
-            Pull::Never => Self::Never,
-        }
-    }
-}
-
-/// The exit status for a failure of kiln itself, as in docker.
-pub(crate) const OWN_FAILURE: u8 = 125;
-
-/// Prints the reason why kiln can't run containers, and returns docker's exit status for it.
-pub(crate) fn refuse(printer: &Printer, error: &anyhow::Error) -> ExitCode {
-    printer.error(error);
-    ExitCode::from(OWN_FAILURE)
-}
+use crate::terminal::{OutputForwarder, Signals, Streams, Terminal, attend, standard_input};
+use crate::{flush, settings};
+use image::find_image;
 
 /// Runs a container and returns its exit status.
 pub(crate) async fn run(
@@ -206,7 +25,7 @@ pub(crate) async fn run(
     settings: &Settings,
     printer: &Printer,
 ) -> ExitCode {
-    match container::run(&arguments, settings, printer).await {
+    match container(&arguments, settings, printer).await {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             printer.error(&error.error);
@@ -215,29 +34,78 @@ pub(crate) async fn run(
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
+/// Runs a container until it ends, and returns the command's exit status.
+async fn container(
+    arguments: &RunArguments,
+    settings: &Settings,
+    printer: &Printer,
+) -> Result<u8, Failure> {
+    let mut spec = settings::container::spec(arguments, &|warning| {
+        printer.note(format_args!("WARNING: {warning}"));
+    })?;
+    arguments.cidfile.as_deref().map(refuse_existing).transpose()?;
+    let streams = Streams::read(&arguments.attach)?;
+    // Slow preparations that don't depend on the image run in the background.
+    let preparation = Preparation::begin(&settings.options(), &spec)?;
+    let terminal = Terminal::open(arguments.tty, arguments.interactive)?;
+    spec.process.terminal = terminal.as_ref().map(Terminal::size);
+    warn_of_privileges(&spec.confinement, printer);
+    let engine = settings.engine()?;
+    let containers = engine.containers(arguments.pull.into());
+    let image = find_image(&containers, engine.store(), arguments, printer).await?;
+    let mut container = engine.container(preparation, &image, &containers, spec).await?;
+    container.notices.iter().for_each(|notice| print_notice(notice, printer));
 
-    use crate::arguments::Arguments;
+    let input = input(arguments, streams)?;
+    container.ready().await?;
+    if let Some(path) = &arguments.cidfile {
+        write_file(path, container.id().hex().as_bytes()).context("write the container's ID")?;
+    }
+    let signals = if arguments.sig_proxy { Signals::catch() } else { Signals::none() };
+    let passing = OutputForwarder::only(printer, streams);
+    let running = container.start(input, passing.sink()).await?;
+    let exit = attend(running, signals, terminal, &passing).await?;
+    if let Some(out) = container.out_of_memory() {
+        let noun = if out.kills == 1 { "process" } else { "processes" };
+        printer.note(format_args!("{out}: the kernel has killed {} {noun}", out.kills));
+    }
+    // A failure to start the flush only makes a later flush slower.
+    let _ = flush::start(engine.store());
+    Ok(u8::try_from(exit.code()).unwrap_or(u8::MAX))
+}
 
-    #[test]
-    fn every_option_is_described() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/run.md");
-        let text = std::fs::read_to_string(path).unwrap();
-        let words: Vec<&str> =
-            text.split(|it: char| !(it.is_ascii_alphanumeric() || it == '-')).collect();
-        let command = Arguments::command();
-        let run = command.find_subcommand("run").unwrap();
-        let options = run.get_arguments().filter(|option| !option.is_hide_set());
-        let names = options.filter_map(clap::Arg::get_long).filter(|name| *name != "help");
-        let missing: Vec<String> = names
-            .map(|name| format!("--{name}"))
-            .filter(|name| !words.contains(&name.as_str()))
-            .collect();
-        assert_eq!(
-            missing, [""; 0],
-            "docs/reference/run.md doesn't name all options of `kiln run`"
+/// Prints a warning if the container is privileged.
+fn warn_of_privileges(confinement: &Confinement, printer: &Printer) {
+    if confinement.security == Security::Privileged {
+        printer.note(
+            "WARNING: --privileged gives the container all capabilities, system calls and devices: \
+             it can take this machine over",
         );
     }
+}
+
+fn print_notice(notice: &Notice, printer: &Printer) {
+    match notice {
+        Notice::Copied(reason) => {
+            printer.note(format_args!("layers are copied, not mounted: {reason}"));
+        }
+        Notice::Warning(text) => printer.note(format_args!("WARNING: {text}")),
+        Notice::Published(endpoint) => printer.note(endpoint),
+    }
+}
+
+/// Fails if the file for the container's ID exists, since it may hold the ID of another container.
+#[expect(clippy::disallowed_methods, reason = "the user names the file")]
+fn refuse_existing(path: &Path) -> Result<()> {
+    if path.is_file() {
+        bail!("the container ID file {} is there already: remove it", path.display());
+    }
+    Ok(())
+}
+
+fn input(arguments: &RunArguments, streams: Streams) -> Result<Input> {
+    if !arguments.interactive || !streams.input || arguments.tty {
+        return Ok(Input::Null);
+    }
+    standard_input()
 }

@@ -1,11 +1,12 @@
 //! `kiln save`, `kiln image save`.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use kiln::build::step::Step;
+use kiln::image::named::is_tagged;
+use kiln::image::{StoredImage, Wanted, find_rows, no_such_image};
 use kiln_event::{EventSender, Reporter};
 use kiln_exporter::{Destination, ExportContext, SavedImage, save};
 use kiln_images::{Fetcher, ImageResolver, Snapshots};
@@ -14,29 +15,12 @@ use kiln_store::{ImageRow, Store};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::build::ProgressMode;
-use kiln::build::step::Step;
-
-use crate::build::parse_platform;
-use crate::printer::Printer;
-use crate::progress::{self, Work};
+use crate::arguments::progress::ProgressMode;
+use crate::arguments::save::SaveArguments;
+use crate::rendering::printer::Printer;
+use crate::rendering::progress::{self, Work};
 use crate::settings::Settings;
-use kiln::image::named::is_tagged;
-use kiln::image::{StoredImage, Wanted, find_rows, no_such_image};
-
-/// Write images to a tar: an OCI layout that `docker load` and `kiln load` take
-#[derive(Debug, Args)]
-pub(crate) struct SaveArguments {
-    /// Names or IDs; a name without a tag stands for all tags of the repository
-    #[arg(required = true, value_name = "IMAGE")]
-    images: Vec<String>,
-    /// File to write to, in place of standard output
-    #[arg(short, long, value_name = "FILE")]
-    output: Option<PathBuf>,
-    /// Write the images for this platform alone
-    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
-    platform: Option<String>,
-}
+use crate::settings::parse_platform;
 
 /// Runs `kiln save`.
 pub(crate) async fn run(

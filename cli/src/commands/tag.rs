@@ -3,25 +3,14 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use kiln::image::{find_rows, no_such_image};
 use kiln_oci::Reference;
 use kiln_store::ImageRow;
 use time::OffsetDateTime;
 
-use crate::printer::Printer;
+use crate::arguments::tag::TagArguments;
+use crate::rendering::printer::Printer;
 use crate::settings::Settings;
-use kiln::image::{find_rows, no_such_image};
-
-/// Give an image another name
-#[derive(Debug, Args)]
-pub(crate) struct TagArguments {
-    /// Name or ID of the image
-    #[arg(value_name = "IMAGE[:TAG]")]
-    source: String,
-    /// The new name; the tag is `latest` where there is none. An image that has it loses it
-    #[arg(value_name = "NAME[:TAG]")]
-    target: String,
-}
 
 /// Adds a name to an image.
 pub(crate) fn run(arguments: &TagArguments, settings: &Settings, _: &Printer) -> Result<ExitCode> {

@@ -3,25 +3,12 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Args;
 use kiln_oci::Platform;
 use serde_json::{Value, json};
 
-use kiln::json::Json;
-
-use crate::format::Document;
-use crate::printer::Printer;
-
-/// Show kiln's version
-#[derive(Debug, Args)]
-pub(crate) struct VersionArguments {
-    /// The format of the output: json, or a Go template
-    #[arg(short, long, value_name = "FORMAT")]
-    format: Option<String>,
-}
-
-/// kiln's version, from its manifest.
-pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
+use crate::arguments::version::VersionArguments;
+use crate::rendering::about::{VERSION, kernel, show};
+use crate::rendering::printer::Printer;
 
 /// Runs `kiln version`.
 pub(crate) fn run(arguments: &VersionArguments, printer: &Printer) -> Result<ExitCode> {
@@ -37,17 +24,6 @@ pub(crate) fn run(arguments: &VersionArguments, printer: &Printer) -> Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints a document: on one line for `json`, else through a template.
-pub(super) fn show(document: &Value, format: &str, printer: &Printer) -> Result<()> {
-    let json = Json::of(document)?;
-    if format == "json" {
-        printer.line(json.compact());
-    } else {
-        printer.raw(&Document::renamed(json.clone(), json).execute(format)?);
-    }
-    Ok(())
-}
-
 /// Returns docker's version document. kiln is both its client and its server.
 fn document() -> Value {
     let platform = Platform::host();
@@ -59,9 +35,4 @@ fn document() -> Value {
         "KernelVersion": kernel(),
     });
     json!({"Client": both, "Server": both})
-}
-
-/// Returns the version of the running kernel.
-pub(super) fn kernel() -> String {
-    rustix::system::uname().release().to_string_lossy().into_owned()
 }

@@ -4,8 +4,7 @@
 //! The process waits for a byte, then runs the two programs that may write maps. If kiln ends
 //! before, it ends too.
 
-#![expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
-
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -13,7 +12,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use anyhow::{Context, Result, bail};
 
 use super::Plan;
-use crate::printer::Printer;
+use crate::rendering::printer::Printer;
 
 /// The program name that makes the process the mapper.
 const MARKER: &str = "kiln-id-mapper";
@@ -55,9 +54,8 @@ impl Mapper {
     }
 }
 
-/// Acts as the mapper if this process was started as one.
-pub(crate) fn map_if_asked() -> Option<ExitCode> {
-    let mut arguments = std::env::args_os();
+/// Acts as the mapper if this process was started as one. `arguments` begin with the program's name.
+pub(crate) fn map_if_asked(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     if arguments.next()? != MARKER {
         return None;
     }

@@ -8,7 +8,7 @@ use kiln_testkit::{Need, skip};
 use crate::kiln;
 
 /// The table of docker's commands and flags, and their support in kiln.
-const TABLE: &str = include_str!("../../src/docker/table.tsv");
+const TABLE: &str = include_str!("../../src/arguments/docker/table.tsv");
 
 #[test]
 fn arguments_behind_the_image_are_the_containers() {

@@ -3,29 +3,15 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Args;
-use kiln_store::Store;
-
-use super::Format;
-use crate::printer::Printer;
 use kiln::explain;
 use kiln::records::{self, BuildRecord};
+use kiln_store::Store;
 
-#[derive(Debug, Args)]
-pub(super) struct ExplainArguments {
-    /// The build; with a second one, the earlier of the two
-    #[arg(value_name = "BUILD", default_value = "latest")]
-    build: String,
-    /// A build to be compared with the first: what is different about each of its steps is said,
-    /// whether the step ran or not
-    #[arg(value_name = "BUILD")]
-    other: Option<String>,
-    /// The format of the output
-    #[arg(long, value_enum, default_value = "pretty", hide_default_value = true)]
-    format: Format,
-}
+use crate::arguments::builds::{ExplainArguments, Format};
+use crate::rendering::explanation;
+use crate::rendering::printer::Printer;
 
-pub(super) fn run(
+pub(crate) fn run(
     arguments: &ExplainArguments,
     store: &Store,
     printer: &Printer,
@@ -44,7 +30,7 @@ pub(super) fn run(
     if arguments.format == Format::Json {
         printer.line(serde_json::to_string_pretty(&explanation)?);
     } else {
-        printer.text(&explanation.text());
+        printer.text(&explanation::text(&explanation));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,26 +5,16 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::Args;
+use kiln::records::{self, BuildRecord, StepRecord};
 use kiln_store::{BuildRow, Builds};
 use serde_json::{Value, json};
 
-use super::{Format, duration, timestamp};
-use crate::printer::{Printer, human_duration, human_size};
-use crate::progress::clean_text;
-use kiln::records::{self, BuildRecord, StepRecord};
+use crate::arguments::builds::{Format, InspectArguments};
+use crate::rendering::printer::{Printer, human_duration, human_size};
+use crate::rendering::progress::clean_text;
+use crate::rendering::times::{duration, timestamp};
 
-#[derive(Debug, Args)]
-pub(super) struct InspectArguments {
-    /// The build
-    #[arg(value_name = "BUILD", default_value = "latest")]
-    build: String,
-    /// The format of the output
-    #[arg(long, value_enum, default_value = "pretty", hide_default_value = true)]
-    format: Format,
-}
-
-pub(super) fn run(
+pub(crate) fn run(
     arguments: &InspectArguments,
     builds: &Builds,
     printer: &Printer,

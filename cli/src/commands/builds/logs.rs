@@ -5,28 +5,14 @@ use std::io::{BufWriter, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::Args;
+use kiln::records::{self, BuildRecord, StepRecord};
 use kiln_store::{BuildLog, Builds, LogRecord};
 
-use crate::printer::Printer;
-use crate::progress::{Lines, clean_text};
-use kiln::records::{self, BuildRecord, StepRecord};
+use crate::arguments::builds::LogsArguments;
+use crate::rendering::printer::Printer;
+use crate::rendering::progress::{Lines, clean_text};
 
-#[derive(Debug, Args)]
-pub(super) struct LogsArguments {
-    /// The build
-    #[arg(value_name = "BUILD", default_value = "latest")]
-    build: String,
-    /// Only what this step has printed: its number, as progress and `inspect` show it, or how its
-    /// digest begins
-    #[arg(value_name = "STEP")]
-    step: Option<String>,
-    /// Print the bytes as they came: no step numbers, and nothing taken out that drives a terminal
-    #[arg(long)]
-    raw: bool,
-}
-
-pub(super) fn run(
+pub(crate) fn run(
     arguments: &LogsArguments,
     builds: &Builds,
     printer: &Printer,

@@ -3,37 +3,20 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use kiln::records::BuildRecord;
 use kiln_store::{BuildRow, BuildStatus, Builds};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use super::{Format, duration, timestamp};
-use crate::printer::{Printer, human_age, human_duration, table};
-use crate::progress::clean_text;
-use kiln::records::BuildRecord;
+use crate::arguments::builds::{Format, LsArguments};
+use crate::rendering::printer::{Printer, human_age, human_duration, table};
+use crate::rendering::progress::clean_text;
+use crate::rendering::times::{duration, timestamp};
 
 /// The most characters of a name that the table shows.
 const NAME: usize = 40;
 
-#[derive(Debug, Args)]
-pub(super) struct LsArguments {
-    /// Print IDs only
-    #[arg(short, long)]
-    quiet: bool,
-    /// Print whole names
-    #[arg(long)]
-    no_trunc: bool,
-    /// Only builds for which this holds:
-    /// status=running|completed|failed|canceled|interrupted, several times for one of several
-    #[arg(long = "filter", value_name = "FILTER")]
-    filters: Vec<String>,
-    /// The format of the list: a table, or a JSON object for each build
-    #[arg(long, value_enum, default_value = "pretty", hide_default_value = true)]
-    format: Format,
-}
-
-pub(super) fn run(arguments: &LsArguments, builds: &Builds, printer: &Printer) -> Result<ExitCode> {
+pub(crate) fn run(arguments: &LsArguments, builds: &Builds, printer: &Printer) -> Result<ExitCode> {
     let wanted = statuses(&arguments.filters)?;
     let mut rows = builds.list()?;
     rows.retain(|row| wanted.is_empty() || wanted.contains(&row.status));

@@ -3,23 +3,13 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use clap::Args;
+use kiln::records;
 use kiln_store::{BuildRow, BuildStatus, Builds};
 
-use crate::printer::Printer;
-use kiln::records;
+use crate::arguments::builds::RmArguments;
+use crate::rendering::printer::Printer;
 
-#[derive(Debug, Args)]
-pub(super) struct RmArguments {
-    /// The builds to remove
-    #[arg(value_name = "BUILD", required_unless_present = "all", conflicts_with = "all")]
-    builds: Vec<String>,
-    /// All builds but those that run
-    #[arg(long)]
-    all: bool,
-}
-
-pub(super) fn run(arguments: &RmArguments, builds: &Builds, printer: &Printer) -> Result<ExitCode> {
+pub(crate) fn run(arguments: &RmArguments, builds: &Builds, printer: &Printer) -> Result<ExitCode> {
     if arguments.all {
         for row in builds.list()?.iter().filter(|row| row.status != BuildStatus::Running) {
             builds.remove(&row.id)?;

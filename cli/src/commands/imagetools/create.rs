@@ -2,64 +2,25 @@
 
 #![expect(clippy::disallowed_methods, reason = "the user names the files")]
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use clap::{ArgAction, Args};
+use kiln::build::step::Step;
+use kiln::remote_image::combine::{Annotations, Combined, Source, combine, digest};
+use kiln::remote_image::copy::Copier;
+use kiln::remote_image::{RemoteImage, parse_reference};
 use kiln_event::EventSender;
 use kiln_oci::{Digest, Reference};
 use kiln_registry::{Client, Repository};
 use serde_json::{Map, Value};
 
-use crate::commands::build::ProgressMode;
-use crate::printer::Printer;
-use crate::progress;
+use crate::arguments::imagetools::CreateArguments;
+use crate::rendering::printer::Printer;
+use crate::rendering::progress;
 use crate::settings::Settings;
-use kiln::build::step::Step;
-use kiln::remote_image::combine::{Annotations, Combined, Source, combine, digest};
-use kiln::remote_image::copy::Copier;
-use kiln::remote_image::{RemoteImage, parse_reference};
-
-#[derive(Debug, Args)]
-pub(super) struct CreateArguments {
-    /// Images of registries: names, digests of the repository of the first tag, or descriptors as JSON
-    #[arg(value_name = "SOURCE")]
-    sources: Vec<String>,
-    /// Names of the new image, each in any registry
-    #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
-    tags: Vec<String>,
-    /// Add to the image that has the first name already
-    #[arg(long)]
-    append: bool,
-    /// Print the document and push nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Annotate the new index, or its entries: [index:|manifest-descriptor[PLATFORM]:]KEY=VALUE
-    #[arg(long = "annotation", value_name = "ANNOTATION")]
-    annotations: Vec<String>,
-    /// Read a source from a file: a descriptor as JSON, or a name
-    #[arg(short, long = "file", value_name = "FILE")]
-    files: Vec<PathBuf>,
-    /// Make an index of a single manifest, too; =false to take it as it is
-    #[arg(
-        long,
-        value_name = "BOOL",
-        num_args = 0..=1,
-        require_equals = true,
-        default_value = "true",
-        default_missing_value = "true",
-        hide_default_value = true,
-        action = ArgAction::Set
-    )]
-    prefer_index: bool,
-    /// The display of progress
-    #[arg(long, value_enum, default_value = "auto", hide_default_value = true)]
-    progress: ProgressMode,
-}
 
 /// Runs `kiln imagetools create`.
-pub(super) async fn run(
+pub(crate) async fn run(
     arguments: CreateArguments,
     settings: &Settings,
     printer: &Printer,

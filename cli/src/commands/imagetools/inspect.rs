@@ -4,33 +4,19 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Args;
-use kiln_registry::Client;
-
 use kiln::json::Json;
-
-use crate::format::{Columns, Document};
-use crate::printer::Printer;
-use crate::progress::clean_text;
-use crate::settings::Settings;
 use kiln::remote_image::attestation::{Kind, REFERENCE_TYPE, statements};
 use kiln::remote_image::{Entry, RemoteImage, parse_reference};
+use kiln_registry::Client;
 
-#[derive(Debug, Args)]
-pub(super) struct InspectArguments {
-    /// The image
-    #[arg(value_name = "NAME[:TAG|@DIGEST]")]
-    image: String,
-    /// Print the document as the registry has it, to the byte
-    #[arg(long, conflicts_with = "format")]
-    raw: bool,
-    /// A Go template, for .Name, .Manifest, .Image, .Provenance and .SBOM
-    #[arg(long, value_name = "TEMPLATE", default_value = "", hide_default_value = true)]
-    format: String,
-}
+use crate::arguments::imagetools::InspectArguments;
+use crate::rendering::format::{Columns, Document};
+use crate::rendering::printer::Printer;
+use crate::rendering::progress::clean_text;
+use crate::settings::Settings;
 
 /// Runs `kiln imagetools inspect`.
-pub(super) async fn run(
+pub(crate) async fn run(
     arguments: InspectArguments,
     settings: &Settings,
     printer: &Printer,

@@ -3,19 +3,10 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::Args;
 
-use crate::printer::Printer;
+use crate::arguments::system::CheckArguments;
+use crate::rendering::printer::Printer;
 use crate::settings::Settings;
-
-/// Reads all that is stored, prints a line for each thing that isn't what was stored, and fails
-/// where there is one
-#[derive(Debug, Args)]
-pub(crate) struct CheckArguments {
-    /// Drop what is damaged and what needs it; the next build makes it again
-    #[arg(long)]
-    repair: bool,
-}
 
 /// Checks the store. Repaired damage isn't a failure.
 pub(crate) fn run(

@@ -3,33 +3,19 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use clap::Args;
+use kiln::image::named::{NamedImage, is_tagged, named, repository};
 use kiln_store::{CacheKind, CacheUsage, DiskUsage, ImageUsage, Store};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use crate::format::{Field, Listing};
-use crate::printer::{Printer, human_age, human_size, table};
-use crate::progress::clean_text;
+use crate::arguments::system::DfArguments;
+use crate::rendering::format::{Field, Listing};
+use crate::rendering::printer::{Printer, human_age, human_size, table};
+use crate::rendering::progress::clean_text;
 use crate::settings::Settings;
-use kiln::image::named::{NamedImage, is_tagged, named, repository};
 
 /// The most characters of a description that the table shows.
 const DESCRIPTION: usize = 60;
-
-/// Show what images, volumes, the cache and everything else take on the disk
-///
-/// Sizes are those of the blocks in use, and every file counts once: together they are what du says
-/// of the store's directory. What images and the cache share counts with the images.
-#[derive(Debug, Args)]
-pub(super) struct DfArguments {
-    /// List every image, volume and part of the cache
-    #[arg(short, long)]
-    verbose: bool,
-    /// The format of the output: table, "table TEMPLATE", json, or a Go template
-    #[arg(long, value_name = "FORMAT")]
-    format: Option<String>,
-}
 
 const LISTING: Listing<'_> = Listing {
     fields: &[
@@ -45,7 +31,7 @@ const LISTING: Listing<'_> = Listing {
 };
 
 /// Runs `kiln system df`.
-pub(super) fn run(
+pub(crate) fn run(
     arguments: &DfArguments,
     settings: &Settings,
     printer: &Printer,
@@ -244,8 +230,8 @@ fn document(usage: &DiskUsage) -> Value {
             "Type": part.kind.as_str(),
             "Description": description(part),
             "Size": part.bytes,
-            "CreatedAt": crate::commands::builds::timestamp(part.created_at),
-            "LastUsedAt": crate::commands::builds::timestamp(part.used_at),
+            "CreatedAt": crate::rendering::times::timestamp(part.created_at),
+            "LastUsedAt": crate::rendering::times::timestamp(part.used_at),
             "InUse": part.is_used,
             "Shared": part.is_shared,
         })

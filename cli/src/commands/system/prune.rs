@@ -3,37 +3,20 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
 use kiln_store::PruneOptions;
 
-use crate::commands::image::prune::remove_unused;
-use crate::commands::prune::report;
-use crate::confirm::confirm;
-use crate::image::filter::{Filters, OF_PRUNING};
-use crate::printer::{Printer, human_size};
+use crate::arguments::system::PruneArguments;
+use crate::removal::remove_unused;
+use crate::rendering::confirm::confirm;
+use crate::rendering::printer::{Printer, human_size};
+use crate::rendering::removal as report;
 use crate::settings::Settings;
-use crate::until;
-
-/// Remove images that have no name, and the build cache
-#[derive(Debug, Args)]
-pub(super) struct PruneArguments {
-    /// Remove images that have names, too, and cache mounts
-    #[arg(short, long)]
-    all: bool,
-    /// Don't ask
-    #[arg(short, long)]
-    force: bool,
-    /// Remove the volumes that no container uses, too
-    #[arg(long)]
-    volumes: bool,
-    /// Only what this holds for: until=TIME, and of images label=KEY[=VALUE], label!=KEY[=VALUE]
-    #[arg(long = "filter", value_name = "FILTER")]
-    filters: Vec<String>,
-}
+use crate::settings::filter::{Filters, OF_PRUNING};
+use crate::settings::until;
 
 /// Runs `kiln system prune`. Removes images first, since this turns their contents into unused
 /// cache.
-pub(super) fn run(
+pub(crate) fn run(
     arguments: &PruneArguments,
     settings: &Settings,
     printer: &Printer,
@@ -56,7 +39,7 @@ pub(super) fn run(
     let (all, volumes) = (arguments.all, arguments.volumes);
     let options = PruneOptions { all, volumes, unused_since, ..PruneOptions::default() };
     let pruned = store.prune(&options)?;
-    report(&pruned, printer);
+    report::cache(&pruned, printer);
     let bytes = freed + pruned.bytes;
     printer.line(format_args!("Total reclaimed space: {}", human_size(bytes)));
     Ok(ExitCode::SUCCESS)
