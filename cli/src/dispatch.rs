@@ -111,11 +111,11 @@ async fn image(
 
 /// Runs a command of `kiln builds`.
 fn builds(arguments: &BuildsArguments, settings: &Settings, printer: &Printer) -> Result<ExitCode> {
-    let store = settings.store()?;
-    let builds = store.builds();
+    let engine = settings.engine()?;
+    let builds = engine.store().builds();
     match &arguments.command {
         BuildsCommand::Explain(arguments) => {
-            commands::builds::explain::run(arguments, &store, printer)
+            commands::builds::explain::run(arguments, &engine, printer)
         }
         BuildsCommand::Ls(arguments) => commands::builds::ls::run(arguments, &builds, printer),
         BuildsCommand::Inspect(arguments) => {

@@ -26,7 +26,6 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use kiln::{Engine, Options};
-use kiln_images::ImageResolverOptions;
 use kiln_registry::{MinimumSpeed, Warnings};
 use kiln_store::{Snapshotter, Store};
 use kiln_tree::ArchiveLimits;
@@ -103,14 +102,6 @@ impl Settings {
             },
             ssh_agent: variable("SSH_AUTH_SOCK").filter(|path| !path.is_empty()).map(PathBuf::from),
             ..Options::new(&self.root)
-        }
-    }
-
-    /// Returns the options for images of a store, with the registries and limits of the settings.
-    pub(crate) fn images(&self, store: &Store) -> ImageResolverOptions {
-        ImageResolverOptions {
-            archive_limits: self.archive_limits,
-            ..ImageResolverOptions::new(store.clone(), self.registries.client())
         }
     }
 

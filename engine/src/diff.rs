@@ -24,21 +24,35 @@ mod report;
 mod source;
 mod verdict;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use kiln_oci::Platform;
 use kiln_store::Store;
 use kiln_tree::ArchiveLimits;
 
 pub use report::{
     Change, EntryChange, EntryStatus, ImageSummary, LayerChange, LayerStatus, LayerSummary, Report,
 };
-pub use source::{Finder, Side};
 pub use verdict::Verdict;
 
+use crate::engine::Engine;
+use source::{Finder, Side};
+
+impl Engine {
+    /// Compares two images: of the store, in archives or layouts, or in registries.
+    ///
+    /// # Errors
+    /// Fails if an image or its platform doesn't exist, or if a part of it can't be read.
+    pub async fn diff(&self, a: &str, b: &str, platform: Option<Platform>) -> Result<Report> {
+        let finder = Finder::new(self, platform);
+        let (a, b) = (finder.find(a).await?, finder.find(b).await?);
+        let (limits, store) = (self.archive_limits(), self.store.clone());
+        let work = move || compare(&a, &b, &store, limits);
+        tokio::task::spawn_blocking(work).await.context("compare")?
+    }
+}
+
 /// Compares two images whose documents and layers are in the store. Blocks.
-///
-/// # Errors
-/// Fails if a layer can't be read or doesn't match the config.
-pub fn compare(a: &Side, b: &Side, store: &Store, limits: ArchiveLimits) -> Result<Report> {
+fn compare(a: &Side, b: &Side, store: &Store, limits: ArchiveLimits) -> Result<Report> {
     let identical = a.manifest_digest == b.manifest_digest;
     let sides = [a, b].map(|side| Some(ImageSummary::of(side)));
     let [summary_a, summary_b] = sides;

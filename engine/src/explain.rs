@@ -27,7 +27,8 @@ use serde::Serialize;
 use self::align::Alignment;
 use self::cause::date;
 use self::compare::Side;
-use crate::records::{BuildRecord, LookupRecord, MadeOf, RemovalRecord, StepStatus};
+use crate::engine::Engine;
+use crate::records::{BuildRecord, LookupRecord, MadeOf, RemovalRecord, StepStatus, find};
 
 pub use self::cause::{Cause, Change, FileChange};
 pub use self::recipe::{Recipe, Recorder};
@@ -70,6 +71,22 @@ struct EarlierBuild {
     row: BuildRow,
     record: BuildRecord,
     alignment: Alignment,
+}
+
+impl Engine {
+    /// Explains why the steps of a build ran or, with a later build, which of that one's steps differ.
+    /// A build is named as for [`find`](crate::records::find).
+    ///
+    /// # Errors
+    /// Fails if there is no such build, or if the store can't be read.
+    pub fn explain(&self, build: &str, later: Option<&str>) -> Result<Explanation> {
+        let (store, builds) = (&self.store, self.store.builds());
+        let row = find(&builds, build)?;
+        let record = BuildRecord::of(&row)?;
+        let Some(later) = later else { return of_build(store, &row, &record) };
+        let other = find(&builds, later)?;
+        between(store, &row, &record, &other, &BuildRecord::of(&other)?)
+    }
 }
 
 /// Explains why the steps of a build ran.

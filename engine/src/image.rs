@@ -3,6 +3,7 @@
 pub mod named;
 pub mod removal;
 mod similar;
+pub mod transfer;
 
 pub use similar::{did_you_mean, no_such_image, similar};
 
@@ -183,6 +184,11 @@ pub fn find_rows(store: &Store, text: &str) -> Result<Vec<ImageRow>> {
     rows_of_id(&ids, digits)
 }
 
+/// Returns `true` if a name has neither a tag nor a digest.
+pub fn is_bare(text: &str) -> bool {
+    !text.contains('@') && !text.rsplit('/').next().unwrap_or(text).contains(':')
+}
+
 /// Looks up an image by its whole name.
 fn row_of_name(store: &Store, text: &str) -> Result<Option<ImageRow>> {
     let Ok(reference) = text.parse::<Reference>() else { return Ok(None) };
@@ -222,4 +228,22 @@ fn rows_of_id(ids: &[(Digest, ImageRow)], digits: &str) -> Result<Vec<ImageRow>>
         bail!("the ID {digits} is ambiguous: give more of it");
     }
     Ok(found.into_iter().map(|entry| entry.1.clone()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bare_names_have_no_tag() {
+        for (text, bare) in [
+            ("alpine", true),
+            ("localhost:5000/x", true),
+            ("alpine:3", false),
+            ("localhost:5000/x:1", false),
+            ("x@sha256:00", false),
+        ] {
+            assert_eq!(is_bare(text), bare, "{text}");
+        }
+    }
 }

@@ -2,8 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
-use kiln::diff::{Finder, compare};
+use anyhow::Result;
 
 use crate::arguments::diff::{DiffArguments, Format};
 use crate::flush;
@@ -35,11 +34,7 @@ pub(crate) async fn run(
 async fn differ(arguments: &DiffArguments, settings: &Settings, printer: &Printer) -> Result<bool> {
     let platform = arguments.platform.as_deref().map(parse_platform).transpose()?;
     let engine = settings.engine()?;
-    let finder = Finder::new(&engine, platform);
-    let (a, b) = (finder.find(&arguments.a).await?, finder.find(&arguments.b).await?);
-    let (limits, store) = (engine.archive_limits(), engine.store().clone());
-    let work = move || compare(&a, &b, &store, limits);
-    let report = tokio::task::spawn_blocking(work).await.context("compare")??;
+    let report = engine.diff(&arguments.a, &arguments.b, platform).await?;
     match arguments.format {
         Format::Text => printer.raw(&render(&report)),
         Format::Json => printer.line(serde_json::to_string_pretty(&report)?),

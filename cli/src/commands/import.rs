@@ -8,14 +8,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use kiln_exporter::{ImportRequest, import};
+use kiln::Engine;
 use kiln_frontend::instruction::InstructionKind;
 use kiln_frontend::resolve::{ContextFiles, Images};
 use kiln_frontend::{ImageRequest, Options, ResolveError, ResolvedImage};
 use kiln_oci::{ContainerConfig, Digest, ImageConfig, Platform, Reference};
 use kiln_registry::{FetchAnswer, FetchRequest};
-use kiln_store::Store;
-use time::OffsetDateTime;
 
 use crate::arguments::import::ImportArguments;
 use crate::flush;
@@ -44,29 +42,19 @@ pub(crate) async fn run(
         ..ImageConfig::default()
     };
     let limit = size_limit(&arguments.input_limit).context("invalid --input-limit")?;
-    let store = settings.store()?;
+    let engine = settings.engine()?;
     let source = arguments.source;
     let is_url = source.starts_with("http://") || source.starts_with("https://");
     // As in docker, the name of a local file isn't recorded.
     let told = if is_url { kiln_registry::fetch::redacted(&source) } else { "-".to_owned() };
-    let mut archive: Box<dyn Read + Send> = match source.as_str() {
+    let archive: Box<dyn Read + Send> = match source.as_str() {
         "-" => Box::new(std::io::stdin()),
-        url if is_url => Box::new(download(url, limit, settings, &store).await?),
+        url if is_url => Box::new(download(url, limit, &engine).await?),
         path => Box::new(File::open(path).with_context(|| format!("open {path}"))?),
     };
-    let request = ImportRequest {
-        config,
-        message: arguments.message.unwrap_or_else(|| format!("Imported from {told}")),
-        names: name.into_iter().collect(),
-        now: OffsetDateTime::now_utc().unix_timestamp(),
-        limits: settings.archive_limits,
-    };
-    let kept = store.clone();
-    let work = move || import(&mut *archive, request, &kept);
-    let id: Digest = tokio::task::spawn_blocking(work)
-        .await
-        .context("import")?
-        .with_context(|| format!("import {}", if is_url { &told } else { &source }))?;
+    let message = arguments.message.unwrap_or_else(|| format!("Imported from {told}"));
+    let id = engine.import(archive, config, message, name).await;
+    let id = id.with_context(|| format!("import {}", if is_url { &told } else { &source }))?;
     printer.line(id);
     if !is_url && source != "-" && holds_images(Path::new(&source)) {
         printer.note(format_args!(
@@ -74,7 +62,7 @@ pub(crate) async fn run(
              `kiln load -i {source}` takes in its images"
         ));
     }
-    flush::start(&store)?;
+    flush::start(engine.store())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -121,17 +109,12 @@ fn parse_name(text: &str) -> Result<Reference> {
 }
 
 /// Downloads a URL into an unnamed file.
-async fn download(
-    url: &str,
-    limit: Option<u64>,
-    settings: &Settings,
-    store: &Store,
-) -> Result<File> {
+async fn download(url: &str, limit: Option<u64>, engine: &Engine) -> Result<File> {
     let request = FetchRequest { url: url.to_owned(), ..FetchRequest::default() };
-    let FetchAnswer::File(found) = settings.registries.client().fetch(&request).await? else {
+    let FetchAnswer::File(found) = engine.registries().fetch(&request).await? else {
         bail!("{}: the server says that nothing has changed", kiln_registry::fetch::redacted(url));
     };
-    let mut file = store.temp_file()?;
+    let mut file = engine.store().temp_file()?;
     found.copy_to(&mut file, limit, |_| ()).await?;
     file.flush().and_then(|()| file.rewind()).context("read what was downloaded")?;
     Ok(file)

@@ -8,10 +8,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use kiln::image::{self, Wanted};
-use kiln_images::{LoadOptions, LoadedImage, load};
+use kiln_images::LoadedImage;
 use kiln_oci::Digest;
 use kiln_store::Store;
-use time::OffsetDateTime;
 
 use crate::arguments::load::LoadArguments;
 use crate::flush;
@@ -33,16 +32,11 @@ pub(crate) async fn run(
         }
         None => Box::new(std::io::stdin()),
     };
-    let store = settings.store()?;
-    let options = LoadOptions {
-        store: store.clone(),
-        limits: settings.archive_limits,
-        now: OffsetDateTime::now_utc().unix_timestamp(),
-    };
-    let loaded = tokio::task::spawn_blocking(move || load(archive, &options)).await;
+    let engine = settings.engine()?;
+    let loaded = engine.load(archive).await;
     let from =
         arguments.input.as_ref().map_or("standard input".into(), |path| path.to_string_lossy());
-    let loaded = match loaded.context("load")? {
+    let loaded = match loaded {
         Ok(loaded) => loaded,
         Err(error) => {
             let is_something_else = matches!(error, kiln_images::Error::NoImages(_));
@@ -57,9 +51,9 @@ pub(crate) async fn run(
         }
     };
     for image in &loaded {
-        report(&store, image, printer);
+        report(engine.store(), image, printer);
     }
-    flush::start(&store)?;
+    flush::start(engine.store())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -4,12 +4,12 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use kiln::build::step::Step;
+use kiln::image::is_bare;
+use kiln::{Engine, Monitor};
 use kiln_event::{Event, EventReceiver, EventSender, LayerState, Spool};
-use kiln_images::{ImageResolver, PullRequest, Pulled};
+use kiln_images::Pulled;
 use kiln_oci::{Platform, Reference};
 use kiln_registry::Repository;
-use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::progress::ProgressMode;
@@ -32,15 +32,14 @@ pub(crate) async fn run(
         None => Platform::host(),
     };
     let is_bare = is_bare(text);
-    let store = settings.store()?;
-    let resolver = ImageResolver::new(settings.images(&store));
+    let engine = settings.engine()?;
     let lines = Lines::new(arguments.quiet, printer);
     let references = if arguments.all_tags {
         if !is_bare {
             bail!("tag can't be used with --all-tags/-a");
         }
         let repository = Repository::from(&reference);
-        let tags = resolver.tags(&repository).await?;
+        let tags = engine.tags(&repository).await?;
         let named = |tag: &String| format!("{repository}:{tag}").parse::<Reference>();
         tags.iter().map(named).collect::<Result<Vec<_>, _>>().context("list tags")?
     } else {
@@ -50,12 +49,12 @@ pub(crate) async fn run(
         vec![reference.clone()]
     };
     let mut up_to_date = true;
-    let together = store.images().together();
+    let together = engine.store().images().together();
     for reference in &references {
         let tag = reference.digest().map(|digest| digest.to_string());
         let tag = tag.or_else(|| reference.tag().map(str::to_owned)).unwrap_or_default();
         lines.now(&format!("{tag}: Pulling from {}", reference.repository()));
-        let pulled = Box::pin(pull(&resolver, reference, &platform, &lines)).await?;
+        let pulled = Box::pin(pull(&engine, reference, &platform, &lines)).await?;
         lines.now(&format!("Digest: {}", pulled.digest));
         up_to_date &= pulled.was_known;
     }
@@ -70,18 +69,13 @@ pub(crate) async fn run(
     let status = if up_to_date { "Image is up to date" } else { "Downloaded newer image" };
     lines.now(&format!("Status: {status} for {familiar}"));
     printer.line(full);
-    flush::start(&store)?;
+    flush::start(engine.store())?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Returns `true` if a name has neither a tag nor a digest.
-fn is_bare(text: &str) -> bool {
-    !text.contains('@') && !text.rsplit('/').next().unwrap_or(text).contains(':')
 }
 
 /// Pulls one image, with a live display on a terminal.
 async fn pull(
-    resolver: &ImageResolver,
+    engine: &Engine,
     reference: &Reference,
     platform: &Platform,
     lines: &Lines<'_>,
@@ -89,19 +83,14 @@ async fn pull(
     let (events, [receiver, layers]) = EventSender::channels([Spool::none(), Spool::none()]);
     let work = Work::Pull { tells_layers: false };
     let shown = progress::run(lines.mode(), work, receiver).context("show progress")?;
-    let now = OffsetDateTime::now_utc().unix_timestamp();
-    let request = PullRequest { reference: reference.clone(), platform: platform.clone(), now };
-    let pull = async move {
-        let step = Step::begin(&events, format!("pulling {}", request.reference));
-        let reporter = step.reporter(&CancellationToken::new());
-        step.end(resolver.pull(&request, &reporter).await)
-    };
-    let (pulled, held) = tokio::join!(pull, lines.layers(layers));
+    let monitor = Monitor { events, cancel: CancellationToken::new() };
+    let pulling = engine.pull(reference, platform, monitor);
+    let (pulled, held) = tokio::join!(pulling, lines.layers(layers));
     shown.await?;
     for line in &held {
         lines.now(line);
     }
-    Ok(pulled?)
+    pulled
 }
 
 /// A printer of docker's messages about a pull.
@@ -154,23 +143,5 @@ impl<'a> Lines<'a> {
             }
         }
         held
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bare_names_have_no_tag() {
-        for (text, bare) in [
-            ("alpine", true),
-            ("localhost:5000/x", true),
-            ("alpine:3", false),
-            ("localhost:5000/x:1", false),
-            ("x@sha256:00", false),
-        ] {
-            assert_eq!(is_bare(text), bare, "{text}");
-        }
     }
 }

@@ -2,19 +2,14 @@
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use kiln::build::step::Step;
+use kiln::Monitor;
 use kiln::image::did_you_mean;
-use kiln_event::{Event, EventReceiver, EventSender, LayerState, Reporter, Spool};
-use kiln_exporter::Remote;
-use kiln_exporter::push::{PushContext, Shipment, push};
-use kiln_images::{Fetcher, ImageResolver, Snapshots};
+use kiln::image::transfer::PushedImage;
+use kiln_event::{Event, EventReceiver, EventSender, LayerState, Spool};
 use kiln_oci::Reference;
-use kiln_registry::{Client, Repository};
 use kiln_store::{ImageRow, Store};
-use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::progress::ProgressMode;
@@ -22,15 +17,6 @@ use crate::arguments::push::PushArguments;
 use crate::rendering::printer::Printer;
 use crate::rendering::progress;
 use crate::settings::Settings;
-
-/// The store, client and printer of a push.
-struct Tools {
-    store: Store,
-    client: Client,
-    snapshots: Snapshots,
-    quiet: bool,
-    printer: Printer,
-}
 
 /// Runs `kiln push`.
 pub(crate) async fn run(
@@ -43,17 +29,8 @@ pub(crate) async fn run(
     if reference.digest().is_some() {
         bail!("cannot push a digest reference");
     }
-    let (store, client) = (settings.store()?, settings.registries.client());
-    let rows = rows(&store, &reference, text, arguments.all_tags)?;
-    let resolver = ImageResolver::new(settings.images(&store));
-    let snapshots = Snapshots::new(store.clone(), &resolver);
-    let tools = Arc::new(Tools {
-        store,
-        client,
-        snapshots,
-        quiet: arguments.quiet,
-        printer: printer.clone(),
-    });
+    let engine = settings.engine()?;
+    let rows = rows(engine.store(), &reference, text, arguments.all_tags)?;
     if !arguments.quiet {
         printer.line(format_args!("The push refers to repository [{}]", reference.name()));
     }
@@ -62,17 +39,13 @@ pub(crate) async fn run(
         let live = !arguments.quiet && std::io::stderr().is_terminal();
         let mode = if live { ProgressMode::Tty } else { ProgressMode::Quiet };
         let shown = progress::run(mode, progress::Work::Push, receiver).context("show progress")?;
-        let pusher = Arc::clone(&tools);
-        let runtime = Handle::current();
-        let work = move || {
-            let step = Step::begin(&events, format!("pushing {name}"));
-            let reporter = step.reporter(&CancellationToken::new());
-            step.end(pusher.push(&row, &name, &reporter, &runtime))
-        };
-        let (lines, ()) =
-            tokio::join!(tokio::task::spawn_blocking(work), tools.print_layers(layers));
+        let monitor = Monitor { events, cancel: CancellationToken::new() };
+        let tag = name.tag().unwrap_or_default().to_owned();
+        let pushing = engine.push(row, name, monitor);
+        let layers = print_layers(layers, arguments.quiet, printer);
+        let (pushed, ()) = tokio::join!(pushing, layers);
         shown.await?;
-        for line in lines.context("push")??.iter().filter(|_| !arguments.quiet) {
+        for line in lines(&pushed?, &tag).iter().filter(|_| !arguments.quiet) {
             printer.line(line);
         }
     }
@@ -114,70 +87,29 @@ fn rows(
     Ok(found)
 }
 
-impl Tools {
-    /// Pushes one image, and returns the lines to print at its end.
-    fn push(
-        &self,
-        row: &ImageRow,
-        name: &Reference,
-        reporter: &Reporter,
-        runtime: &Handle,
-    ) -> Result<Vec<String>> {
-        let repository = Repository::from(name);
-        let mut shipment = Shipment::stored(&self.store, &row.digest, &row.media_type)?;
-        let mut notes = Vec::new();
-        if !self.has_all(&shipment, &repository, runtime)? {
-            let whole = row.digest;
-            if !shipment.reduce() {
-                let missing = shipment.missing.len();
-                bail!(
-                    "{missing} images of the index {whole} are neither here nor in {repository}: \
-                     pull them, or push the platforms that are here one by one"
-                );
-            }
-            let top = shipment.top().map(|top| top.digest.to_string()).unwrap_or_default();
-            notes.push("Info: not all platforms of the image are here".to_owned());
-            notes.push(format!("Info: pushed the only one that is: {whole} -> {top}"));
+/// Prints docker's messages about layers until the push ends.
+async fn print_layers(mut events: EventReceiver, quiet: bool, printer: &Printer) {
+    while let Some(event) = events.recv().await {
+        let Event::Layer { digest, state, .. } = event else { continue };
+        let what = match state {
+            LayerState::Waiting => "Preparing".to_owned(),
+            LayerState::Exists => "Layer already exists".to_owned(),
+            LayerState::Mounted { from } => format!("Mounted from {from}"),
+            LayerState::Transferred => "Pushed".to_owned(),
+        };
+        if !quiet {
+            printer.line(format_args!("{}: {what}", digest.short()));
         }
-        let remote = Remote { client: &self.client, runtime };
-        let fetcher = Fetcher::new(self.snapshots.clone(), runtime.clone(), reporter.clone());
-        let context =
-            PushContext { store: &self.store, remote, fetcher: &fetcher, progress: reporter };
-        let digest = push(&shipment, &repository, std::slice::from_ref(name), &context)?;
-        let size = shipment.top().map_or(0, |top| top.bytes.len());
-        let tag = name.tag().unwrap_or_default();
-        notes.insert(0, format!("{tag}: digest: {digest} size: {size}"));
-        Ok(notes)
     }
+}
 
-    /// Prints docker's messages about layers until the push ends.
-    async fn print_layers(&self, mut events: EventReceiver) {
-        while let Some(event) = events.recv().await {
-            let Event::Layer { digest, state, .. } = event else { continue };
-            let what = match state {
-                LayerState::Waiting => "Preparing".to_owned(),
-                LayerState::Exists => "Layer already exists".to_owned(),
-                LayerState::Mounted { from } => format!("Mounted from {from}"),
-                LayerState::Transferred => "Pushed".to_owned(),
-            };
-            if !self.quiet {
-                self.printer.line(format_args!("{}: {what}", digest.short()));
-            }
-        }
+/// Returns docker's lines about an image that was pushed.
+fn lines(pushed: &PushedImage, tag: &str) -> Vec<String> {
+    let PushedImage { digest, size, part_of } = pushed;
+    let mut lines = vec![format!("{tag}: digest: {digest} size: {size}")];
+    if let Some(whole) = part_of {
+        lines.push("Info: not all platforms of the image are here".to_owned());
+        lines.push(format!("Info: pushed the only one that is: {whole} -> {digest}"));
     }
-
-    /// Returns `true` if the repository has all manifests of the index that the store lacks.
-    fn has_all(
-        &self,
-        shipment: &Shipment,
-        repository: &Repository,
-        runtime: &Handle,
-    ) -> Result<bool> {
-        for missing in &shipment.missing {
-            if !runtime.block_on(self.client.has_manifest(repository, missing))? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
+    lines
 }

@@ -3,10 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use kiln::image::{find_rows, no_such_image};
 use kiln_oci::Reference;
-use kiln_store::ImageRow;
-use time::OffsetDateTime;
 
 use crate::arguments::tag::TagArguments;
 use crate::rendering::printer::Printer;
@@ -20,11 +17,6 @@ pub(crate) fn run(arguments: &TagArguments, settings: &Settings, _: &Printer) ->
     if target.digest().is_some() {
         bail!("refusing to create a tag with a digest reference");
     }
-    let store = settings.store()?;
-    let Some(row) = find_rows(&store, &arguments.source)?.into_iter().next() else {
-        return Err(no_such_image(&store, &arguments.source));
-    };
-    let created_at = OffsetDateTime::now_utc().unix_timestamp();
-    store.images().put(&ImageRow { name: Some(target.to_string()), created_at, ..row })?;
+    settings.engine()?.tag(&arguments.source, &target)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -21,7 +21,7 @@ const DOCUMENT: u64 = 16 << 20;
 
 /// One of the two images. All of its parts are in the store.
 #[derive(Debug)]
-pub struct Side {
+pub(super) struct Side {
     /// The name that the user gave.
     pub(super) name: String,
     pub(super) manifest_digest: Digest,
@@ -48,7 +48,7 @@ impl Side {
 
 /// A finder of images that imports them into the store without a name.
 #[derive(Debug)]
-pub struct Finder {
+pub(super) struct Finder {
     store: Store,
     resolver: ImageResolver,
     options: LoadOptions,
@@ -64,7 +64,7 @@ struct Located {
 
 impl Finder {
     /// Creates a finder of images for a platform; this machine's for `None`.
-    pub fn new(engine: &Engine, platform: Option<Platform>) -> Self {
+    pub(super) fn new(engine: &Engine, platform: Option<Platform>) -> Self {
         // The store was searched already.
         let resolver = engine.images(PullPolicy::Always);
         let (store, limits) = (engine.store.clone(), engine.options.archive_limits);
@@ -77,7 +77,7 @@ impl Finder {
     ///
     /// # Errors
     /// Fails if the image or its platform doesn't exist, or if a part of it can't be fetched.
-    pub async fn find(&self, text: &str) -> Result<Side> {
+    pub(super) async fn find(&self, text: &str) -> Result<Side> {
         let located = self.locate(text).await.with_context(|| format!("find {text}"))?;
         self.load(text, located).await.with_context(|| format!("read {text}"))
     }

@@ -3,9 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use kiln::explain;
-use kiln::records::{self, BuildRecord};
-use kiln_store::Store;
+use kiln::Engine;
 
 use crate::arguments::builds::{ExplainArguments, Format};
 use crate::rendering::explanation;
@@ -13,20 +11,10 @@ use crate::rendering::printer::Printer;
 
 pub(crate) fn run(
     arguments: &ExplainArguments,
-    store: &Store,
+    engine: &Engine,
     printer: &Printer,
 ) -> Result<ExitCode> {
-    let builds = store.builds();
-    let row = records::find(&builds, &arguments.build)?;
-    let record = BuildRecord::of(&row)?;
-    let explanation = match &arguments.other {
-        None => explain::of_build(store, &row, &record)?,
-        Some(other) => {
-            let other = records::find(&builds, other)?;
-            let other_record = BuildRecord::of(&other)?;
-            explain::between(store, &row, &record, &other, &other_record)?
-        }
-    };
+    let explanation = engine.explain(&arguments.build, arguments.other.as_deref())?;
     if arguments.format == Format::Json {
         printer.line(serde_json::to_string_pretty(&explanation)?);
     } else {
