@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::path::Path;
 use std::sync::Arc;
 
 use kiln_event::{Part, Reporter, ReportingReader};
@@ -15,7 +14,7 @@ use kiln_tree::ArchiveLimits;
 use crate::error::{Error, Result};
 use crate::flight;
 use crate::lost::{LostBlob, LostBlobs};
-use crate::oci_layout::open_cached;
+use crate::oci_layout::open_blob;
 use crate::origin::Origin;
 
 /// The blobs of layers in the store, in OCI layouts and in registries.
@@ -79,10 +78,10 @@ impl Blobs {
         let origin = blob.origin.as_deref().map_or(Origin::Store, Origin::parse);
         match origin {
             Origin::Cache(place) => {
-                let fetched = self.bring(*place, blob, part, open_cached).await;
+                let fetched = self.bring(*place, blob, part).await;
                 fetched.map_err(|error| self.lose(blob, error))
             }
-            origin => self.bring(origin, blob, part, open_cached).await,
+            origin => self.bring(origin, blob, part).await,
         }
     }
 
@@ -97,12 +96,13 @@ impl Blobs {
         }
     }
 
-    /// Fetches a blob that isn't stored. `open` opens a blob of a layout.
-    async fn bring(&self, from: Origin, blob: &LayerBlob, part: Part, open: Open) -> Result<()> {
+    /// Fetches a blob that isn't stored.
+    async fn bring(&self, from: Origin, blob: &LayerBlob, part: Part) -> Result<()> {
         match from {
             Origin::Layout(directory) => {
                 let (this, blob) = (self.clone(), blob.clone());
-                blocking(move || this.import(open(&directory, &blob.digest)?, &blob, part)).await
+                blocking(move || this.import(open_blob(&directory, &blob.digest)?, &blob, part))
+                    .await
             }
             Origin::Registry(name) => self.download(&name, blob, part).await,
             Origin::Store | Origin::Cache(_) => Err(missing(&blob.digest)),
@@ -156,7 +156,7 @@ impl Blobs {
             return Ok(Some(self.store.content().open(&blob.digest)?));
         }
         match blob.origin.as_deref().map(Origin::parse) {
-            Some(Origin::Layout(directory)) => open_cached(&directory, &blob.digest),
+            Some(Origin::Layout(directory)) => open_blob(&directory, &blob.digest),
             // A cache's blob must be verified before any use.
             _ => Ok(None),
         }
@@ -230,9 +230,6 @@ impl Blobs {
         Ok(())
     }
 }
-
-/// A function that opens a blob of a layout, if the blob exists.
-type Open = fn(&Path, &Digest) -> Result<Option<File>>;
 
 /// Returns `true` if an error has a local cause and isn't the cache's fault.
 fn is_own(error: &Error) -> bool {

@@ -73,7 +73,7 @@ pub use fetcher::Fetcher;
 pub use flight::{cancellable, lock, with_room};
 pub use load::{ArchivedImage, LoadOptions, LoadedImage, LoadedName, bring, load};
 pub use lost::{LostBlob, LostBlobs};
-pub use oci_layout::{blob_path, open_cached};
+pub use oci_layout::{blob_path, open_blob};
 pub use origin::Origin;
 pub use pack::{PackedLayer, Packer, locate_layer, pack_stream};
 pub use pull::{PullRequest, Pulled};

@@ -104,7 +104,7 @@ pub fn blob_path(layout: &Path, digest: &Digest) -> PathBuf {
 ///
 /// # Errors
 /// Fails if the blob can't be opened.
-pub fn open_cached(directory: &Path, digest: &Digest) -> Result<Option<File>> {
+pub fn open_blob(directory: &Path, digest: &Digest) -> Result<Option<File>> {
     let path = Path::new("blobs/sha256").join(digest.hex());
     let opened = Dir::open(directory).and_then(|root| root.open_file(&path));
     match opened {
@@ -116,7 +116,7 @@ pub fn open_cached(directory: &Path, digest: &Digest) -> Result<Option<File>> {
 
 /// Reads and verifies a blob of a layout.
 pub(crate) fn read_blob(directory: &Path, digest: &Digest, limit: u64) -> Result<Option<Vec<u8>>> {
-    let Some(file) = open_cached(directory, digest)? else { return Ok(None) };
+    let Some(file) = open_blob(directory, digest)? else { return Ok(None) };
     let bytes = read_limited(file, digest, limit)?;
     let actual = Digest::of(&bytes);
     if actual == *digest {
@@ -199,10 +199,10 @@ mod tests {
         let digest = Digest::of(b"");
         let fifo = |path: &Path| mknodat(CWD, path, FileType::Fifo, Mode::RUSR, 0).unwrap();
         std::os::unix::fs::symlink(outside.path(), blobs.join(digest.hex())).unwrap();
-        assert!(open_cached(temp.path(), &digest).unwrap().is_none());
+        assert!(open_blob(temp.path(), &digest).unwrap().is_none());
         std::fs::remove_file(blobs.join(digest.hex())).unwrap();
         fifo(&blobs.join(digest.hex()));
-        assert!(open_cached(temp.path(), &digest).is_err());
+        assert!(open_blob(temp.path(), &digest).is_err());
         fifo(&temp.path().join("index.json"));
         let layout = LayoutReference::parse(&temp.path().display().to_string()).unwrap();
         assert!(layout.find(&Platform::host()).is_err());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kiln_event::Key;
-use kiln_images::{Origin, open_cached};
+use kiln_images::{Origin, open_blob};
 use kiln_oci::Digest;
 use kiln_solver::{Cache, CacheError, KeyRecord};
 use kiln_store::{KeyGuard, LayerId, Store};
@@ -84,9 +84,7 @@ impl StoreCache {
 /// Returns `true` if a blob may still be available at its origin.
 fn is_at(origin: &Origin, digest: &Digest) -> bool {
     match origin {
-        Origin::Layout(directory) => {
-            open_cached(directory, digest).is_ok_and(|blob| blob.is_some())
-        }
+        Origin::Layout(directory) => open_blob(directory, digest).is_ok_and(|blob| blob.is_some()),
         Origin::Registry(_) => true,
         Origin::Cache(place) => is_at(place, digest),
         Origin::Store => false,

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use kiln_images::{DOCUMENT_LIMIT, digest_of, open_cached};
+use kiln_images::{DOCUMENT_LIMIT, digest_of, open_blob};
 use kiln_oci::{Descriptor, Digest, ImageIndex};
 use kiln_tree::Dir;
 
@@ -19,7 +19,7 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// Returns `true` if a blob exists with that size.
 pub(crate) fn has_cached(directory: &Path, digest: &Digest, size: u64) -> bool {
-    let file = open_cached(directory, digest).ok().flatten();
+    let file = open_blob(directory, digest).ok().flatten();
     file.and_then(|file| file.metadata().ok()).is_some_and(|file| file.len() == size)
 }
 
@@ -27,7 +27,7 @@ pub(crate) fn has_cached(directory: &Path, digest: &Digest, size: u64) -> bool {
 pub(crate) fn read_cached(directory: &Path, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
     let name = digest.to_string();
     let missing = || Error::image(directory.display(), format!("no blob {name}"));
-    let file = open_cached(directory, digest)?.ok_or_else(missing)?;
+    let file = open_blob(directory, digest)?.ok_or_else(missing)?;
     let bytes = read_limited(file, &name, limit)?;
     let actual = Digest::of(&bytes);
     if actual == *digest {
@@ -97,7 +97,7 @@ mod tests {
         assert!(read_cached(&root, &Digest::of(b"good"), 3).is_err());
         assert!(has_cached(&root, &Digest::of(b"good"), 4));
         assert!(!has_cached(&root, &Digest::of(b"good"), 5));
-        assert!(open_cached(&root, &Digest::of(b"missing")).unwrap().is_none());
+        assert!(open_blob(&root, &Digest::of(b"missing")).unwrap().is_none());
     }
 
     #[test]
