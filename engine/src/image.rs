@@ -10,6 +10,7 @@ pub use similar::{did_you_mean, no_such_image, similar};
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail};
+use kiln_oci::error::chain;
 use kiln_oci::{
     Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, Platform, Reference, media_type,
 };
@@ -153,7 +154,7 @@ fn load(store: &Store, rows: Vec<ImageRow>, report: &mut dyn FnMut(String)) -> V
         let name = row.name.clone().unwrap_or_else(|| row.digest.to_string());
         match StoredImage::load(store, row, Wanted::Any) {
             Ok(image) => images.push(image),
-            Err(error) => report(format!("image {name}: {error:#}")),
+            Err(error) => report(format!("image {name}: {}", chain(error.as_ref()))),
         }
     }
     images

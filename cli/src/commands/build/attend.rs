@@ -11,6 +11,7 @@ use kiln::{BuildSpec, Engine, Failure, Monitor, Outcome, explain};
 use kiln_event::EventSender;
 use kiln_frontend::Warning;
 use kiln_llb::Definition;
+use kiln_oci::error::chain;
 use kiln_solver::SolveError;
 use tokio::task::JoinSet;
 
@@ -52,7 +53,7 @@ pub(crate) async fn build(
     };
     let Console { mode, printer } = console;
     if let Err(error) = flush::start(engine.store()) {
-        printer.note(format_args!("WARNING: {error:#}"));
+        printer.note(format_args!("WARNING: {}", chain(error.as_ref())));
     }
     let (built, outcome) = finished;
     if mode.is_for_people() {
@@ -98,7 +99,7 @@ pub(super) async fn attend<T>(
     display.await?;
     let Outcome { result, warnings, dockerfile, record } = outcome?;
     if let Some(Err(error)) = &record {
-        printer.note(format_args!("WARNING: the build is not recorded: {error:#}"));
+        printer.note(format_args!("WARNING: the build is not recorded: {}", chain(error.as_ref())));
     }
     if let Some(dockerfile) = &dockerfile {
         show_warnings(&warnings, dockerfile, console);
