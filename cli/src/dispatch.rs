@@ -19,7 +19,6 @@ use crate::settings::Settings;
 use crate::{commands, failure};
 
 /// Runs a command and returns its exit code.
-#[expect(clippy::too_many_lines, reason = "an arm for each command")]
 pub(crate) async fn run(command: Command, settings: &Settings, printer: &Printer) -> ExitCode {
     let result = match command {
         Command::Build(arguments) => {
