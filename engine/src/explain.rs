@@ -1,9 +1,9 @@
 //! Explanations of why steps ran: a comparison of each step's key with its key in an earlier build.
 //!
-//! A build records three things. Its record in the history has the canonical key and the inputs of
+//! A build records three things. Its build record has the canonical key and the inputs of
 //! each step. The store's *recipes* hold the parts of each key once, and its *listings* hold the
 //! files behind each content digest once. And SQLite itself records when results are removed. kiln
-//! computes everything else from the history when the user asks for an explanation. So a build
+//! computes everything else from the records when the user asks for an explanation. So a build
 //! without one pays little, and any two builds can be compared.
 //!
 //! A step is compared with the same step of the latest earlier build that has it. kiln first

@@ -1,8 +1,8 @@
-//! The history of builds: their requests, their steps, and the complete output.
+//! The records of builds: their requests, their steps, and the complete output.
 //!
 //! Like the progress display, the recorder consumes the solver's events. It runs on its own thread,
 //! and the build waits for it only at the end. A very short build costs one transaction. A longer
-//! build appears in the history while it runs. If it is killed, the history has everything up to
+//! build has a record while it runs. If it is killed, the record has everything up to
 //! about one second before. The output of steps is recorded unchanged; all other texts pass through
 //! [`crate::redact`].
 
@@ -73,7 +73,7 @@ impl Recording {
         let (id, recorder) = (row.id.clone(), Recorder::new(store, row, record, redactor));
         let (done, finished) = oneshot::channel();
         std::thread::Builder::new()
-            .name("history".to_owned())
+            .name("record".to_owned())
             .spawn(move || {
                 // The receiver is gone if the build was dropped.
                 let _ = done.send(recorder.run(events));
@@ -112,7 +112,7 @@ impl Recorded {
         (&self.recorder.row, &self.recorder.record)
     }
 
-    /// Returns the build's ID in the history.
+    /// Returns the ID of the build's record.
     pub fn id(&self) -> &str {
         &self.recorder.row.id
     }
@@ -163,7 +163,7 @@ pub fn find(builds: &Builds, text: &str) -> Result<BuildRow> {
     };
     if let Some(back) = back {
         if back >= all.len() {
-            bail!("there is no build {text}: the history has {}", all.len());
+            bail!("there is no build {text}: {} are recorded", all.len());
         }
         return Ok(all.swap_remove(back));
     }

@@ -1,7 +1,7 @@
 //! Removal of credentials from arguments, names and errors.
 //!
 //! The author of a step is responsible for its output, which is kept unchanged. But kiln's own
-//! texts about a build, in the history and in suggested commands, contain no value of a secret, no
+//! texts about a build, in its record and in suggested commands, contain no value of a secret, no
 //! user and password of a URL, no proxy, and no value of a build argument whose name or value looks
 //! like that of a credential.
 

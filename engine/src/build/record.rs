@@ -1,4 +1,4 @@
-//! The records that a build adds to the history.
+//! The record of a build.
 
 #![expect(clippy::disallowed_methods, reason = "the user names the files")]
 
@@ -16,7 +16,7 @@ use crate::redact::{self, Redactor};
 /// The largest secret file, in bytes, whose value is redacted in names and errors.
 const SECRET: u64 = 64 << 10;
 
-/// Returns the part of the request that the history may keep.
+/// Returns the part of the request that a record may keep.
 pub(super) fn record(request: &BuildSpec, redactor: &Redactor) -> BuildRecord {
     let argument = |(name, value): (&String, &String)| {
         let safe = (!redact::is_credential(name, value)).then(|| redactor.text(value));
@@ -71,7 +71,7 @@ pub(super) fn redactor(request: &BuildSpec) -> Redactor {
     redactor
 }
 
-/// Returns the outcome of a build for the history.
+/// Returns the outcome of a build for its record.
 pub(super) fn ending(
     outcome: Result<Option<&Built>, &Failure>,
     is_cancelled: bool,
