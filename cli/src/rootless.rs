@@ -23,7 +23,7 @@ mod subordinate;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use kiln::engine::is_privileged;
+use kiln::is_privileged;
 use kiln_oci::error::chain;
 use nix::sched::{CloneFlags, unshare};
 use rustix::process::{Gid, Uid, getegid, geteuid};

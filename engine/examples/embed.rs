@@ -1,10 +1,10 @@
-//! Builds an image from a Dockerfile in memory and a directory, and shows the progress.
-//!
+//! Builds an image from a Dockerfile in memory and a directory, and shows the progress:
 //! `cargo run -p kiln --example embed -- STORE DIRECTORY`
 
 #![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "a program of its own")]
 
-use kiln::{BuildSpec, Engine, Monitor, Options};
+use kiln::build::BuildSpec;
+use kiln::{Engine, Monitor, Options};
 use kiln_event::Event;
 use tokio::task::JoinSet;
 

@@ -1,21 +1,20 @@
 //! A build: reads the input, lowers it to graphs, solves them, and exports the result.
 
-pub mod attest;
-pub mod files;
-pub mod spec;
-pub mod step;
-
 mod ahead;
+mod attest;
 mod cache_export;
 mod caches;
 mod context;
 mod export;
+mod files;
 mod images;
 mod lowering;
 mod packer;
 mod record;
 mod session;
 mod source_time;
+mod spec;
+mod step;
 mod tools;
 
 use std::cell::RefCell;
@@ -26,17 +25,22 @@ use kiln_frontend::Warning;
 use kiln_frontend::call::{Outline, Report, Targets};
 use kiln_llb::Definition;
 
+pub use attest::AttestOptions;
+pub use files::{Dockerfile, TEXT_LIMIT, read_text};
 pub use images::Unresolved;
 pub use session::{Built, Failure};
+pub use spec::{
+    BuildSpec, CONTEXT_NAME, Caches, ContextPlace, ContextStream, DockerfilePlace, OutputStream,
+    StepNetwork,
+};
+pub use step::Step;
 
 use crate::engine::Engine;
 use crate::monitor::{Monitor, spool};
 use crate::records::{Recorded, Recording};
 use context::Input;
-use files::Dockerfile;
 use lowering::options;
 use session::Session;
-use spec::BuildSpec;
 use tools::{Reporting, Tools};
 
 /// The end of a build or of a query about a Dockerfile.

@@ -5,14 +5,14 @@
 //! starts the program. The caller passes its input and output on and waits for it; the container's
 //! files and its network are gone when the [`Container`] is dropped.
 
-pub mod confinement;
-pub mod network;
 pub mod ports;
 pub mod propagation;
-pub mod spec;
-pub mod volumes;
 
+mod confinement;
+mod network;
 mod process;
+mod spec;
+mod volumes;
 
 use std::sync::Arc;
 
@@ -30,8 +30,13 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::engine::{Engine, Options};
 use network::{Connected, Plan};
-use spec::ContainerSpec;
 use volumes::Volumes;
+
+pub use confinement::{Confinement, Devices};
+pub use spec::{
+    ContainerSpec, EnvChange, NameServers, NetworkKind, NetworkOptions, ProcessOptions,
+};
+pub use volumes::{Source, Volume};
 
 /// The parts of a container that don't depend on its image. They are made in the background.
 #[derive(Debug)]

@@ -12,7 +12,6 @@ use kiln_registry::Client;
 use kiln_sandbox::network::{Bridge, BridgeOptions};
 use kiln_store::{Snapshotter, Store, StoreOptions};
 use kiln_tree::{ArchiveLimits, Ids};
-
 use kiln_worker::{DefaultNetwork, GitEnvironment, Machine};
 use rustix::process::geteuid;
 use rustix::thread::{CapabilitySet, capabilities};

@@ -3,9 +3,10 @@
 pub mod named;
 pub mod removal;
 mod similar;
-pub mod transfer;
+mod transfer;
 
 pub use similar::{did_you_mean, no_such_image, similar};
+pub use transfer::PushedImage;
 
 use std::collections::{BTreeMap, BTreeSet};
 

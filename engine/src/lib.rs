@@ -1,6 +1,6 @@
 //! Builds container images from Dockerfiles, without a daemon.
 //!
-//! An [`Engine`] opens a store. [`Engine::build`] takes a [`BuildSpec`], executes the Dockerfile's
+//! An [`Engine`] opens a store. [`Engine::build`] takes a [`BuildSpec`](build::BuildSpec), executes the Dockerfile's
 //! graph in sandboxed containers, and writes the outputs. Events tell what happens meanwhile.
 //!
 //! The engine never reads command lines, environment variables, the home directory or standard
@@ -22,19 +22,18 @@
 pub mod build;
 pub mod container;
 pub mod diff;
-pub mod engine;
 pub mod explain;
 pub mod image;
 pub mod json;
-pub mod monitor;
 pub mod records;
 pub mod redact;
 pub mod remote_image;
 
-pub use build::spec::BuildSpec;
-pub use build::{Built, Failure, Outcome};
-pub use engine::{Engine, Options};
-pub use monitor::Monitor;
+mod engine;
+mod monitor;
+
+pub use engine::{Engine, Options, is_privileged};
+pub use monitor::{Monitor, spool};
 
 /// Becomes the sandbox's helper if this process was started as one, and returns otherwise. Call it
 /// first in `main`, before other threads exist.

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use kiln::build::spec::OutputStream;
+use kiln::build::OutputStream;
 use kiln_exporter::{remove_old, write_file};
 
 use crate::arguments::build::BuildArguments;

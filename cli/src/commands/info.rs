@@ -88,7 +88,7 @@ fn document(settings: &Settings) -> Result<Value> {
 
 /// Returns the snapshotter's name, and the reason if overlayfs doesn't work.
 fn snapshotter(store: &Store) -> Result<(&'static str, Option<String>)> {
-    if !kiln::engine::is_privileged() {
+    if !kiln::is_privileged() {
         let reason = "nothing can be mounted without root or a user namespace".to_owned();
         return Ok(("unknown", Some(reason)));
     }

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use kiln::Monitor;
+use kiln::image::PushedImage;
 use kiln::image::did_you_mean;
-use kiln::image::transfer::PushedImage;
 use kiln_event::{Event, EventReceiver, EventSender, LayerState, Spool};
 use kiln_oci::Reference;
 use kiln_store::{ImageRow, Store};

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use kiln::container::confinement::Confinement;
+use kiln::container::Confinement;
 use kiln::container::{Failure, Notice, Preparation};
 use kiln_exporter::write_file;
 use kiln_sandbox::{Input, Security};

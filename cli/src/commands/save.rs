@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use kiln::Monitor;
-use kiln::build::spec::OutputStream;
+use kiln::build::OutputStream;
 use kiln_exporter::Destination;
 
 use crate::arguments::progress::ProgressMode;

@@ -220,7 +220,7 @@ mod tests {
     use kiln_worker::Error as StepFailure;
 
     use super::*;
-    use kiln::Failure;
+    use kiln::build::Failure;
 
     #[test]
     fn near_names_are_suggested() {

@@ -17,7 +17,7 @@ mod warnings;
 use std::io::IsTerminal;
 
 use anyhow::{Result, anyhow};
-use kiln::build::files::Dockerfile;
+use kiln::build::Dockerfile;
 use kiln_event::EventReceiver;
 use kiln_frontend::Warning;
 use tokio::sync::oneshot;

@@ -14,9 +14,9 @@ mod values;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use kiln::BuildSpec;
-use kiln::build::attest::AttestOptions;
-use kiln::build::spec::{Caches, OutputStream, StepNetwork};
+use kiln::build::AttestOptions;
+use kiln::build::BuildSpec;
+use kiln::build::{Caches, OutputStream, StepNetwork};
 use kiln_event::LogLimits;
 use kiln_exporter::{CacheFrom, CacheTo};
 use kiln_oci::Reference;

@@ -15,7 +15,7 @@ mod volumes;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use kiln::container::spec::{ContainerSpec, ProcessOptions};
+use kiln::container::{ContainerSpec, ProcessOptions};
 use kiln_images::PullPolicy;
 use kiln_sandbox::{DEFAULT_SHM_SIZE, Rlimit};
 

@@ -21,7 +21,7 @@ use super::files::TEXT_LIMIT;
 /// The name of the main context in graphs.
 pub const CONTEXT_NAME: &str = "context";
 /// The ID of the SSH agent for mounts and repositories that name none.
-pub const DEFAULT_AGENT: &str = "default";
+pub(super) const DEFAULT_AGENT: &str = "default";
 
 /// The location of the main context.
 #[derive(Clone, Debug)]

@@ -19,7 +19,7 @@ use crate::engine::Options;
 
 /// The network of a container before its image is known.
 #[derive(Debug)]
-pub struct Plan {
+pub(super) struct Plan {
     options: NetworkOptions,
     /// The bridge, if the container needs one.
     bridge: Option<Bridge>,

@@ -17,8 +17,7 @@ use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
 use super::{StoredImage, Wanted, find_rows, is_bare, no_such_image};
-use crate::build::spec::OutputStream;
-use crate::build::step::Step;
+use crate::build::{OutputStream, Step};
 use crate::engine::Engine;
 use crate::image::named::is_tagged;
 use crate::monitor::Monitor;

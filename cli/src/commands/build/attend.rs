@@ -4,10 +4,11 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use kiln::build::files::Dockerfile;
-use kiln::monitor::spool;
+use kiln::build::Dockerfile;
+use kiln::build::{BuildSpec, Failure, Outcome};
 use kiln::records::Recorded;
-use kiln::{BuildSpec, Engine, Failure, Monitor, Outcome, explain};
+use kiln::spool;
+use kiln::{Engine, Monitor, explain};
 use kiln_event::EventSender;
 use kiln_frontend::Warning;
 use kiln_llb::Definition;

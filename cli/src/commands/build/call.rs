@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use kiln::{BuildSpec, Engine, Monitor, Outcome};
+use kiln::build::{BuildSpec, Outcome};
+use kiln::{Engine, Monitor};
 use kiln_frontend::call::Report;
 
 use super::attend::{Console, attend};

@@ -7,7 +7,7 @@
 use std::io::IsTerminal;
 
 use anyhow::{Context, Result};
-use kiln::Failure;
+use kiln::build::Failure;
 use kiln_sandbox::{Input, Io};
 use kiln_solver::{SolveError, StepError};
 use kiln_worker::FailedStep;

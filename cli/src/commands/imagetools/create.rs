@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use kiln::build::step::Step;
+use kiln::build::Step;
 use kiln::remote_image::combine::{Annotations, Combined, Source, combine, digest};
 use kiln::remote_image::copy::Copier;
 use kiln::remote_image::{RemoteImage, parse_reference};

@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use anyhow::{Context, Result};
-use kiln::build::step::Step;
+use kiln::build::Step;
 use kiln::container::Failure;
 use kiln::image::{StoredImage, Wanted, did_you_mean, find_rows};
 use kiln_event::EventSender;

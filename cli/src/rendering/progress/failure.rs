@@ -1,7 +1,7 @@
 //! The report of a failed build, with the relevant lines of the Dockerfile.
 
-use kiln::Failure;
-use kiln::build::files::Dockerfile;
+use kiln::build::Dockerfile;
+use kiln::build::Failure;
 use kiln::redact;
 use kiln_solver::{SolveError, StepError};
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use kiln::build::files::Dockerfile;
+use kiln::build::Dockerfile;
 use kiln_event::{Event, EventReceiver, LogStream, VertexId};
 use kiln_frontend::Warning;
 use kiln_oci::Digest;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kiln::Built;
+use kiln::build::Built;
 use kiln_exporter::{Destination, Output, OutputKind};
 
 use super::steps::seconds;

@@ -1,6 +1,6 @@
 //! Warnings: of steps, and the findings of the build checks at the end of a build.
 
-use kiln::build::files::Dockerfile;
+use kiln::build::Dockerfile;
 use kiln_event::Cause;
 use kiln_frontend::Warning;
 use kiln_frontend::error::render_warning;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use kiln::build::spec::{CONTEXT_NAME, ContextPlace};
+use kiln::build::{CONTEXT_NAME, ContextPlace};
 
 use super::places::{context_directory, is_ssh, remote};
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use kiln::build::spec::ContextPlace;
+use kiln::build::ContextPlace;
 
 use crate::arguments::on_error::OnError;
 
@@ -22,7 +22,7 @@ pub(super) fn check(
 
 #[cfg(test)]
 mod tests {
-    use kiln::build::spec::ContextStream;
+    use kiln::build::ContextStream;
 
     use super::*;
 

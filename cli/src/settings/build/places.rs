@@ -5,8 +5,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use kiln::build::files::{TEXT_LIMIT, read_text};
-use kiln::build::spec::{ContextPlace, ContextStream, DockerfilePlace};
+use kiln::build::{ContextPlace, ContextStream, DockerfilePlace};
+use kiln::build::{TEXT_LIMIT, read_text};
 
 use crate::settings::once::Sources;
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
-use kiln::container::confinement::Confinement;
+use kiln::container::Confinement;
 use kiln_sandbox::{Capabilities, Privileges, Security, SharedNamespaces, Sysctl};
 
 use super::devices::devices;

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use kiln::container::confinement::Devices;
+use kiln::container::Devices;
 use kiln_sandbox::cgroup::{DeviceKind, DeviceRule};
 use kiln_sandbox::{Mount, MountKind};
 

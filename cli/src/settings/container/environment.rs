@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use kiln::container::spec::EnvChange;
+use kiln::container::EnvChange;
 
 use crate::arguments::run::RunArguments;
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use kiln::container::propagation;
-use kiln::container::volumes::{Source, Volume};
+use kiln::container::{Source, Volume};
 use kiln_sandbox::Propagation;
 
 use super::volumes::name;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use anyhow::{Context, Result, bail};
-use kiln::container::spec::NameServers;
+use kiln::container::NameServers;
 
 use crate::arguments::names::NameArguments;
 

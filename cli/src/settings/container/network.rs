@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use kiln::container::ports;
-use kiln::container::spec::{NetworkKind, NetworkOptions};
+use kiln::container::{NetworkKind, NetworkOptions};
 
 use crate::arguments::run::{RunArguments, RunNetwork};
 use crate::settings::hosts::parse_host;

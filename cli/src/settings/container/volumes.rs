@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use kiln::container::propagation;
-use kiln::container::volumes::{Source, Volume};
+use kiln::container::{Source, Volume};
 
 use super::{container_path, mount_flag};
 
