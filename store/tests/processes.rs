@@ -351,6 +351,11 @@ fn links_in_leftovers_are_not_followed() {
     let store = Store::open(&root).unwrap();
     assert!(!root.join("snapshots/orphan").exists());
     drop(store);
+    // What isn't removed within the time that closing takes is left to the next process.
+    let begun = Instant::now();
+    while count(root.join("tmp")) > 0 && begun.elapsed() < Duration::from_mins(1) {
+        drop(Store::open(&root).unwrap());
+    }
     assert_eq!(count(root.join("tmp")), 0);
     assert_eq!(fs::read_to_string(&canary).unwrap(), "kept");
 }
