@@ -24,7 +24,7 @@ pub enum Error {
     Store(#[from] kiln_store::Error),
     /// A document is larger than its readers allow.
     #[error("{0}")]
-    TooLarge(#[from] kiln_oci::TooLarge),
+    TooLarge(#[from] kiln_oci::limits::TooLarge),
     /// A statement has no form in JSON.
     #[error("encode an attestation")]
     Encode(#[from] serde_json::Error),

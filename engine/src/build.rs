@@ -21,8 +21,8 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use anyhow::Result;
-use kiln_frontend::Warning;
 use kiln_frontend::call::{Outline, Report, Targets};
+use kiln_frontend::lint::Warning;
 use kiln_llb::Definition;
 
 pub use attest::AttestOptions;

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 
 /// The document or descriptor that an annotation belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum AnnotationLevel {
+pub(crate) enum AnnotationLevel {
     /// The manifest of an image.
     Manifest,
     /// The descriptor of an image's manifest.

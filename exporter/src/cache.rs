@@ -15,7 +15,7 @@
 //! | `directory` | writes a cache into a directory |
 //! | `inline` | describes an image's own layers in its config |
 
-pub mod spec;
+pub(crate) mod spec;
 
 mod contents;
 mod directory;

@@ -40,7 +40,7 @@ pub enum Error {
     },
     /// A document is larger than its readers allow.
     #[error("{0}")]
-    TooLarge(#[from] kiln_oci::TooLarge),
+    TooLarge(#[from] kiln_oci::limits::TooLarge),
     /// A file operation failed.
     #[error("{action} {path:?}")]
     Io {

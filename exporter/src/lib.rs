@@ -32,14 +32,14 @@
     allow(clippy::disallowed_methods, reason = "tests open the files that they create")
 )]
 
-pub mod annotations;
-pub mod cache;
-pub mod error;
-pub mod export;
-pub mod exported;
-pub mod import;
+mod annotations;
+mod cache;
+mod error;
+mod export;
+mod exported;
+mod import;
 pub mod push;
-pub mod save;
+mod save;
 
 mod ahead;
 mod archive;

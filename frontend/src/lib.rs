@@ -19,7 +19,7 @@ pub mod hint;
 pub mod ignore;
 pub mod instruction;
 pub mod lint;
-pub mod lower;
+mod lower;
 pub mod parser;
 pub mod resolve;
 pub mod suggest;
@@ -28,7 +28,6 @@ pub mod text;
 pub use call::targets;
 pub use error::{Error, Span};
 pub use hint::Hint;
-pub use lint::Warning;
 pub use lower::{
     Lowered, Options, ProcessLimits, SpentText, check, is_remote_context, lower, lower_or_warn,
     outline, remote_context,

@@ -43,14 +43,14 @@
 
 pub mod base64;
 mod decode;
-pub mod definition;
+mod definition;
 pub mod dump;
 mod encode;
 mod extension;
 pub mod go_json;
-pub mod graph;
+mod graph;
 pub mod json;
-pub mod node;
+mod node;
 pub mod op;
 mod schema;
 mod wire;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, ParseDigestError, Platform, TooLarge, json, limits};
+use crate::limits::{self, TooLarge};
+use crate::{Digest, ParseDigestError, Platform, json};
 
 /// A reference to content by its digest. (OCI image specification, "Content Descriptors".)
 ///

@@ -19,6 +19,5 @@ pub mod text;
 pub use config::{ContainerConfig, Empty, HealthcheckConfig, History, ImageConfig, RootFs};
 pub use descriptor::{Descriptor, Document, ImageIndex, ImageManifest};
 pub use digest::{Digest, DigestHasher, HashingReader, HashingWriter, ParseDigestError};
-pub use limits::TooLarge;
 pub use platform::{ParsePlatformError, Platform};
 pub use reference::{ParseReferenceError, Reference};

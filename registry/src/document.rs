@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// The maximum size of a manifest or index in bytes (OCI distribution specification, "Pushing
 /// Manifests").
-pub const DOCUMENT_LIMIT: u64 = 4 << 20;
+pub(crate) const DOCUMENT_LIMIT: u64 = 4 << 20;
 
 /// Returns the media type of a manifest or index. The server's `Content-Type`, the document's
 /// `mediaType` and its fields must agree. Otherwise two readers could see different content in it

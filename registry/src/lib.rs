@@ -44,22 +44,22 @@
     allow(clippy::disallowed_methods, reason = "tests open the files that they create")
 )]
 
-pub mod blob;
-pub mod body;
-pub mod client;
-pub mod connection_error;
+mod blob;
+mod body;
+mod client;
+mod connection_error;
 pub mod credentials;
-pub mod document;
-pub mod error;
+mod document;
+mod error;
 pub mod fetch;
 pub mod hint;
-pub mod hosts;
-pub mod http;
-pub mod login;
+mod hosts;
+mod http;
+mod login;
 pub mod platform;
-pub mod push;
-pub mod repository;
-pub mod warnings;
+mod push;
+mod repository;
+mod warnings;
 
 mod auth;
 mod endpoint;

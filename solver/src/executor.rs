@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::Future;
 
 use kiln_event::{Ingredients, Reporter};
-use kiln_llb::graph::Vertex;
+use kiln_llb::Vertex;
 use kiln_oci::Digest;
 
 /// The implementation of ops. The worker provides it.

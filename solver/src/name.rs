@@ -1,6 +1,6 @@
 //! The display names of steps.
 
-use kiln_llb::graph::Vertex;
+use kiln_llb::Vertex;
 use kiln_llb::op::{ExecOp, FileAction, FileActionKind, FileOp, OpKind};
 
 /// Returns the step's display name: the name that the frontend gave it, or else a description of

@@ -1,6 +1,6 @@
 //! The static facts about a graph, computed before the build starts.
 
-use kiln_llb::graph::Vertex;
+use kiln_llb::Vertex;
 use kiln_llb::{Graph, Op};
 use kiln_oci::Digest;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kiln_event::{Event, EventSender, Key, VertexId};
 use kiln_llb::Graph;
-use kiln_llb::definition::SourceLocation;
+use kiln_llb::SourceLocation;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::{Cache, CacheError};

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kiln_event::*;
-use kiln_llb::graph::Vertex;
+use kiln_llb::Vertex;
 use kiln_llb::op::{ContentCache, ExecOp, Meta, Mount, MountKind, OpKind};
 use kiln_llb::{Edge, Graph, Node, OpMetadata};
 use kiln_oci::Digest;

@@ -11,30 +11,30 @@
     allow(clippy::disallowed_methods, reason = "tests open the files that they create")
 )]
 
-pub mod assemble;
-pub mod attributes;
-pub mod below;
-pub mod changes;
-pub mod copy;
+mod assemble;
+mod attributes;
+mod below;
+mod changes;
+mod copy;
 pub mod decompress;
 pub mod digest;
-pub mod dir;
-pub mod error;
-pub mod ids;
-pub mod metadata;
-pub mod mode;
+mod dir;
+mod error;
+mod ids;
+mod metadata;
+mod mode;
 pub mod overlay;
 pub mod pack;
-pub mod pattern;
-pub mod retime;
-pub mod skeleton;
-pub mod stamp;
-pub mod state;
+mod pattern;
+mod retime;
+mod skeleton;
+mod stamp;
+mod state;
 pub mod tar_reader;
-pub mod unpack;
-pub mod view;
+mod unpack;
+mod view;
 pub mod walk;
-pub mod watch;
+mod watch;
 pub mod wildcard;
 
 mod archive_limits;

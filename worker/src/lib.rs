@@ -13,13 +13,13 @@
     allow(clippy::disallowed_methods, reason = "tests open the files that they create")
 )]
 
-pub mod cache;
+mod cache;
 pub mod container;
 pub mod emulation;
-pub mod error;
-pub mod output;
-pub mod remote_cache;
-pub mod worker;
+mod error;
+mod output;
+mod remote_cache;
+mod worker;
 
 mod bases;
 mod content;

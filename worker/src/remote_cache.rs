@@ -18,9 +18,9 @@
 //! | [`known`] | the results of a build, for export |
 //! | [`mounts`] | cache mounts in a cache, and in a build |
 
-pub mod import;
-pub mod known;
-pub mod source;
+pub(crate) mod import;
+pub(crate) mod known;
+pub(crate) mod source;
 
 pub(crate) mod layout;
 mod mounts;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use kiln_event::Reporter;
 use kiln_images::{ImageResolver, Origin, PackAhead, Packing, Snapshots, blocking, cancellable};
-use kiln_llb::graph::Vertex;
+use kiln_llb::Vertex;
 use kiln_llb::op::{OpKind, SourceOp};
 use kiln_oci::{Digest, Platform};
 use kiln_sandbox::cgroup::Limits;

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use kiln::build::Built;
 use kiln::build::Dockerfile;
 use kiln_exporter::write_file;
-use kiln_frontend::Warning;
+use kiln_frontend::lint::Warning;
 use serde_json::{Map, Value, json};
 
 /// The result of a finished build.

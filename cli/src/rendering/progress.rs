@@ -19,7 +19,7 @@ use std::io::IsTerminal;
 use anyhow::{Result, anyhow};
 use kiln::build::Dockerfile;
 use kiln_event::EventReceiver;
-use kiln_frontend::Warning;
+use kiln_frontend::lint::Warning;
 use tokio::sync::oneshot;
 
 use crate::arguments::progress::ProgressMode;

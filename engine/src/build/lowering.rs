@@ -5,7 +5,8 @@ use std::panic::resume_unwind;
 
 use anyhow::Context;
 use kiln_frontend::call::{Outline, Report, Targets};
-use kiln_frontend::{Lowered, Options, ResolveMode, SpentText, Warning};
+use kiln_frontend::lint::Warning;
+use kiln_frontend::{Lowered, Options, ResolveMode, SpentText};
 use kiln_oci::Platform;
 use tokio::runtime::Handle;
 

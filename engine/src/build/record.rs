@@ -2,7 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "the user names the files")]
 
-use kiln_frontend::Warning;
+use kiln_frontend::lint::Warning;
 use kiln_oci::error::chain;
 use kiln_store::BuildStatus;
 use kiln_worker::SecretSource;

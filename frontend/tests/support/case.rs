@@ -63,7 +63,8 @@ impl Case {
         outcome.insert("image".to_owned(), without_dates(image));
         if !lowered.warnings.is_empty() {
             let mut warnings: Vec<_> = lowered.warnings.iter().collect();
-            let line = |warning: &kiln_frontend::Warning| warning.spans.first().map(|s| s.start);
+            let line =
+                |warning: &kiln_frontend::lint::Warning| warning.spans.first().map(|s| s.start);
             warnings.sort_by_key(|warning| (line(warning), warning.rule));
             let warnings = warnings.into_iter().map(|warning| {
                 json!({

@@ -11,8 +11,8 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use kiln_oci::Digest;
-use kiln_tree::stamp::{Stamp, stamp};
 use kiln_tree::{Dir, Selection, View};
+use kiln_tree::{Stamp, stamp};
 
 use super::{Layer, LayerId, Layers};
 use crate::db::text_column;

@@ -6,7 +6,7 @@ use std::path::Path;
 use kiln_event::Reporter;
 use kiln_images::{Blobs, Origin, blocking};
 use kiln_llb::Graph;
-use kiln_llb::graph::Vertex;
+use kiln_llb::Vertex;
 use kiln_llb::op::{CacheMount, MountKind, OpKind};
 use kiln_oci::cache::CacheMountContent;
 use kiln_oci::error::chain;

@@ -10,7 +10,7 @@ use kiln::records::Recorded;
 use kiln::spool;
 use kiln::{Engine, Monitor, explain};
 use kiln_event::EventSender;
-use kiln_frontend::Warning;
+use kiln_frontend::lint::Warning;
 use kiln_llb::Definition;
 use kiln_oci::error::chain;
 use kiln_solver::SolveError;

@@ -14,7 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kiln::build::Dockerfile;
 use kiln_event::{Event, EventReceiver, LogStream, VertexId};
-use kiln_frontend::Warning;
+use kiln_frontend::lint::Warning;
 use kiln_oci::Digest;
 use serde::Serialize;
 use time::OffsetDateTime;
