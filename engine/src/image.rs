@@ -89,7 +89,7 @@ impl StoredImage {
             Wanted::Here => (&host, None),
             Wanted::Any => (&host, index.manifests.first()),
         };
-        let chosen = kiln_registry::select_platform(&index, platform).or(fallback);
+        let chosen = kiln_registry::platform::select_platform(&index, platform).or(fallback);
         let chosen = chosen.with_context(|| {
             let there = kiln_registry::platform::list_platforms(&index);
             format!("the image has nothing for {platform}: there is {there}")

@@ -72,5 +72,4 @@ pub use merged::open_files;
 pub use output::load::{ApiError, DockerEngine, Engine, EngineAddress, EngineChoice, EngineTls};
 pub use output::naming::Naming;
 pub use output::{Output, OutputEpoch, OutputForm, OutputKind};
-pub use push::Remote;
 pub use save::{SavedImage, save};

@@ -1,8 +1,8 @@
 //! The files of several platforms, in separate directories or merged into one.
 
 use kiln_oci::Platform;
-use kiln_tree::pack::{Plan, find_conflict};
 use kiln_tree::{Dir, PackOptions, Timestamp, Whiteouts};
+use kiln_tree::{Plan, find_conflict};
 
 use crate::error::{Error, Result};
 use crate::export::{ExportContext, ExportRequest};

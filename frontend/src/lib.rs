@@ -13,7 +13,7 @@
 )]
 
 pub mod call;
-pub mod error;
+mod error;
 pub mod expand;
 pub mod hint;
 pub mod ignore;
@@ -21,15 +21,15 @@ pub mod instruction;
 pub mod lint;
 mod lower;
 pub mod parser;
-pub mod resolve;
+mod resolve;
 pub mod suggest;
 pub mod text;
 
-pub use call::targets;
 pub use error::{Error, Span};
-pub use hint::Hint;
+pub use error::{render, render_warning};
 pub use lower::{
     Lowered, Options, ProcessLimits, SpentText, check, is_remote_context, lower, lower_or_warn,
     outline, remote_context,
 };
+pub use resolve::ImageLocation;
 pub use resolve::{ContextFiles, ImageRequest, Images, ResolveError, ResolveMode, ResolvedImage};

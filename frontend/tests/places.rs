@@ -3,8 +3,8 @@
 #![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
-use kiln_frontend::error::{render, render_warning};
 use kiln_frontend::{Options, lower_or_warn};
+use kiln_frontend::{render, render_warning};
 use kiln_oci::Platform;
 
 use everything::{NoFiles, Registry};

@@ -9,7 +9,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use kiln_oci::{Descriptor, Digest, ImageIndex, Platform};
-use kiln_registry::select_platform;
+use kiln_registry::platform::select_platform;
 use kiln_tree::Dir;
 
 use crate::document::{DOCUMENT_LIMIT, digest_of};

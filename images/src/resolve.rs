@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_oci::{Descriptor, Digest, ImageConfig, Platform, Reference};
 use kiln_registry::platform::list_platforms;
-use kiln_registry::{Client, Repository, select_platform};
+use kiln_registry::platform::select_platform;
+use kiln_registry::{Client, Repository};
 use kiln_store::Store;
 use kiln_tree::ArchiveLimits;
 use tokio::sync::OnceCell;

@@ -58,6 +58,5 @@ mod wire;
 pub use bollard_buildkit_proto::pb;
 pub use definition::{Definition, OpMetadata, SourceInfo, SourceLocation};
 pub use graph::{Graph, GraphError, Vertex};
-pub use json::JsonError;
 pub use node::{Edge, Node};
 pub use op::Op;

@@ -13,7 +13,7 @@ use std::fmt;
 pub use files::{CredentialFiles, CredentialPlace};
 
 /// The key of Docker Hub in credential files: the URL of Docker's first index.
-pub const HUB_KEY: &str = "https://index.docker.io/v1/";
+pub(crate) const HUB_KEY: &str = "https://index.docker.io/v1/";
 
 /// A secret that identifies the user to a registry. Its `Debug` output hides the secret.
 #[derive(Clone, PartialEq, Eq)]

@@ -42,7 +42,7 @@ const FEATURES: [(&str, &str, bool, Attempt); 9] = [
     ("clone3", "5.3", true, sys::has_clone3),
     ("mount_setattr", "5.12", false, has_mount_setattr),
     ("close_range", "5.11", false, sys::has_close_range),
-    ("overlay lowerdir+", "6.8", false, kiln_tree::overlay::takes_directories_one_by_one),
+    ("overlay lowerdir+", "6.8", false, kiln_tree::takes_directories_one_by_one),
 ];
 
 /// Tries all features that the sandbox uses and returns the results.

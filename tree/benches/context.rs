@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use kiln_tree::digest::FileDigests;
+use kiln_tree::FileDigests;
 use kiln_tree::{Dir, Metadata, Selection, View, content_digest, walk};
 
 /// The shape of the context: the number of directories, the number of files in each, and the size

@@ -21,7 +21,7 @@
 
 mod contents;
 mod filter;
-pub mod listing;
+pub(crate) mod listing;
 pub(crate) mod select;
 #[cfg(test)]
 mod tests;

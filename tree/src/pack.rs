@@ -42,7 +42,7 @@ use header::Header;
 pub(crate) use header::{octal, put_sum, record};
 use overlay::Deletion;
 use stream::Stream;
-pub use together::{Conflict, find_conflict, write_together};
+pub use together::{find_conflict, write_together};
 
 /// The only extended attribute that is stored in a tar.
 pub(crate) const CAPABILITY: &[u8] = b"security.capability";

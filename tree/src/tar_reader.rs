@@ -14,7 +14,7 @@ use std::io::{self, Read};
 use tar::Header;
 
 use crate::metadata::Timestamp;
-pub use crate::tar_sparse::Segment;
+pub(crate) use crate::tar_sparse::Segment;
 use extended::{Extended, agreed_size, check_global, text};
 pub(crate) use extended::{number, record, text_without_nul, time};
 use fields::{device, id, is_known, mode};

@@ -12,7 +12,7 @@ use kiln_llb::op::{
 };
 use kiln_oci::Digest;
 use kiln_store::Store;
-use kiln_tree::digest::FileDigests;
+use kiln_tree::FileDigests;
 use kiln_tree::{Selection, View};
 
 use crate::context_index::ContextIndex;
@@ -147,7 +147,7 @@ fn examined(
     selections: &[Selection],
     remembered: Option<&dyn FileDigests>,
 ) -> Result<Digest> {
-    let examined = kiln_tree::digest::examine(view, selections, remembered)?;
+    let examined = kiln_tree::examine(view, selections, remembered)?;
     let digest = examined.digest();
     store.listings().keep(&digest, || examined.listing().encode())?;
     Ok(digest)

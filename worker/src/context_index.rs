@@ -12,8 +12,8 @@
 use std::sync::{Mutex, PoisonError};
 
 use kiln_store::{FileStamp, Store};
+use kiln_tree::FileDigests;
 use kiln_tree::Metadata;
-use kiln_tree::digest::FileDigests;
 
 use crate::error::Result;
 

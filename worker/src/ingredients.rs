@@ -11,7 +11,7 @@ use kiln_llb::op::{
     Op, OpKind, SecurityMode, SourceOp, UserRef,
 };
 use kiln_oci::{Digest, Platform, Reference};
-use kiln_registry::fetch::redacted;
+use kiln_registry::redacted;
 
 use crate::key;
 

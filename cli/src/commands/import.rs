@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use kiln::Engine;
 use kiln_frontend::instruction::InstructionKind;
-use kiln_frontend::resolve::{ContextFiles, Images};
+use kiln_frontend::{ContextFiles, Images};
 use kiln_frontend::{ImageRequest, Options, ResolveError, ResolvedImage};
 use kiln_oci::{ContainerConfig, Digest, ImageConfig, Platform, Reference};
 use kiln_registry::{FetchAnswer, FetchRequest};
@@ -46,7 +46,7 @@ pub(crate) async fn run(
     let source = arguments.source;
     let is_url = source.starts_with("http://") || source.starts_with("https://");
     // As in docker, the name of a local file isn't recorded.
-    let told = if is_url { kiln_registry::fetch::redacted(&source) } else { "-".to_owned() };
+    let told = if is_url { kiln_registry::redacted(&source) } else { "-".to_owned() };
     let archive: Box<dyn Read + Send> = match source.as_str() {
         "-" => Box::new(std::io::stdin()),
         url if is_url => Box::new(download(url, limit, &engine).await?),
@@ -112,7 +112,7 @@ fn parse_name(text: &str) -> Result<Reference> {
 async fn download(url: &str, limit: Option<u64>, engine: &Engine) -> Result<File> {
     let request = FetchRequest { url: url.to_owned(), ..FetchRequest::default() };
     let FetchAnswer::File(found) = engine.registries().fetch(&request).await? else {
-        bail!("{}: the server says that nothing has changed", kiln_registry::fetch::redacted(url));
+        bail!("{}: the server says that nothing has changed", kiln_registry::redacted(url));
     };
     let mut file = engine.store().temp_file()?;
     found.copy_to(&mut file, limit, |_| ()).await?;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use kiln_registry::credentials::key_of;
+use kiln_registry::key_of;
 use kiln_registry::registry_of;
 
 use crate::arguments::logout::LogoutArguments;

@@ -1,4 +1,4 @@
-//! Hints in words. Errors carry their hints as data ([`kiln_registry::Hint`] and its like); this
+//! Hints in words. Errors carry their hints as data ([`kiln_registry::hint::Hint`] and its like); this
 //! module alone finds them in a chain of errors and turns them into text.
 
 use std::error::Error;
@@ -43,8 +43,8 @@ fn of_one(error: &(dyn Error + 'static)) -> Option<String> {
     error.downcast_ref::<SandboxError>().and_then(|_| rootless::hint()).map(str::to_owned)
 }
 
-fn of_dockerfile(hint: &kiln_frontend::Hint) -> String {
-    use kiln_frontend::Hint;
+fn of_dockerfile(hint: &kiln_frontend::hint::Hint) -> String {
+    use kiln_frontend::hint::Hint;
     match hint {
         Hint::Write(form) => format!("write {}", form_of(form)),
         Hint::EndHeredoc(name) => format!("no line behind it is {} and nothing else", quote(name)),
@@ -108,8 +108,8 @@ fn similar<'a>(missing: &Path, siblings: &'a [String]) -> Option<&'a str> {
     names().find(|known| known.eq_ignore_ascii_case(&near))
 }
 
-fn of_request(hint: &kiln_registry::Hint) -> String {
-    use kiln_registry::Hint;
+fn of_request(hint: &kiln_registry::hint::Hint) -> String {
+    use kiln_registry::hint::Hint;
     match hint {
         Hint::LogIn { registry } => {
             let command = match registry.as_str() {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use kiln_attest::Attestations;
 use kiln_event::EventSender;
+use kiln_exporter::push::Remote;
 use kiln_exporter::{
     CacheExported, CacheRequest, CacheTarget, CacheTo, ExportContext, ExportRequest, Exported,
-    Remote, export_cache,
+    export_cache,
 };
 use kiln_images::Fetcher;
 use kiln_store::Store;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::join_all;
 use kiln_event::EventSender;
-use kiln_frontend::resolve::ImageLocation;
+use kiln_frontend::ImageLocation;
 use kiln_frontend::{ImageRequest, Images, ResolveError, ResolvedImage};
 use kiln_images::ImageResolver;
 use kiln_oci::error::chain;

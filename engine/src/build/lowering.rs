@@ -54,7 +54,7 @@ impl Session<'_> {
 
     /// Lists the stages of the Dockerfile.
     pub(super) fn targets(&self) -> Result<Targets, Failure> {
-        kiln_frontend::targets(&self.input.dockerfile.text).map_err(Failure::Dockerfile)
+        kiln_frontend::call::targets(&self.input.dockerfile.text).map_err(Failure::Dockerfile)
     }
 
     /// Returns the arguments, secrets and agents that the build accepts.

@@ -312,7 +312,7 @@ impl BuildSpec {
         let request = FetchRequest { url: url.clone(), ..FetchRequest::default() };
         let answer = client.fetch(&request).await.map_err(failed)?;
         let FetchAnswer::File(found) = answer else {
-            bail!("{doing} {}: nothing is there", kiln_registry::fetch::redacted(url));
+            bail!("{doing} {}: nothing is there", kiln_registry::redacted(url));
         };
         let mut text = Vec::new();
         found.copy_to(&mut text, Some(TEXT_LIMIT), |_| ()).await.map_err(failed)?;

@@ -7,8 +7,8 @@ use std::{fmt, io};
 use anyhow::{Context, Result, bail};
 use kiln_oci::{Digest, DigestHasher, HashingReader};
 use kiln_store::{LayerBlob, Store};
-use kiln_tree::tar_reader::{Dialect, EntryType};
 use kiln_tree::{ArchiveLimits, TarEntry, TarReader, Timestamp};
+use kiln_tree::{Dialect, EntryType};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 

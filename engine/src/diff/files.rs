@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use kiln_tree::tar_reader::EntryType;
+use kiln_tree::EntryType;
 
 use super::entries::{self, Entry, LayerEntries, LayerReader, follow};
 use super::report::EntryChange;

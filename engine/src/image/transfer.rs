@@ -4,8 +4,9 @@ use std::io::Read;
 
 use anyhow::{Context, Result, bail};
 use kiln_event::Reporter;
+use kiln_exporter::push::Remote;
 use kiln_exporter::push::{PushContext, Shipment, push};
-use kiln_exporter::{Destination, ExportContext, ImportRequest, Remote, SavedImage, import, save};
+use kiln_exporter::{Destination, ExportContext, ImportRequest, SavedImage, import, save};
 use kiln_images::{
     Fetcher, LoadOptions, LoadedImage, PullPolicy, PullRequest, Pulled, Snapshots, load,
 };

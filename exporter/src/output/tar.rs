@@ -1,6 +1,6 @@
 //! `type=tar`: the files of an image in a tar.
 
-use kiln_tree::pack::Plan;
+use kiln_tree::Plan;
 use kiln_tree::{Dir, PackOptions, Timestamp, Whiteouts};
 
 use super::keys::{Checked, Keys};
@@ -76,7 +76,7 @@ fn pack(
     let mut failure = None;
     let written = archive::to_stream(dest, context, |mut sink, _| {
         let mut buffered = std::io::BufWriter::with_capacity(1 << 18, sink.stream());
-        let packed = kiln_tree::pack::write_together(&plans, &mut buffered);
+        let packed = kiln_tree::write_together(&plans, &mut buffered);
         if let Err(error) = packed {
             failure = Some(error);
             return Err(std::io::Error::other("the files can't be read"));

@@ -6,7 +6,8 @@
 #![no_main]
 
 use everything::{NoFiles, Registry};
-use kiln_frontend::{Options, check, lower, outline, targets};
+use kiln_frontend::call::targets;
+use kiln_frontend::{Options, check, lower, outline};
 use libfuzzer_sys::fuzz_target;
 
 #[path = "../../tests/support/everything.rs"]

@@ -28,7 +28,7 @@ fuzz_target!(|source: &[u8]| {
             // Rendering is much slower than the rest, so one input in sixteen is enough.
             if source.len() % 16 == 0 {
                 let text = String::from_utf8_lossy(source);
-                let shown = kiln_frontend::error::render(&errors[0], "Dockerfile", &text);
+                let shown = kiln_frontend::render(&errors[0], "Dockerfile", &text);
                 assert!(shown.starts_with(&errors[0].message));
             }
         }

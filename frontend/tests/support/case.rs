@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use kiln_frontend::resolve::ImageLocation;
+use kiln_frontend::ImageLocation;
 use kiln_frontend::{
     ContextFiles, ImageRequest, Images, Options, ResolveError, ResolveMode, ResolvedImage,
 };

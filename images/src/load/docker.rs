@@ -4,7 +4,7 @@ use std::io::{self, Read as _};
 
 use kiln_oci::{Descriptor, ImageConfig, ImageManifest, Reference, json, media_type};
 use kiln_store::LayerBlob;
-use kiln_tree::decompress::Compression;
+use kiln_tree::Compression;
 use serde::Deserialize;
 
 use super::files::ArchiveFiles;

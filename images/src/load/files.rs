@@ -6,8 +6,8 @@ use std::io::{self, Read, Write as _};
 
 use kiln_oci::Digest;
 use kiln_store::{Content, LayerBlob};
+use kiln_tree::EntryType;
 use kiln_tree::TarReader;
-use kiln_tree::tar_reader::EntryType;
 
 use super::LoadOptions;
 use crate::error::{Error, Result};

@@ -4,7 +4,7 @@ use std::io;
 
 use kiln_oci::{Digest, HashingReader, media_type};
 use kiln_store::{LayerBlob, LayerId};
-use kiln_tree::decompress::Compression;
+use kiln_tree::Compression;
 
 use super::LoadOptions;
 use super::files::ArchiveFiles;

@@ -12,7 +12,7 @@ use kiln_oci::cache::{
     CACHE_VERSION, CacheBlob, CacheConfig, CacheLayer, CacheRecord, INLINE_CACHE, InlineCache,
 };
 use kiln_oci::{Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, Platform, media_type};
-use kiln_registry::select_platform;
+use kiln_registry::platform::select_platform;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 

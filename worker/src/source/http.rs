@@ -10,7 +10,7 @@ use std::path::Path;
 use kiln_event::Reporter;
 use kiln_llb::op::SourceOp;
 use kiln_oci::{Digest, HashingWriter};
-use kiln_registry::fetch::redacted;
+use kiln_registry::redacted;
 use kiln_registry::{FetchAnswer, FetchRequest, FetchedFile};
 use kiln_store::LayerId;
 use kiln_tree::{Attributes, Dir, Owner, Timestamp};

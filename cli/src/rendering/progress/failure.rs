@@ -67,7 +67,7 @@ fn step_failure(
 
 /// Returns an error with its excerpt of the Dockerfile and its hint.
 pub(crate) fn dockerfile_error(error: &kiln_frontend::Error, name: &str, source: &str) -> String {
-    let text = kiln_frontend::error::render(error, name, source);
+    let text = kiln_frontend::render(error, name, source);
     match hints::of(error) {
         Some(hint) => format!("{text}\nhint: {hint}"),
         None => text,

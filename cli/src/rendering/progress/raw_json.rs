@@ -284,7 +284,7 @@ fn write(writer: &mut dyn Write, message: &Message<'_>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use kiln_frontend::error::Span;
+    use kiln_frontend::Span;
     use serde_json::{Value, json};
     use time::macros::datetime;
 

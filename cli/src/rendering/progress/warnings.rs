@@ -2,8 +2,8 @@
 
 use kiln::build::Dockerfile;
 use kiln_event::Cause;
-use kiln_frontend::error::render_warning;
 use kiln_frontend::lint::Warning;
+use kiln_frontend::render_warning;
 
 use super::text::{clean, clean_text};
 use crate::rendering::hints;

@@ -18,7 +18,7 @@ pub(super) struct Remote {
 impl Remote {
     /// Parses an address: a URL, whose default scheme is `https`, or `user@host:path`.
     pub(super) fn parse(text: &str) -> Result<Self> {
-        let shown = kiln_registry::fetch::redacted(text);
+        let shown = kiln_registry::redacted(text);
         let invalid = |problem: &str| Error::Invalid(format!("{shown:?}: {problem}"));
         if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
             return Err(invalid("invalid address of a repository"));
