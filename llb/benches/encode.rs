@@ -7,8 +7,9 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use kiln_llb::op::Op;
 use kiln_llb::op::{ContentCache, ExecOp, Meta, Mount, MountKind, OpKind, SourceOp};
-use kiln_llb::{Definition, Edge, Graph, Node, Op, OpMetadata};
+use kiln_llb::{Definition, Edge, Graph, Node, OpMetadata};
 
 /// The number of steps in the graph.
 const STEPS: usize = 200;

@@ -100,7 +100,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::Op;
+    use crate::op::Op;
 
     fn shown(op: &Value) -> Value {
         op_to_go_json(&Op::from_json(op).unwrap().encode()).unwrap()

@@ -59,4 +59,3 @@ pub use bollard_buildkit_proto::pb;
 pub use definition::{Definition, OpMetadata, SourceInfo, SourceLocation};
 pub use graph::{Graph, GraphError, Vertex};
 pub use node::{Edge, Node};
-pub use op::Op;

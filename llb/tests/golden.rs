@@ -6,7 +6,8 @@
 use std::fs;
 use std::path::Path;
 
-use kiln_llb::{Definition, Graph, Op};
+use kiln_llb::op::Op;
+use kiln_llb::{Definition, Graph};
 use serde_json::Value;
 
 fn goldens() -> Vec<(String, Value)> {

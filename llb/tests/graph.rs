@@ -5,12 +5,13 @@
 
 use std::sync::Arc;
 
+use kiln_llb::op::Op;
 use kiln_llb::op::{
     CopyAction, ExecOp, FileAction, FileActionKind, FileOp, MergeOp, Meta, MkFileAction, Mount,
     MountKind, OpKind, SecretMount, SourceOp,
 };
 use kiln_llb::{
-    Definition, Edge, Graph, GraphError, Node, Op, OpMetadata, SourceInfo, SourceLocation, dump, pb,
+    Definition, Edge, Graph, GraphError, Node, OpMetadata, SourceInfo, SourceLocation, dump, pb,
 };
 use kiln_oci::Digest;
 use prost::Message as _;

@@ -5,13 +5,14 @@
 use std::collections::BTreeMap;
 
 use kiln_llb::json::op_to_json;
+use kiln_llb::op::Op;
 use kiln_llb::op::{
     BuildOp, CacheMount, CacheSharing, CdiDevice, Chown, ContentCache, CopyAction, DiffOp, ExecOp,
     FileAction, FileActionKind, FileOp, HostIp, Input, InputIndex, MergeOp, Meta, MkDirAction,
     MkFileAction, Mount, MountKind, NetMode, OpKind, ProxyEnv, RmAction, SecretEnv, SecretMount,
     SecurityMode, SourceOp, SshMount, SymlinkAction, Ulimit, UserRef,
 };
-use kiln_llb::{Definition, Graph, Op, OpMetadata, SourceInfo, SourceLocation};
+use kiln_llb::{Definition, Graph, OpMetadata, SourceInfo, SourceLocation};
 use kiln_oci::{Digest, Platform};
 use proptest::collection::{btree_map, vec};
 use proptest::option;

@@ -1,7 +1,8 @@
 //! The static facts about a graph, computed before the build starts.
 
+use kiln_llb::Graph;
 use kiln_llb::Vertex;
-use kiln_llb::{Graph, Op};
+use kiln_llb::op::Op;
 use kiln_oci::Digest;
 
 use crate::executor::{CacheRule, Executor, StepError};

@@ -94,6 +94,29 @@ fn modules_have_one_style() {
     assert!(old.is_empty(), "foo.rs and foo/ are the style, not {old:?}");
 }
 
+#[test]
+fn a_type_has_one_public_path() {
+    let mut offenders = Vec::new();
+    for path in sources().iter().filter(|path| path.ends_with("lib.rs")) {
+        if path.ends_with("testkit/src/lib.rs") {
+            continue;
+        }
+        let text = std::fs::read_to_string(path).unwrap();
+        let modules = text.lines().filter_map(|line| line.strip_prefix("pub mod "));
+        let is_twice = |module: &str| {
+            let module = module.trim_end_matches(';');
+            text.lines().any(|line| line.starts_with(&format!("pub use {module}::")))
+        };
+        offenders.extend(
+            modules.filter(|module| is_twice(module)).map(|it| (path.clone(), it.to_owned())),
+        );
+    }
+    assert!(
+        offenders.is_empty(),
+        "public modules with items that the root has, too: {offenders:?}"
+    );
+}
+
 /// A visitor that collects the functions with tuple patterns among their parameters.
 #[derive(Default)]
 struct TupleParameters {

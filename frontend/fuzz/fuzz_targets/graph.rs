@@ -10,7 +10,8 @@
 #![no_main]
 
 use kiln_llb::op::Input;
-use kiln_llb::{Definition, Graph, Op};
+use kiln_llb::op::Op;
+use kiln_llb::{Definition, Graph};
 use kiln_oci::Digest;
 use libfuzzer_sys::fuzz_target;
 

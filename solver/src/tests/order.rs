@@ -26,7 +26,7 @@ fn know(cache: &FakeCache, target: &Edge, name: &str, seconds: u64) {
     let graph = graph(target);
     let named = |vertex: &&Vertex| exec(vertex).meta.args[0] == name;
     let vertex = graph.vertices().iter().find(named).unwrap();
-    let op = kiln_llb::Op { inputs: Vec::new(), ..vertex.op.clone() };
+    let op = kiln_llb::op::Op { inputs: Vec::new(), ..vertex.op.clone() };
     let kind = Digest::of(&op.encode());
     cache.durations.lock().unwrap().insert(kind, Duration::from_secs(seconds));
 }

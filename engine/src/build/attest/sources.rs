@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use kiln_attest::{Dependency, Local, SessionInput, image_purl};
+use kiln_llb::Definition;
+use kiln_llb::op::Op;
 use kiln_llb::op::{MountKind, NetMode, OpKind, SourceOp};
-use kiln_llb::{Definition, Op};
 use kiln_oci::{Platform, Reference};
 use kiln_worker::{Pin, Worker};
 

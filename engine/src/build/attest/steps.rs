@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use kiln_attest::BuildSteps;
 use kiln_llb::go_json::op_to_go_json;
-use kiln_llb::{Definition, Op, SourceLocation, base64};
+use kiln_llb::op::Op;
+use kiln_llb::{Definition, SourceLocation, base64};
 use kiln_oci::Digest;
 use serde_json::{Map, Value, json};
 
