@@ -12,8 +12,9 @@ PROFILE = 'guest'
 # What the tests call, with the packages that have it; these take the place of busybox's.
 PROGRAMS = {'bash': 'bash', 'bzip2': 'bzip2', 'curl': 'curl', 'git': 'git', 'ip': 'iproute2', 'openssl': 'openssl',
             'python3': 'python3', 'tar': 'tar', 'xz': 'xz-utils', 'setsid': 'util-linux', 'timeout': 'coreutils',
-            'cp': 'coreutils', 'chmod': 'coreutils', 'chown': 'coreutils', 'stat': 'coreutils', 'base64': 'coreutils', 'env': 'coreutils',
-            'mount': 'mount', 'umount': 'mount', 'pgrep': 'procps', 'setfattr': 'attr', 'ps': 'procps', 'nsenter': 'util-linux'}
+            'cp': 'coreutils', 'chmod': 'coreutils', 'chown': 'coreutils', 'stat': 'coreutils', 'base64': 'coreutils',
+            'env': 'coreutils', 'mount': 'mount', 'umount': 'mount', 'pgrep': 'procps', 'setfattr': 'attr', 'ps': 'procps',
+            'nsenter': 'util-linux', 'runc': 'runc'}
 GIT = '/usr/lib/git-core'
 SCRIPT = r'''
 export CI=true RUST_BACKTRACE=0 KILN_SECURITY_PATIENCE=20
