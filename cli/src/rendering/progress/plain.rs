@@ -193,6 +193,7 @@ mod tests {
     use kiln_event::{EventSender, LogStream};
 
     use super::*;
+    use crate::rendering::progress::steps::vertex;
 
     async fn rendered(events: Vec<Event>) -> String {
         let (sender, receiver) = EventSender::channel();
@@ -209,7 +210,7 @@ mod tests {
     async fn output_without_an_end_is_shown() {
         let bytes = b"no newline".to_vec();
         let shown = rendered(vec![
-            Event::Vertex { id: 1, name: "RUN x".to_owned(), digest: None, inputs: vec![] },
+            vertex(1, "RUN x"),
             Event::Started { id: 1 },
             Event::Log { id: 1, stream: LogStream::Stdout, bytes },
         ])
@@ -226,8 +227,7 @@ mod tests {
             total: Some(2000),
             done,
         };
-        let mut events =
-            vec![Event::Vertex { id: 1, name: "FROM x".to_owned(), digest: None, inputs: vec![] }];
+        let mut events = vec![vertex(1, "FROM x")];
         events.extend((0..10).map(|step| part(step * 100, false)));
         events.push(part(2000, true));
         events.push(Event::Completed { id: 1, duration: Duration::from_millis(1250) });
@@ -248,14 +248,7 @@ mod tests {
             total: None,
             done,
         };
-        plain
-            .show(Event::Vertex {
-                id: 1,
-                name: "exporting".to_owned(),
-                digest: None,
-                inputs: vec![],
-            })
-            .unwrap();
+        plain.show(vertex(1, "exporting")).unwrap();
         for layer in 0..100 {
             plain.show(part(&layer.to_string(), 1000, true)).unwrap();
         }
@@ -284,18 +277,8 @@ mod tests {
             bytes: text.as_bytes().to_vec(),
         };
         for event in [
-            Event::Vertex {
-                id: 7,
-                name: "[1/2] FROM base".to_owned(),
-                digest: None,
-                inputs: vec![],
-            },
-            Event::Vertex {
-                id: 3,
-                name: "[2/2] RUN make".to_owned(),
-                digest: None,
-                inputs: vec![],
-            },
+            vertex(7, "[1/2] FROM base"),
+            vertex(3, "[2/2] RUN make"),
             Event::Cached { id: 7 },
             Event::Started { id: 3 },
             log(3, "one\ntw"),

@@ -90,3 +90,9 @@ pub(super) fn extent(current: u64, total: Option<u64>) -> String {
         None => current,
     }
 }
+
+/// Creates the event that announces a step.
+#[cfg(test)]
+pub(super) fn vertex(id: VertexId, name: &str) -> kiln_event::Event {
+    kiln_event::Event::Vertex { id, name: name.to_owned(), digest: None, inputs: vec![] }
+}

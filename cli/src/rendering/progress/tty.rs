@@ -259,6 +259,7 @@ mod tests {
     use kiln_event::LogStream;
 
     use super::*;
+    use crate::rendering::progress::steps::vertex;
 
     fn screen() -> Screen<Vec<u8>> {
         Screen { writer: Vec::new(), size: || Some((40, 10)) }
@@ -279,18 +280,8 @@ mod tests {
     #[test]
     fn what_runs_lives_below_what_has_ended() {
         let (mut display, mut screen) = (Display::new(Work::Build), screen());
-        display.take(Event::Vertex {
-            id: 1,
-            name: "[1/2] FROM base".to_owned(),
-            digest: None,
-            inputs: vec![],
-        });
-        display.take(Event::Vertex {
-            id: 2,
-            name: "[2/2] RUN make".to_owned(),
-            digest: None,
-            inputs: vec![],
-        });
+        display.take(vertex(1, "[1/2] FROM base"));
+        display.take(vertex(2, "[2/2] RUN make"));
         display.take(Event::Cached { id: 1 });
         display.take(Event::Started { id: 2 });
         let bytes = b"compiling\x1b[H\x1b[2J\nlinking\n".to_vec();
@@ -322,12 +313,7 @@ mod tests {
     fn every_running_step_has_its_line() {
         let (mut display, mut screen) = (Display::new(Work::Build), screen());
         for id in 1..=3 {
-            display.take(Event::Vertex {
-                id,
-                name: format!("step {id}"),
-                digest: None,
-                inputs: vec![],
-            });
+            display.take(vertex(id, &format!("step {id}")));
             display.take(Event::Started { id });
             display.take(log(id, "one\ntwo\nthree\nfour\n"));
         }
@@ -337,12 +323,7 @@ mod tests {
         assert_eq!(rows.iter().filter(|row| row.starts_with(" => step")).count(), 3, "{rows:?}");
         assert_eq!(rows.iter().filter(|row| row.ends_with("# four")).count(), 3, "{rows:?}");
         for id in 4..=20 {
-            display.take(Event::Vertex {
-                id,
-                name: format!("step {id}"),
-                digest: None,
-                inputs: vec![],
-            });
+            display.take(vertex(id, &format!("step {id}")));
             display.take(Event::Started { id });
         }
         display.draw(&mut screen, false);
@@ -355,12 +336,7 @@ mod tests {
     #[test]
     fn parts_are_shown_until_they_are_done() {
         let (mut display, mut screen) = (Display::new(Work::Build), screen());
-        display.take(Event::Vertex {
-            id: 1,
-            name: "FROM base".to_owned(),
-            digest: None,
-            inputs: vec![],
-        });
+        display.take(vertex(1, "FROM base"));
         display.take(Event::Started { id: 1 });
         let part = |current, done| Event::Status {
             id: 1,
@@ -401,12 +377,7 @@ mod tests {
     async fn what_is_ready_is_not_shown_as_being_prepared() {
         let events = |status: bool| {
             let (sender, receiver) = kiln_event::EventSender::channel();
-            sender.send(Event::Vertex {
-                id: 1,
-                name: "preparing x".to_owned(),
-                digest: None,
-                inputs: vec![],
-            });
+            sender.send(vertex(1, "preparing x"));
             sender.send(Event::Started { id: 1 });
             if status {
                 let name = "extracting y".to_owned();
@@ -425,15 +396,10 @@ mod tests {
     #[test]
     fn nothing_hostile_wraps_or_moves() {
         let (mut display, mut screen) = (Display::new(Work::Build), screen());
-        display.take(Event::Vertex {
-            id: 0,
-            name: "kept".to_owned(),
-            digest: None,
-            inputs: vec![],
-        });
+        display.take(vertex(0, "kept"));
         display.take(Event::Cached { id: 0 });
         let name = format!("\u{1b}[1Aname\u{0}\u{202e} {}", "漢".repeat(60));
-        display.take(Event::Vertex { id: 1, name, digest: None, inputs: vec![] });
+        display.take(vertex(1, &name));
         display.take(Event::Started { id: 1 });
         let text =
             format!("\u{1b}[5A\u{1b}[2K{}\n\u{9b}H❤\u{fe0f}\u{0}x\n", "❤\u{fe0f}".repeat(50));
@@ -454,7 +420,7 @@ mod tests {
     #[test]
     fn a_terminal_may_become_narrower() {
         let (mut display, mut screen) = (Display::new(Work::Build), screen());
-        display.take(Event::Vertex { id: 1, name: "x".repeat(100), digest: None, inputs: vec![] });
+        display.take(vertex(1, &"x".repeat(100)));
         display.take(Event::Started { id: 1 });
         display.draw(&mut screen, false);
         screen.size = || Some((20, 10));
@@ -473,12 +439,7 @@ mod tests {
     async fn what_ends_last_is_shown() {
         let (sender, receiver) = kiln_event::EventSender::channel();
         for id in 1..=3 {
-            sender.send(Event::Vertex {
-                id,
-                name: format!("step {id}"),
-                digest: None,
-                inputs: vec![],
-            });
+            sender.send(vertex(id, &format!("step {id}")));
             sender.send(Event::Started { id });
             sender.send(Event::Failed { id, error: "no".to_owned() });
         }
