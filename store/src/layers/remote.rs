@@ -12,7 +12,7 @@
 use kiln_oci::Digest;
 use rusqlite::{Connection, OptionalExtension};
 
-use super::rows::{NewLayer, insert, select_by_chain};
+use super::rows::{NewLayer, insert, select_by_chain, upsert_blob};
 use super::{CACHE_ORIGIN, LayerBlob, LayerId, Layers};
 use crate::error::Result;
 use crate::name;
@@ -54,7 +54,9 @@ impl Layers {
                 id
             };
             if !can_be_had(transaction, &id)? {
-                insert_cached(transaction, &id, &cached.blob)?;
+                let resolution = "SET media_type = excluded.media_type,
+                                  size = excluded.size, origin = excluded.origin";
+                upsert_blob(transaction, &id, &cached.blob, resolution)?;
             }
             self.room.hold_layer(transaction, id.as_str())?;
             Ok(id)
@@ -131,21 +133,6 @@ fn can_be_had(transaction: &Connection, id: &LayerId) -> rusqlite::Result<bool> 
         format_args!("origin IS NOT NULL AND {}", of_cache())
     );
     transaction.prepare_cached(&sql)?.exists([id.as_str()])
-}
-
-fn insert_cached(transaction: &Connection, id: &LayerId, blob: &LayerBlob) -> rusqlite::Result<()> {
-    let sql = "INSERT INTO layer_blobs (layer, digest, media_type, size, origin)
-               VALUES (?1, ?2, ?3, ?4, ?5)
-               ON CONFLICT DO UPDATE SET media_type = excluded.media_type,
-               size = excluded.size, origin = excluded.origin";
-    transaction.prepare_cached(sql)?.execute((
-        id.as_str(),
-        blob.digest.as_bytes(),
-        &blob.media_type,
-        blob.size.cast_signed(),
-        &blob.origin,
-    ))?;
-    Ok(())
 }
 
 #[cfg(test)]

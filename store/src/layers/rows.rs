@@ -65,13 +65,26 @@ pub(crate) fn insert_blob(
     blob: &LayerBlob,
 ) -> rusqlite::Result<()> {
     // A known origin is kept, and an unchanged row isn't written.
-    let sql = "INSERT INTO layer_blobs (layer, digest, media_type, size, origin)
-               VALUES (?1, ?2, ?3, ?4, ?5)
-               ON CONFLICT DO UPDATE SET media_type = excluded.media_type,
-               origin = coalesce(excluded.origin, origin)
-               WHERE media_type <> excluded.media_type
-               OR origin IS NOT coalesce(excluded.origin, origin)";
-    transaction.prepare_cached(sql)?.execute((
+    let resolution = "SET media_type = excluded.media_type,
+                      origin = coalesce(excluded.origin, origin)
+                      WHERE media_type <> excluded.media_type
+                      OR origin IS NOT coalesce(excluded.origin, origin)";
+    upsert_blob(transaction, id, blob, resolution)
+}
+
+/// Inserts the row of a layer's blob. `resolution` is the update of SQL if the row exists.
+pub(super) fn upsert_blob(
+    transaction: &Connection,
+    id: &LayerId,
+    blob: &LayerBlob,
+    resolution: &'static str,
+) -> rusqlite::Result<()> {
+    let sql = format!(
+        "INSERT INTO layer_blobs (layer, digest, media_type, size, origin)
+         VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT DO UPDATE {resolution}"
+    );
+    transaction.prepare_cached(&sql)?.execute((
         id.as_str(),
         blob.digest.as_bytes(),
         &blob.media_type,
