@@ -54,7 +54,7 @@ impl Preparation {
     /// # Errors
     /// Fails if the machine's name servers can't be read.
     pub fn begin(options: &Options, spec: &ContainerSpec) -> Result<Self> {
-        let helper = Helper::new(&options.root);
+        let helper = Helper::new(&options.root, options.isolation);
         let starting = helper.clone();
         let starting = spawn_blocking(move || starting.start());
         let network = Plan::new(&spec.network, options)?;
@@ -148,7 +148,7 @@ impl Engine {
         request: ContainerSpec,
     ) -> Result<Container> {
         let Preparation { helper, starting, network, group } = preparation;
-        let sandbox = Sandbox::with_helper(&self.store.anchor(), helper)?;
+        let sandbox = Sandbox::with_helper(&self.store.anchor(), helper, self.options.isolation)?;
         let mut notices = Vec::new();
         let root = containers.root(image, request.read_only);
         let root = root.context("prepare the container's files")?;

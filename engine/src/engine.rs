@@ -9,10 +9,11 @@ use std::sync::{Arc, OnceLock};
 use anyhow::{Context, Result};
 use kiln_images::{ImageResolver, ImageResolverOptions, PullPolicy};
 use kiln_registry::Client;
+use kiln_sandbox::Isolation;
 use kiln_sandbox::network::{Bridge, BridgeOptions};
 use kiln_store::{Snapshotter, Store, StoreOptions};
 use kiln_tree::{ArchiveLimits, Ids};
-use kiln_worker::{DefaultNetwork, GitEnvironment, Machine};
+use kiln_worker::{DefaultNetwork, GitEnvironment, Machine, SandboxRunner};
 use rustix::process::geteuid;
 use rustix::thread::{CapabilitySet, capabilities};
 
@@ -28,6 +29,8 @@ pub struct Options {
     pub max_storage: Option<u64>,
     /// The snapshotter; `None` for the best one that works.
     pub snapshotter: Option<Snapshotter>,
+    /// The way to isolate programs.
+    pub isolation: Isolation,
     /// The client of registries and of servers with files.
     pub registries: Client,
     /// The limits for unpacking archives.
@@ -54,6 +57,7 @@ impl Options {
             root: root.into(),
             max_storage: None,
             snapshotter: None,
+            isolation: Isolation::strongest(),
             registries: Client::new(kiln_registry::Options::default()),
             archive_limits: ArchiveLimits::default(),
             jobs: (threads * 2).max(8),
@@ -126,7 +130,9 @@ impl Engine {
         if let Some(machine) = self.machine.get() {
             return Ok(machine);
         }
+        let runner = SandboxRunner::new(self.store.clone(), self.options.isolation);
         let machine = Machine {
+            runner: Arc::new(runner),
             network: DefaultNetwork::Bridge(self.options.bridge()?),
             resolv_conf: self.options.resolv_conf()?.into(),
             git: self.options.git.clone(),

@@ -352,6 +352,12 @@ pub(super) fn die_with(helper: Option<&OwnedFd>) -> Result<(), Failure> {
     if watched[0].revents().is_empty() { Ok(()) } else { Err(Failure::new("the helper died")) }
 }
 
+/// Makes the kernel kill this process when its parent dies.
+pub(super) fn die_with_parent() -> Result<(), Failure> {
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(Failure::doing("bind this process to its parent"))
+}
+
 /// Waits until kiln opens the gate, if the run has one.
 pub(super) fn wait_at(gate: Option<OwnedFd>) -> Result<(), Failure> {
     let Some(gate) = gate else { return Ok(()) };

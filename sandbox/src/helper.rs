@@ -20,11 +20,12 @@ use rustix::process::{
 };
 
 use super::capabilities::Capabilities;
+use super::isolation::Isolation;
 use super::run::Exit;
 use super::seccomp::{self, Filter};
 use super::spec::{CallFilter, Network, Spec};
 use super::wire::{self, Failure, Report, Request, Run};
-use super::{child, keeper, oci, orphans};
+use super::{child, chroot, emulation, keeper, oci, orphans};
 use crate::sys::{self, CloneResult, Namespaces};
 
 /// The `argv[0]` that makes this binary run as the helper.
@@ -37,6 +38,8 @@ const RUNTIME_GROUP: &str = "runtime";
 pub(super) struct Task {
     pub(super) spec: Spec,
     pub(super) anchor: PathBuf,
+    /// The way to isolate the program.
+    pub(super) isolation: Isolation,
     /// The system call filter, `None` without one, or the error that prevented it.
     pub(super) filter: Result<Option<Filter>, Failure>,
     pub(super) namespace: Option<OwnedFd>,
@@ -226,23 +229,32 @@ impl Helper {
         fds: impl Iterator<Item = OwnedFd>,
     ) -> Result<(), Failure> {
         let task = self.task(run, control, fds)?;
+        let leaves_orphans = task.spec.shared.pid || !task.isolation.has_namespaces();
         let namespaces = Namespaces {
             network: task.spec.network == Network::None,
             ipc: !task.spec.shared.ipc,
             uts: !task.spec.shared.uts,
             pid: !task.spec.shared.pid,
         };
-        let leaves_orphans = task.spec.shared.pid;
         if leaves_orphans {
             orphans::adopt().map_err(Failure::doing("see to what the program leaves behind"))?;
         }
-        match clone(namespaces, &task.spec)? {
+        let process = if task.isolation.has_namespaces() {
+            clone(namespaces, &task.spec)?
+        } else {
+            sys::fork_watched().map_err(Failure::doing("start a supervisor"))?
+        };
+        match process {
             CloneResult::Child => {
                 // The child first closes the descriptors of other programs.
                 self.door = None;
                 self.kept = None;
                 self.programs.clear();
-                child::run(task)
+                match task.isolation {
+                    Isolation::Root | Isolation::UserNamespace => child::run(task),
+                    Isolation::Chroot => chroot::run(task),
+                    Isolation::None => emulation::run(task),
+                }
             }
             CloneResult::Parent(child) => {
                 let control = duplicate(control)?;
@@ -289,6 +301,7 @@ impl Helper {
         let gate = if run.is_gated { fds.next() } else { None };
         Ok(Task {
             anchor: run.anchor,
+            isolation: run.isolation,
             filter: self.filter(&spec),
             spec,
             namespace,

@@ -18,6 +18,7 @@ use tokio::net::unix::pipe::Receiver;
 use tokio_util::sync::CancellationToken;
 
 use super::error::SandboxError;
+use super::isolation::Isolation;
 use super::seal::Seal;
 use super::server::{Helper, Processes, Server};
 use super::spec::{MountKind, Network, Spec};
@@ -150,6 +151,7 @@ impl fmt::Debug for Io {
 pub struct Sandbox {
     anchor: PathBuf,
     helper: Helper,
+    isolation: Isolation,
 }
 
 impl Sandbox {
@@ -158,24 +160,30 @@ impl Sandbox {
     ///
     /// # Errors
     /// Fails if the directory can't be used or if the process may not create namespaces.
-    pub fn new(anchor: &Path) -> Result<Self, SandboxError> {
-        Self::with_helper(anchor, Helper::new(anchor))
+    pub fn new(anchor: &Path, isolation: Isolation) -> Result<Self, SandboxError> {
+        Self::with_helper(anchor, Helper::new(anchor, isolation), isolation)
     }
 
     /// Creates a sandbox with a helper that may be running already: see [`Sandbox::new`].
     ///
     /// # Errors
     /// The same as for [`Sandbox::new`].
-    pub fn with_helper(anchor: &Path, helper: Helper) -> Result<Self, SandboxError> {
-        if !rustix::process::geteuid().is_root() {
+    pub fn with_helper(
+        anchor: &Path,
+        helper: Helper,
+        isolation: Isolation,
+    ) -> Result<Self, SandboxError> {
+        if isolation != Isolation::None && !rustix::process::geteuid().is_root() {
             return Err(SandboxError::Unsupported(
                 "running programs without root privileges is not supported yet",
             ));
         }
-        kernel::check()?;
+        if isolation.has_namespaces() {
+            kernel::check()?;
+        }
         // The kernel reports mount points by their canonical path.
         let anchor = anchor.canonicalize().map_err(SandboxError::host("resolve mount point"))?;
-        Ok(Self { anchor, helper })
+        Ok(Self { anchor, helper, isolation })
     }
 
     /// Starts the helper: see [`Helper::start`].
@@ -263,8 +271,13 @@ impl Sandbox {
         fds.extend(log.as_ref().map(AsFd::as_fd));
         fds.extend(io.gate.as_ref().map(AsFd::as_fd));
         fds.extend(input.as_ref().map(AsFd::as_fd));
-        let run = Run { anchor: self.anchor.clone(), is_gated: io.gate.is_some() };
-        let processes = if spec.shared.pid { Processes::Host } else { Processes::Own };
+        let run = Run {
+            anchor: self.anchor.clone(),
+            is_gated: io.gate.is_some(),
+            isolation: self.isolation,
+        };
+        let is_host = spec.shared.pid || !self.isolation.has_namespaces();
+        let processes = if is_host { Processes::Host } else { Processes::Own };
         let server = self.helper.ask(processes, &run, &fds)?;
         let control = sys::watch(control).map_err(SandboxError::host("watch socket"))?;
         Ok(Running {

@@ -32,6 +32,7 @@ mod profile;
 mod simulate;
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use self::calls::CALLS;
 use self::compile::{Architecture, Verdict, compile};
@@ -89,6 +90,9 @@ pub(super) struct Filter {
     options: libc::c_ulong,
 }
 
+/// The verdict of a filter that asks its listener.
+const ASK: u32 = 0x7fc0_0000;
+
 /// The kernel's limit on the number of instructions.
 const MOST: usize = 4096;
 
@@ -127,6 +131,40 @@ pub(super) fn install(filter: &Filter) -> io::Result<()> {
         return Err(io::Error::other("the filter is empty"));
     }
     sys::install_filter(&filter.program, filter.options)
+}
+
+/// Returns a filter that asks the supervisor about these calls of the machine's own architecture and
+/// allows all others. With `refuses_others`, the calls of other architectures fail with ENOSYS.
+pub(super) fn notifying(calls: &[libc::c_long], refuses_others: bool) -> io::Result<Filter> {
+    let missing = Verdict::Refuse(libc::ENOSYS.cast_unsigned());
+    let others = if refuses_others { missing.clone() } else { Verdict::Allow };
+    let mut numbers: Vec<u32> = calls.iter().filter_map(|call| u32::try_from(*call).ok()).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    let mut verdicts = vec![(0, Verdict::Allow)];
+    for number in numbers {
+        verdicts.pop_if(|(same, _)| *same == number);
+        verdicts.push((number, Verdict::Return(ASK)));
+        verdicts.push((number + 1, Verdict::Allow));
+    }
+    let (native, foreign) = match std::env::consts::ARCH {
+        "x86_64" => {
+            verdicts.push((X32, others.clone()));
+            (X86_64, I386)
+        }
+        "aarch64" => (AARCH64, ARM),
+        other => return Err(io::Error::other(format!("there is no supervisor for {other}"))),
+    };
+    let program = compile(&[
+        Architecture { number: native, verdicts },
+        Architecture { number: foreign, verdicts: vec![(0, others)] },
+    ]);
+    Ok(Filter { program, options: 0 })
+}
+
+/// Installs a filter of [`notifying`] and returns its listener.
+pub(super) fn install_notifying(filter: &Filter) -> io::Result<OwnedFd> {
+    sys::install_listener(&filter.program)
 }
 
 /// Returns the architectures that a machine runs, with their verdicts.

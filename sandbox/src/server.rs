@@ -17,6 +17,7 @@ use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 
 use super::error::SandboxError;
+use super::isolation::Isolation;
 use super::wire::{self, Run};
 use super::{helper, program};
 use crate::sys;
@@ -95,6 +96,7 @@ pub struct Helper {
 #[derive(Debug)]
 struct HelperInner {
     beside: PathBuf,
+    isolation: Isolation,
     /// The helper for programs in a process namespace of their own, once started.
     own: Mutex<Option<Arc<Server>>>,
     /// The helper for programs in the host's process namespace, once started.
@@ -104,9 +106,9 @@ struct HelperInner {
 impl Helper {
     /// Creates a helper without starting it. `beside` is any directory, ideally one that is neither
     /// above nor below that of kiln's program: see `program::unwritable`.
-    pub fn new(beside: &Path) -> Self {
+    pub fn new(beside: &Path, isolation: Isolation) -> Self {
         let (beside, own, host) = (beside.to_owned(), Mutex::default(), Mutex::default());
-        Self { inner: Arc::new(HelperInner { beside, own, host }) }
+        Self { inner: Arc::new(HelperInner { beside, isolation, own, host }) }
     }
 
     /// Starts the helper ahead of the first program. Call this inside a tokio runtime.
@@ -114,7 +116,9 @@ impl Helper {
     /// # Errors
     /// Fails if the process can't be started.
     pub fn start(&self) -> Result<(), SandboxError> {
-        self.server(Processes::Own, None).map(drop)
+        let own = self.inner.isolation.has_namespaces();
+        let processes = if own { Processes::Own } else { Processes::Host };
+        self.server(processes, None).map(drop)
     }
 
     /// Requests the run of a program. Replaces a helper that has died.

@@ -5,6 +5,7 @@ mod devices;
 mod mount;
 mod names;
 mod net;
+mod notify;
 mod process;
 mod seccomp;
 mod watch;
@@ -13,10 +14,14 @@ pub(crate) use devices::{Device, filter_devices};
 pub(crate) use mount::{MountAttributes, set_mount_attributes};
 pub use names::use_contained_name_services;
 pub(crate) use net::raise_loopback;
+pub(crate) use notify::{
+    Answer, Notification, add_descriptor, install_listener, is_valid, receive, send,
+    wake_synchronously,
+};
 pub use process::limit_resources;
 pub(crate) use process::{
-    CloneResult, Fork, Namespaces, clone, close_all, close_on_exec_above, fork, has_clone3,
-    has_close_range, reset_signals,
+    CloneResult, Fork, Namespaces, clone, close_all, close_on_exec_above, close_standard, fork,
+    fork_watched, has_clone3, has_close_range, reset_signals,
 };
 pub(crate) use seccomp::{FilterInstruction, install_filter};
 pub(crate) use watch::watch;

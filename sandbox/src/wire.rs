@@ -13,6 +13,7 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::isolation::Isolation;
 use super::run::Exit;
 use super::stubs::CreatedStubs;
 
@@ -32,6 +33,8 @@ pub(super) struct Run {
     pub(super) anchor: PathBuf,
     /// `true` if the descriptors include a gate.
     pub(super) is_gated: bool,
+    /// The way to isolate the program.
+    pub(super) isolation: Isolation,
 }
 
 /// A request to the helper about a running program.

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use kiln_sandbox::Isolation;
 use kiln_sandbox::cgroup::Groups;
 use kiln_sandbox::network::Bridge;
 use kiln_store::Store;
@@ -47,7 +48,7 @@ impl Machine {
         Self {
             network: DefaultNetwork::Host,
             resolv_conf: Arc::default(),
-            runner: Arc::new(SandboxRunner::new(store.clone())),
+            runner: Arc::new(SandboxRunner::new(store.clone(), Isolation::strongest())),
             git: GitEnvironment::default(),
             groups: Groups::new(),
             store,

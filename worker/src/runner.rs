@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use futures_util::future::BoxFuture;
-use kiln_sandbox::{Ended, Io, Running, Sandbox, SandboxError, Spec};
+use kiln_sandbox::{Ended, Io, Isolation, Running, Sandbox, SandboxError, Spec};
 use kiln_store::Store;
 use tokio_util::sync::CancellationToken;
 
@@ -38,20 +38,21 @@ pub trait Runner: fmt::Debug + Send + Sync {
 #[derive(Clone, Debug)]
 pub struct SandboxRunner {
     store: Store,
+    isolation: Isolation,
     sandbox: Arc<OnceLock<Sandbox>>,
 }
 
 impl SandboxRunner {
     /// Creates a runner whose sandboxes have their mounts in a directory of the store.
-    pub fn new(store: Store) -> Self {
-        Self { store, sandbox: Arc::default() }
+    pub fn new(store: Store, isolation: Isolation) -> Self {
+        Self { store, isolation, sandbox: Arc::default() }
     }
 
     fn sandbox(&self) -> Result<&Sandbox, SandboxError> {
         if let Some(sandbox) = self.sandbox.get() {
             return Ok(sandbox);
         }
-        let sandbox = Sandbox::new(&self.store.anchor())?;
+        let sandbox = Sandbox::new(&self.store.anchor(), self.isolation)?;
         Ok(self.sandbox.get_or_init(|| sandbox))
     }
 }
@@ -88,8 +89,8 @@ pub struct RuntimeRunner {
 
 impl RuntimeRunner {
     /// Creates a runner by the runtime at `program`.
-    pub fn new(program: PathBuf, store: Store) -> Self {
-        Self { program, sandbox: SandboxRunner::new(store) }
+    pub fn new(program: PathBuf, store: Store, isolation: Isolation) -> Self {
+        Self { program, sandbox: SandboxRunner::new(store, isolation) }
     }
 
     fn by_runtime(&self, spec: Spec) -> Spec {

@@ -84,7 +84,11 @@ impl Tools {
         };
         let mut machine = engine.machine()?.clone();
         if let Some(program) = &request.runtime {
-            machine.runner = Arc::new(RuntimeRunner::new(program.clone(), store.clone()));
+            machine.runner = Arc::new(RuntimeRunner::new(
+                program.clone(),
+                store.clone(),
+                engine.options.isolation,
+            ));
         }
         let worker = Arc::new(Worker::new(&machine, inputs));
         let jobs = request.jobs.unwrap_or(engine.options.jobs);

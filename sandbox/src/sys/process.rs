@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open, setrlimit};
 
 /// The new namespaces of a child, in addition to a mount namespace.
 #[expect(clippy::struct_excessive_bools, reason = "each is a namespace of its own")]
@@ -138,6 +138,21 @@ pub(crate) fn fork() -> io::Result<Fork> {
     }
 }
 
+/// Forks a child that inherits everything from this process, and returns its process descriptor in
+/// the parent.
+///
+/// # Errors
+/// The same as for [`fork`].
+pub(crate) fn fork_watched() -> io::Result<CloneResult> {
+    let child = match fork()? {
+        Fork::Child => return Ok(CloneResult::Child),
+        Fork::Parent(child) => child,
+    };
+    let number = Pid::from_raw(child).ok_or_else(|| io::Error::other("the child has no number"))?;
+    // The child is not reaped before this process waits for it, so its number is still its own.
+    Ok(CloneResult::Parent(pidfd_open(number, PidfdFlags::empty())?))
+}
+
 /// Closes every descriptor of a process that doesn't use them any more.
 pub(crate) fn close_all() {
     // SAFETY: the call takes three integers. The owners of descriptors never use or drop them,
@@ -148,6 +163,14 @@ pub(crate) fn close_all() {
             // SAFETY: as above.
             unsafe { libc::close(fd) };
         }
+    }
+}
+
+/// Closes standard input, output and error of a process that doesn't use them any more.
+pub(crate) fn close_standard() {
+    for fd in 0..3 {
+        // SAFETY: the call takes an integer. The standard streams have no owner that closes them.
+        unsafe { libc::close(fd) };
     }
 }
 

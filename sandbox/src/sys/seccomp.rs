@@ -22,6 +22,14 @@ pub(crate) fn install_filter(
     program: &[FilterInstruction],
     options: libc::c_ulong,
 ) -> io::Result<()> {
+    install_program(program, options).map(drop)
+}
+
+/// Installs a filter and returns the result of the system call.
+pub(super) fn install_program(
+    program: &[FilterInstruction],
+    options: libc::c_ulong,
+) -> io::Result<libc::c_long> {
     let length = u16::try_from(program.len()).map_err(io::Error::other)?;
     let fprog = libc::sock_fprog {
         len: length,
@@ -33,5 +41,5 @@ pub(crate) fn install_filter(
     let result = unsafe {
         libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, options, &raw const fprog)
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use kiln_sandbox::OutputStream;
 use kiln_sandbox::{
-    Exit, Io, Mount, MountKind, Propagation, Sandbox, SandboxError, Spec, TmpfsOptions, Tree,
+    Exit, Io, Isolation, Mount, MountKind, Propagation, Sandbox, SandboxError, Spec, TmpfsOptions,
+    Tree,
 };
 use kiln_tree::Upper;
 use tokio_util::sync::CancellationToken;
@@ -67,7 +68,7 @@ impl Room {
         std::fs::write(base.join("etc/group"), "root:x:0:\nbob:x:1000:\nstaff:x:50:bob\n").unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         std::fs::create_dir(dir.path().join("anchor")).unwrap();
-        let sandbox = Sandbox::new(&dir.path().join("anchor")).unwrap();
+        let sandbox = Sandbox::new(&dir.path().join("anchor"), Isolation::strongest()).unwrap();
         Self { dir, sandbox, runtime }
     }
 
