@@ -32,7 +32,7 @@ use super::spec::{Security, Spec, TerminalSize};
 use super::sysfs;
 use super::wire::Failure;
 
-const DEVICES: [(&str, u32, u32); 6] = [
+pub(super) const DEVICES: [(&str, u32, u32); 6] = [
     ("null", 1, 3),
     ("zero", 1, 5),
     ("full", 1, 7),
@@ -41,7 +41,7 @@ const DEVICES: [(&str, u32, u32); 6] = [
     ("tty", 5, 0),
 ];
 
-const LINKS: [(&str, &str); 6] = [
+pub(super) const LINKS: [(&str, &str); 6] = [
     ("pts/ptmx", "ptmx"),
     ("/proc/self/fd", "fd"),
     ("/proc/self/fd/0", "stdin"),

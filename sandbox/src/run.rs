@@ -292,7 +292,7 @@ impl Sandbox {
             made: stubs::CreatedStubs::default(),
             cleanup: stubs::Cleanup::of(&spec.rootfs),
             log: log.map(File::from),
-            seal: Seal::of(spec),
+            seal: Seal::of(spec, self.isolation),
         })
     }
 }

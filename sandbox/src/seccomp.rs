@@ -35,8 +35,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use self::calls::CALLS;
-use self::compile::{Architecture, Verdict, compile};
+use self::compile::{ALLOW, Architecture, Verdict, compile};
 pub use self::custom::SeccompProfile;
+use self::custom::{Comparison, Condition};
 use self::more_calls::CALLS_OF_CAPABILITIES;
 pub(super) use self::profile::profile;
 use super::capabilities::Capabilities;
@@ -133,18 +134,50 @@ pub(super) fn install(filter: &Filter) -> io::Result<()> {
     sys::install_filter(&filter.program, filter.options)
 }
 
+/// The calls with a number that a filter asks about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum When {
+    /// All of them.
+    Always,
+    /// Those whose argument of this index is one of these values.
+    OneOf(u32, &'static [u64]),
+    /// Those whose argument of this index isn't this value.
+    Unless(u32, u64),
+}
+
+impl When {
+    fn verdict(self) -> Verdict {
+        let equals =
+            |index, value| Condition { index, comparison: Comparison::Equal, value, second: 0 };
+        match self {
+            Self::Always => Verdict::Return(ASK),
+            Self::OneOf(index, values) => Verdict::Choose {
+                rules: values.iter().map(|value| (vec![equals(index, *value)], ASK)).collect(),
+                otherwise: ALLOW,
+            },
+            Self::Unless(index, value) => {
+                Verdict::Choose { rules: vec![(vec![equals(index, value)], ALLOW)], otherwise: ASK }
+            }
+        }
+    }
+}
+
 /// Returns a filter that asks the supervisor about these calls of the machine's own architecture and
 /// allows all others. With `refuses_others`, the calls of other architectures fail with ENOSYS.
-pub(super) fn notifying(calls: &[libc::c_long], refuses_others: bool) -> io::Result<Filter> {
+pub(super) fn notifying(
+    calls: &[(libc::c_long, When)],
+    refuses_others: bool,
+) -> io::Result<Filter> {
     let missing = Verdict::Refuse(libc::ENOSYS.cast_unsigned());
     let others = if refuses_others { missing.clone() } else { Verdict::Allow };
-    let mut numbers: Vec<u32> = calls.iter().filter_map(|call| u32::try_from(*call).ok()).collect();
-    numbers.sort_unstable();
-    numbers.dedup();
+    let mut numbers: Vec<(u32, When)> =
+        calls.iter().filter_map(|(call, when)| Some((u32::try_from(*call).ok()?, *when))).collect();
+    numbers.sort_unstable_by_key(|(number, _)| *number);
+    numbers.dedup_by_key(|(number, _)| *number);
     let mut verdicts = vec![(0, Verdict::Allow)];
-    for number in numbers {
+    for (number, when) in numbers {
         verdicts.pop_if(|(same, _)| *same == number);
-        verdicts.push((number, Verdict::Return(ASK)));
+        verdicts.push((number, when.verdict()));
         verdicts.push((number + 1, Verdict::Allow));
     }
     let (native, foreign) = match std::env::consts::ARCH {
