@@ -101,6 +101,8 @@ pub(super) fn supervise(
         }
         Ok(Fork::Parent(program)) => {
             drop(theirs);
+            // The closure holds the program's descriptors.
+            drop(become_program);
             serve(Pid::from_raw(program), ours, calls)
         }
     }
