@@ -58,6 +58,7 @@ use self::files::ServedFile;
 use super::child::{self, Ready};
 use super::devices::Terminal;
 use super::helper::Task;
+use super::identity;
 use super::init;
 use super::program::{self, Image};
 use super::root::{Missing, Root};
@@ -65,7 +66,6 @@ use super::seccomp::{self, Filter};
 use super::spec::{Network, Process, Spec};
 use super::supervisor::{self, hand_over};
 use super::wire::{self, Failure, Report};
-use super::identity;
 use crate::sys;
 use crate::users::ResolvedUser;
 
@@ -73,10 +73,7 @@ use crate::users::ResolvedUser;
 const FAILED: i32 = 125;
 
 /// Runs the task's program in its tree.
-#[expect(
-    clippy::exit,
-    reason = "the process is one of its own, and has no caller to return to"
-)]
+#[expect(clippy::exit, reason = "the process is one of its own, and has no caller to return to")]
 pub(super) fn run(task: Task) -> ! {
     let control = task.control.try_clone();
     let failure = match start(task) {
@@ -93,12 +90,15 @@ pub(super) fn run(task: Task) -> ! {
 fn start(task: Task) -> Result<Infallible, Failure> {
     child::take_output(&task.stdout, &task.stderr)?;
     check(&task.spec)?;
-    let (program, calls) = prepare(task)?;
+    let (program, mut calls) = prepare(task)?;
     let become_program = move |socket: OwnedFd| match program.execute(&socket) {
         Ok(never) => match never {},
         Err(failure) => failure,
     };
-    Err(supervisor::supervise(become_program, move |_| Ok(Box::new(calls))))
+    Err(supervisor::supervise(become_program, move |program| {
+        calls.begin(program.as_raw());
+        Ok(Box::new(calls))
+    }))
 }
 
 /// Fails if the specification requires what only mounts or namespaces provide.
@@ -148,7 +148,8 @@ fn prepare(task: Task) -> Result<(Program, ProgramCalls), Failure> {
     identity::check(&user)?;
     if spec.process.cwd != Path::new("/") {
         let missing = Missing::Directory { uid: user.uid, gid: user.gid };
-        root.open_or_make(&spec.process.cwd, missing)?;
+        let cwd = root.open_or_make(&spec.process.cwd, missing)?;
+        check_directory(&cwd, root.fd(), &spec.process.cwd)?;
     }
     let tree = root.fd().try_clone().map_err(Failure::doing("duplicate a descriptor"))?;
     let stdin = match input {
@@ -158,16 +159,27 @@ fn prepare(task: Task) -> Result<(Program, ProgramCalls), Failure> {
     let files = ServedFile::all(&tree, &spec.mounts)?;
     let terminal = spec.process.terminal.map(terminal::open).transpose()?;
     if let Some(terminal) = &terminal {
+        terminal::show(&tree, terminal)?;
         wire::send(&control, &Report::Terminal, &[terminal.controller.as_fd()])
             .map_err(Failure::doing("hand the terminal over"))?;
     }
     let calls = ProgramCalls::new(&tree, files, &spec, terminal.as_ref())
         .map_err(Failure::doing("prepare the supervisor"))?;
-    let notifying =
-        calls::filter().map_err(Failure::doing("compile the supervisor's filter"))?;
+    let notifying = calls::filter().map_err(Failure::doing("compile the supervisor's filter"))?;
     let made = root.into_made();
-    let program =
-        Program { spec, filter, notifying, gate, control, root: tree, stdin, terminal, user, home, made };
+    let program = Program {
+        spec,
+        filter,
+        notifying,
+        gate,
+        control,
+        root: tree,
+        stdin,
+        terminal,
+        user,
+        home,
+        made,
+    };
     Ok((program, calls))
 }
 
@@ -179,6 +191,22 @@ fn configure(process: &Process) -> Result<(), Failure> {
         .and_then(|file| rustix::io::write(file, adjustment.to_string().as_bytes()))
         .map(drop)
         .map_err(Failure::doing("set --oom-score-adj"))
+}
+
+/// Fails if the working directory is among the kernel's files, which the tree doesn't have.
+fn check_directory(cwd: &OwnedFd, root: &OwnedFd, path: &Path) -> Result<(), Failure> {
+    let place = |fd: &OwnedFd| path_of(fd).map_err(Failure::doing("enter the working directory"));
+    let (cwd, root) = (place(cwd)?, place(root)?);
+    let is_kernels = [&b"/proc/"[..], b"/sys/"]
+        .iter()
+        .any(|kernel| cwd.starts_with(&[root.as_slice(), *kernel].concat()));
+    if is_kernels {
+        let path = path.display();
+        return Err(Failure::new(format!(
+            "enter working directory {path}: it is outside of the root"
+        )));
+    }
+    Ok(())
 }
 
 fn open_null(root: &OwnedFd) -> Result<OwnedFd, Failure> {
@@ -200,21 +228,29 @@ impl Program {
         identity::assume_in_tree(user, spec)?;
         child::die_with_parent()?;
         let image = self.image()?;
-        child::wait_at(self.gate.as_ref().map(OwnedFd::try_clone).transpose().map_err(
-            Failure::doing("duplicate a descriptor"),
-        )?)?;
+        child::wait_at(
+            self.gate
+                .as_ref()
+                .map(OwnedFd::try_clone)
+                .transpose()
+                .map_err(Failure::doing("duplicate a descriptor"))?,
+        )?;
         Ready { made: self.made.clone(), kept: Vec::new() }.report(&self.control)?;
         rustix::thread::set_no_new_privs(true).map_err(Failure::doing("set no_new_privs"))?;
-        let doing = |error| Failure::doing::<std::io::Error>("install the supervisor's filter")(error);
+        let doing =
+            |error| Failure::doing::<std::io::Error>("install the supervisor's filter")(error);
         let listener = seccomp::install_notifying(&self.notifying).map_err(doing)?;
         hand_over(socket, &listener)?;
         drop(listener);
         let process = &spec.process;
         let parts =
             process.has_init.then(|| init::split(process.terminal.is_some())).transpose()?;
-        let doing = |error| Failure::doing::<std::io::Error>("install the system call filter")(error);
+        let doing =
+            |error| Failure::doing::<std::io::Error>("install the system call filter")(error);
         if spec.network == Network::None {
-            seccomp::without_network().and_then(|filter| seccomp::install(&filter)).map_err(doing)?;
+            seccomp::without_network()
+                .and_then(|filter| seccomp::install(&filter))
+                .map_err(doing)?;
         }
         if let Some(filter) = filter {
             seccomp::install(filter).map_err(doing)?;

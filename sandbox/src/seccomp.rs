@@ -37,8 +37,8 @@ use std::os::fd::OwnedFd;
 
 use self::calls::CALLS;
 use self::compile::{ALLOW, Architecture, ERRNO, Verdict, compile};
-use self::custom::{Comparison, Condition};
 pub use self::custom::SeccompProfile;
+use self::custom::{Comparison, Condition};
 use self::more_calls::CALLS_OF_CAPABILITIES;
 pub(super) use self::profile::profile;
 use super::capabilities::Capabilities;
@@ -203,7 +203,8 @@ fn special_verdicts(set_owner: u64) -> Vec<(u32, Verdict)> {
         value: empty_path,
         second: empty_path,
     };
-    let choose = |rules: Vec<(Vec<Condition>, u32)>, otherwise| Verdict::Choose { rules, otherwise };
+    let choose =
+        |rules: Vec<(Vec<Condition>, u32)>, otherwise| Verdict::Choose { rules, otherwise };
     let number = |call: libc::c_long| u32::try_from(call).unwrap_or(u32::MAX);
     vec![
         (number(libc::SYS_newfstatat), choose(vec![(vec![has_empty_path], ALLOW)], ASK)),
@@ -228,12 +229,8 @@ fn special_verdicts(set_owner: u64) -> Vec<(u32, Verdict)> {
 pub(super) fn without_network() -> io::Result<Filter> {
     const LOCAL: u64 = libc::AF_UNIX as u64;
     let refused = ERRNO | libc::EAFNOSUPPORT.cast_unsigned();
-    let local = Condition {
-        index: 0,
-        comparison: Comparison::Masked,
-        value: 0xffff_ffff,
-        second: LOCAL,
-    };
+    let local =
+        Condition { index: 0, comparison: Comparison::Masked, value: 0xffff_ffff, second: LOCAL };
     let verdict = Verdict::Choose { rules: vec![(vec![local], ALLOW)], otherwise: refused };
     let socket = u32::try_from(libc::SYS_socket).map_err(io::Error::other)?;
     notifying_with(&[], true, &[(socket, verdict)])

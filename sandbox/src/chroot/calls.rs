@@ -12,7 +12,7 @@ use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, ope
 use rustix::io::Errno;
 
 use super::files::{self, ServedFile};
-use super::kernel_files::{Kind, KernelFiles, Node, Resolved, joined};
+use super::kernel_files::{KernelFiles, Kind, Node, Resolved, joined};
 use super::locate::{Place, ProgramTree, inode_of, names};
 use super::processes::{Caller, Processes};
 use super::terminal;
@@ -146,6 +146,11 @@ impl ProgramCalls {
         let open = |target| open_inside(root, target, OFlags::PATH).ok();
         let mounts = targets.filter_map(open).filter_map(inode_of).collect();
         Ok(Self { tree, files, mounts, kernel, processes, tracees, hostname, executed })
+    }
+
+    /// Notes the program's process.
+    pub(super) fn begin(&mut self, program: i32) {
+        self.processes.first = program;
     }
 
     /// Finds the file of a path. Returns `None` if the kernel can do so itself.
@@ -410,16 +415,22 @@ impl ProgramCalls {
     }
 
     /// Creates the node of a harmless device.
-    fn make_node(&mut self, call: &Call<'_>, path: PathArgument, mode: u64, device: u64) -> Outcome {
+    fn make_node(
+        &mut self,
+        call: &Call<'_>,
+        path: PathArgument,
+        mode: u64,
+        device: u64,
+    ) -> Outcome {
         let kind = FileType::from_raw_mode(mode as u32);
         let is_device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
         if !is_device || device == 0 {
             return Ok(Answer::Continue);
         }
         let is_harmless = kind == FileType::CharacterDevice
-            && DEVICES.iter().any(|(_, major, minor)| {
-                rustix::fs::makedev(*major, *minor) == device
-            });
+            && DEVICES
+                .iter()
+                .any(|(_, major, minor)| rustix::fs::makedev(*major, *minor) == device);
         let caller = Caller::of(call.notification.pid).map_err(|_| Errno::SRCH)?;
         if !is_harmless || caller.identity.uid != 0 {
             return Err(Errno::PERM);
@@ -500,9 +511,7 @@ impl ProgramCalls {
                 None => Ok(Answer::Continue),
             },
             libc::SYS_newfstatat => self.status(call, at, follows(fourth), (third, None)),
-            libc::SYS_statx => {
-                self.status(call, at, follows(third), (fifth, Some(fourth as u32)))
-            }
+            libc::SYS_statx => self.status(call, at, follows(third), (fifth, Some(fourth as u32))),
             libc::SYS_faccessat => self.access(call, at, third, 0),
             libc::SYS_faccessat2 => self.access(call, at, third, fourth),
             libc::SYS_readlinkat => self.read_link(call, at, (third, fourth)),

@@ -39,8 +39,7 @@ impl ServedFile {
         let all = files.map(|(path, memory, readonly)| {
             let action = format!("mount at {}", path.display());
             let memory = memory.map_err(Failure::doing(&action))?;
-            let place =
-                open_inside(root, &path, OFlags::PATH).map_err(Failure::doing(&action))?;
+            let place = open_inside(root, &path, OFlags::PATH).map_err(Failure::doing(&action))?;
             let inode = inode_of(&place).ok_or_else(|| Failure::new(action))?;
             Ok(Self { inode, path, memory, readonly })
         });

@@ -148,6 +148,12 @@ impl KernelFiles {
                 }
                 _ => at.push(name),
             }
+            // Programs look at process 1 to find out what they run in.
+            if let [number] = at.as_mut_slice()
+                && number == b"1"
+            {
+                *number = processes.first.to_string().into_bytes();
+            }
             if let ([number], true) = (at.as_slice(), is_number(&at[0])) {
                 let number = text(number).parse().map_err(|_| Errno::NOENT)?;
                 if !processes.has(number) {
@@ -252,8 +258,9 @@ impl KernelFiles {
 
     fn is_directory(&self, caller: &Caller, at: &[Vec<u8>]) -> bool {
         let path = joined(b"", at);
-        let stat = caller
-            .with_its_rights(|| rustix::fs::statat(&self.proc, &path[1..], rustix::fs::AtFlags::empty()));
+        let stat = caller.with_its_rights(|| {
+            rustix::fs::statat(&self.proc, &path[1..], rustix::fs::AtFlags::empty())
+        });
         stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
     }
 
@@ -473,8 +480,7 @@ impl Node {
     /// Returns `true` if the program can't write to the file whoever it is.
     pub(super) fn is_outside_of_processes(&self) -> bool {
         self.kernel == Kernel::Sys
-            || self.kernel == Kernel::Proc
-                && !self.path.first().is_some_and(|name| is_number(name))
+            || self.kernel == Kernel::Proc && !self.path.first().is_some_and(|name| is_number(name))
     }
 }
 
@@ -508,9 +514,7 @@ fn list(directory: &OwnedFd) -> rustix::io::Result<Vec<Entry>> {
     }
     drop(reader);
     for entry in entries.iter_mut().filter(|entry| entry.kind == FileType::Symlink) {
-        if let Ok(target) =
-            rustix::fs::readlinkat(directory, entry.name.as_slice(), Vec::new())
-        {
+        if let Ok(target) = rustix::fs::readlinkat(directory, entry.name.as_slice(), Vec::new()) {
             entry.target = target.into_bytes();
         }
     }

@@ -73,7 +73,9 @@ impl ProgramTree {
         }
         let flags = if follows { OFlags::PATH } else { OFlags::PATH | OFlags::NOFOLLOW };
         match open_inside(&self.root, Path::new(&path_from_bytes(path)), flags) {
-            Ok(file) => inode_of(&file).map_or(Place::Ordinary, |(dev, ino)| Place::Inode(dev, ino)),
+            Ok(file) => {
+                inode_of(&file).map_or(Place::Ordinary, |(dev, ino)| Place::Inode(dev, ino))
+            }
             Err(Errno::NOENT | Errno::NOTDIR) => self.walk(path, follows),
             Err(_) => Place::Ordinary,
         }

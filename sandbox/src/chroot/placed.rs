@@ -68,6 +68,8 @@ pub(crate) struct Placed {
 #[derive(Debug)]
 struct OwnDirectory {
     name: &'static str,
+    /// The state of the image's directory, unless the sandbox has created it.
+    before: Option<Stat>,
     /// `true` if the image's own directory is beside the tree.
     covers: bool,
 }
@@ -75,12 +77,10 @@ struct OwnDirectory {
 /// A mount in the tree.
 #[derive(Debug)]
 struct PlacedMount {
-    /// The real path in the tree.
-    place: PathBuf,
-    /// The device and inode of the placed entry.
-    inode: (u64, u64),
+    /// The placed entry. The program may have moved a directory above it.
+    entry: OwnedFd,
     /// The name of the covered entry beside the tree.
-    covered: Option<String>,
+    covered: String,
     /// The source that receives the changes.
     source: Option<Source>,
 }
@@ -100,7 +100,8 @@ impl Placed {
     pub(crate) fn place(spec: &Spec) -> Result<Self, SandboxError> {
         let setup = |failure: Failure| SandboxError::Setup(failure.message);
         let path = spec.rootfs.directory().ok_or_else(|| {
-            let message = "the layers are mounted, but this isolation requires copies (isolation: chroot)";
+            let message =
+                "the layers are mounted, but this isolation requires copies (isolation: chroot)";
             SandboxError::Setup(message.to_owned())
         })?;
         let mut root = Root::of_directory(path).map_err(setup)?;
@@ -139,7 +140,7 @@ impl Placed {
         let directory = match openat2(&self.root, name, flags, Mode::empty(), resolve) {
             Err(Errno::NOENT) => {
                 root.open_or_make(&Path::new("/").join(name), Missing::StubDirectory)?;
-                self.own.push(OwnDirectory { name, covers: false });
+                self.own.push(OwnDirectory { name, before: None, covers: false });
                 return Ok(());
             }
             Err(Errno::LOOP | Errno::NOTDIR) => {
@@ -147,6 +148,7 @@ impl Placed {
             }
             other => other.map_err(Failure::doing(&action))?,
         };
+        let before = rustix::fs::fstat(&directory).map_err(Failure::doing(&action))?;
         let is_empty = names(&directory).map_err(Failure::doing(&action))?.is_empty();
         let mut cover = || -> rustix::io::Result<()> {
             let beside = self.beside()?;
@@ -159,7 +161,7 @@ impl Placed {
         if !is_empty {
             cover().map_err(Failure::doing(&action))?;
         }
-        self.own.push(OwnDirectory { name, covers: !is_empty });
+        self.own.push(OwnDirectory { name, before: Some(before), covers: !is_empty });
         Ok(())
     }
 
@@ -171,7 +173,8 @@ impl Placed {
             }
             for (target, name) in LINKS {
                 // Not every kernel has `/proc/kcore`.
-                if name == "core" && rustix::fs::access(target, rustix::fs::Access::EXISTS).is_err() {
+                if name == "core" && rustix::fs::access(target, rustix::fs::Access::EXISTS).is_err()
+                {
                     continue;
                 }
                 rustix::fs::symlinkat(target, &dev, name)?;
@@ -212,10 +215,8 @@ impl Placed {
         if matches!(mount.kind, MountKind::File { .. }) {
             return Ok(());
         }
-        self.put(&real, &mount.kind, source).map_err(|error| Failure {
-            message: format!("{action}: {}", error.message),
-            ..error
-        })
+        self.put(&real, &mount.kind, source)
+            .map_err(|error| Failure { message: format!("{action}: {}", error.message), ..error })
     }
 
     /// Returns the path of an open entry in the tree.
@@ -237,30 +238,28 @@ impl Placed {
         let (parent, name) = parent(&self.root, place).map_err(doing)?;
         let covered = self.mounts.len().to_string();
         let beside = self.beside().map_err(doing)?;
-        keeping_times(&parent, || renameat(&parent, &name, &beside, &covered)).map_err(doing)?;
-        self.mounts.push(PlacedMount {
-            place: place.to_owned(),
-            inode: (0, 0),
-            covered: Some(covered),
-            source: None,
-        });
         let before = times(&rustix::fs::fstat(&parent).map_err(doing)?);
-        let source = create(&parent, &name, kind, source)?;
+        renameat(&parent, &name, &beside, &covered).map_err(doing)?;
+        let placed = create(&parent, &name, kind, source).and_then(|source| {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+            let entry = openat2(&parent, &name, flags, Mode::empty(), resolve);
+            Ok(PlacedMount { entry: entry.map_err(doing)?, covered: covered.clone(), source })
+        });
+        let placed = match placed {
+            Ok(placed) => {
+                self.mounts.push(placed);
+                Ok(())
+            }
+            Err(failure) => {
+                // The tree is as it was if this succeeds, and the first error says more.
+                let _ = remove_all(parent.as_fd(), name.as_os_str().as_encoded_bytes())
+                    .and_then(|()| renameat(&beside, &covered, &parent, &name));
+                Err(failure)
+            }
+        };
         rustix::fs::futimens(&parent, &before).map_err(doing)?;
-        let entry = openat2(
-            &parent,
-            &name,
-            OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::empty(),
-            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
-        )
-        .map_err(doing)?;
-        let inode = inode_of(&entry).ok_or_else(|| doing(Errno::STALE))?;
-        if let Some(mount) = self.mounts.last_mut() {
-            mount.inode = inode;
-            mount.source = source;
-        }
-        Ok(())
+        placed
     }
 
     /// Returns the directory for covered entries.
@@ -288,19 +287,14 @@ impl Placed {
             return Ok(());
         }
         while let Some(mount) = self.mounts.pop() {
-            let place = mount.place.clone();
-            self.remove_mount(mount).map_err(|error| {
-                let message = format!("unmount /{}: {error}", place.display());
-                SandboxError::Setup(message)
-            })?;
+            self.remove_mount(mount).map_err(SandboxError::host("remove a mount of a step"))?;
         }
         while let Some(own) = self.own.pop() {
             self.remove_own(&own).map_err(|errno| {
                 SandboxError::host("empty a directory of the sandbox")(errno.into())
             })?;
         }
-        if let (path, Some(opened)) = &mut self.beside {
-            drop(opened);
+        if let (path, Some(_)) = &self.beside {
             let _ = rustix::fs::unlinkat(CWD, &*path, AtFlags::REMOVEDIR);
         }
         match Cleanup::of(&self.tree) {
@@ -310,26 +304,21 @@ impl Placed {
     }
 
     fn remove_mount(&mut self, mount: PlacedMount) -> std::io::Result<()> {
-        let (parent, name) = parent(&self.root, &mount.place)?;
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let entry = openat2(&parent, &name, flags, Mode::empty(), resolve).ok();
-        let is_same = entry.as_ref().and_then(inode_of) == Some(mount.inode);
-        let was_placed = mount.inode != (0, 0);
-        if was_placed && !is_same {
-            return Err(std::io::Error::other("the program has moved it"));
-        }
         if let Some(source) = &mount.source {
-            source.take_changes(&open_below(&parent, Path::new(&name))?)?;
+            source.take_changes(&open_below(&mount.entry, Path::new("."))?)?;
         }
         let beside = self.beside()?;
-        keeping_times(&parent, || {
-            remove_all(parent.as_fd(), name.as_os_str().as_encoded_bytes())?;
-            match &mount.covered {
-                Some(covered) => renameat(&beside, covered, &parent, &name),
-                None => Ok(()),
+        let place = self.real_path(&mount.entry)?;
+        match parent(&self.root, &place) {
+            Ok((parent, name)) if is_at(&mount.entry, &parent, &name) => {
+                keeping_times(&parent, || {
+                    remove_all(parent.as_fd(), name.as_os_str().as_encoded_bytes())?;
+                    renameat(&beside, &mount.covered, &parent, &name)
+                })?;
             }
-        })?;
+            // The program has removed the mount with a directory above it.
+            _ => remove_all(beside.as_fd(), mount.covered.as_bytes())?,
+        }
         if let Some(source) = &mount.source {
             source.part()?;
         }
@@ -350,9 +339,11 @@ impl Placed {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
             other => other?,
         };
-        keeping_times(&directory, || {
-            names(&directory)?.iter().try_for_each(|name| remove_all(directory.as_fd(), name))
-        })
+        names(&directory)?.iter().try_for_each(|name| remove_all(directory.as_fd(), name))?;
+        match &own.before {
+            Some(before) => restore(&directory, before),
+            None => Ok(()),
+        }
     }
 }
 
@@ -424,7 +415,10 @@ fn create(
         (MountKind::Device(path), Some((_, stat))) => {
             let kind = FileType::from_raw_mode(stat.st_mode);
             if !matches!(kind, FileType::CharacterDevice | FileType::BlockDevice) {
-                return Err(Failure::new(format!("mount device {}: it is no device", path.display())));
+                return Err(Failure::new(format!(
+                    "mount device {}: it is no device",
+                    path.display()
+                )));
             }
             let number = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
             make_device(parent, name, kind, number).map_err(doing)?;
@@ -501,7 +495,8 @@ impl Source {
             done.push(path);
         }
         if !self.is_linked {
-            copy(placed, &self.directory).map_err(|failure| std::io::Error::other(failure.message))?;
+            copy(placed, &self.directory)
+                .map_err(|failure| std::io::Error::other(failure.message))?;
         }
         for path in done.iter().rev() {
             give_attributes(&below(placed, path)?, &below(&self.directory, path)?)?;
@@ -524,8 +519,7 @@ impl Source {
         if was_directory {
             remove_all(to.as_fd(), name)?;
         }
-        let is_same =
-            old.is_some_and(|old| (old.st_dev, old.st_ino) == (new.st_dev, new.st_ino));
+        let is_same = old.is_some_and(|old| (old.st_dev, old.st_ino) == (new.st_dev, new.st_ino));
         if is_same || !self.is_linked {
             return Ok(false);
         }
@@ -616,6 +610,25 @@ fn give_attributes(from: &OwnedFd, to: &OwnedFd) -> rustix::io::Result<()> {
         rustix::fs::fsetxattr(to, name, &value, rustix::fs::XattrFlags::empty())?;
     }
     rustix::fs::futimens(to, &times(&stat))
+}
+
+/// Returns `true` if an open entry still has this name.
+fn is_at(entry: &OwnedFd, parent: &OwnedFd, name: &Path) -> bool {
+    let found = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW);
+    found.is_ok_and(|stat| inode_of(entry) == Some((stat.st_dev, stat.st_ino)))
+}
+
+/// Gives a directory the owner, mode and times that it had.
+fn restore(directory: &OwnedFd, before: &Stat) -> rustix::io::Result<()> {
+    let now = rustix::fs::fstat(directory)?;
+    if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid) {
+        let (uid, gid) = (Uid::from_raw(before.st_uid), Gid::from_raw(before.st_gid));
+        rustix::fs::fchown(directory, Some(uid), Some(gid))?;
+    }
+    if now.st_mode != before.st_mode {
+        rustix::fs::fchmod(directory, Mode::from_raw_mode(before.st_mode))?;
+    }
+    rustix::fs::futimens(directory, &times(before))
 }
 
 fn make_directory(

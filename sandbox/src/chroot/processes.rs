@@ -64,6 +64,8 @@ impl Caller {
 #[derive(Debug)]
 pub(super) struct Processes {
     supervisor: i32,
+    /// The first process, which is process 1 on other rungs.
+    pub(super) first: i32,
     /// The identities of threads, as far as they were needed.
     identities: HashMap<u32, Identity>,
 }
@@ -71,7 +73,7 @@ pub(super) struct Processes {
 impl Processes {
     /// Creates the view of this process's descendants.
     pub(super) fn new(supervisor: i32) -> Self {
-        Self { supervisor, identities: HashMap::new() }
+        Self { supervisor, first: 0, identities: HashMap::new() }
     }
 
     /// Runs `work`, and repeats it with the rights of a thread if it lacks permission. The kernel
@@ -81,9 +83,8 @@ impl Processes {
         thread: u32,
         work: impl Fn() -> rustix::io::Result<T>,
     ) -> rustix::io::Result<T> {
-        let lacks = |result: &rustix::io::Result<T>| {
-            matches!(result, Err(Errno::ACCESS | Errno::PERM))
-        };
+        let lacks =
+            |result: &rustix::io::Result<T>| matches!(result, Err(Errno::ACCESS | Errno::PERM));
         let result = work();
         if !lacks(&result) {
             return result;
@@ -128,7 +129,8 @@ impl Processes {
     /// Returns the step's processes, with their process groups.
     pub(super) fn all(&self) -> Vec<(i32, i32)> {
         let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-        let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let numbers =
+            entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         let known: BTreeMap<i32, Stat> =
             numbers.filter_map(|number| Some((number, stat(number)?))).collect();
         let descends = |number: &i32| {
@@ -213,24 +215,14 @@ impl Processes {
         let own = caller.process.cast_signed();
         let mut sent = false;
         for (target, _) in self.all() {
-            let is_first = stat(target).is_none_or(|stat| stat.parent == self.supervisor)
-                && Some(target) == self.first();
             let may = caller.identity.uid == 0
                 || Identity::of(target.cast_unsigned())
                     .is_ok_and(|identity| identity.uid == caller.identity.uid);
-            if target != own && !is_first && may {
+            if target != own && target != self.first && may {
                 sent |= send(target, signal);
             }
         }
         if sent { Answer::Value(0) } else { missing_process() }
-    }
-
-    /// Returns the oldest child of the supervisor, which is the program unless it has ended.
-    fn first(&self) -> Option<i32> {
-        let children =
-            self.all().into_iter().filter_map(|(number, _)| Some((stat(number)?, number)));
-        let children = children.filter(|(stat, _)| stat.parent == self.supervisor);
-        children.min_by_key(|(stat, _)| stat.started).map(|(_, number)| number)
     }
 }
 
@@ -253,7 +245,6 @@ fn send(target: i32, signal: i32) -> bool {
 struct Stat {
     parent: i32,
     group: i32,
-    started: u64,
 }
 
 fn stat(number: i32) -> Option<Stat> {
@@ -262,11 +253,7 @@ fn stat(number: i32) -> Option<Stat> {
     // The program's name may contain any characters.
     let (_, rest) = text.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-    Some(Stat {
-        parent: fields.get(1)?.parse().ok()?,
-        group: fields.get(2)?.parse().ok()?,
-        started: fields.get(19)?.parse().ok()?,
-    })
+    Some(Stat { parent: fields.get(1)?.parse().ok()?, group: fields.get(2)?.parse().ok()? })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Terminals from the host's `/dev/pts`.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, ptsname, unlockpt};
@@ -8,6 +9,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::devices::Terminal;
 use crate::spec::TerminalSize;
+use crate::stubs::open_below;
 use crate::wire::Failure;
 
 /// Opens a terminal of this size.
@@ -22,6 +24,16 @@ pub(super) fn open(size: TerminalSize) -> Result<Terminal, Failure> {
         Ok(Terminal { controller, peer })
     };
     open().map_err(Failure::doing("open a terminal"))
+}
+
+/// Makes a terminal the tree's console.
+pub(super) fn show(root: &OwnedFd, terminal: &Terminal) -> Result<(), Failure> {
+    let link = || -> rustix::io::Result<()> {
+        let target = format!("pts/{}", number(&terminal.controller)?);
+        let dev = open_below(root, Path::new("dev"))?;
+        rustix::fs::symlinkat(target, dev, "console")
+    };
+    link().map_err(Failure::doing("make the console"))
 }
 
 /// Opens the controlling end of a new terminal, and returns it with the terminal's number.

@@ -100,6 +100,9 @@ impl Room {
 
     pub(crate) fn rootfs(&self) -> Tree {
         if !self.isolation.has_namespaces() {
+            if !self.path("fs").exists() {
+                self.upper();
+            }
             return Tree::Directory(self.path("fs"));
         }
         Tree::Overlay { lowers: vec![self.path("base")], upper: Some(self.upper()) }
