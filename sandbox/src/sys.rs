@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "this module is the place for it")]
 
 mod devices;
+mod landlock;
 mod mount;
 mod names;
 mod net;
@@ -12,6 +13,7 @@ mod status;
 mod watch;
 
 pub(crate) use devices::{Device, filter_devices};
+pub(crate) use landlock::confine_to;
 pub(crate) use mount::{MountAttributes, set_mount_attributes};
 pub use names::use_contained_name_services;
 pub(crate) use net::raise_loopback;

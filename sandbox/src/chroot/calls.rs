@@ -276,14 +276,14 @@ impl ProgramCalls {
         let kept = OFlags::ACCMODE | OFlags::APPEND | OFlags::NONBLOCK | OFlags::TRUNC;
         let kept = flags & (kept | OFlags::PATH);
         let caller = Caller::of(thread).map_err(|_| Errno::SRCH)?;
-        caller.with_its_rights(|| files::open_again(&file.memory, kept))
+        caller.with_its_rights(|| files::open_again(&file.file, kept | OFlags::NOCTTY))
     }
 
     /// Opens what was found, to look at it.
     fn look(&self, found: Found, follows: bool) -> Result<OwnedFd, Errno> {
         match found {
             Found::Served(place) => {
-                self.files[place].memory.try_clone().map_err(|error| errno_of(&error))
+                self.files[place].file.try_clone().map_err(|error| errno_of(&error))
             }
             Found::Inside(path, caller) => {
                 let mut flags = OFlags::PATH | OFlags::CLOEXEC;
