@@ -54,7 +54,14 @@ pub(crate) fn relink(source: BorrowedFd<'_>, dest: BorrowedFd<'_>) -> Result<boo
 /// Returns `true` if an entry marks a deletion: overlayfs's whiteout, or a file on file systems
 /// that refuse whiteouts.
 fn is_mark(name: &CStr, kind: FileType, stat: &Stat) -> bool {
-    let is_nothing = stat.st_size == 0 && Mode::from_raw_mode(stat.st_mode).is_empty();
+    let mode = Mode::from_raw_mode(stat.st_mode);
+    // A mark has no permissions. An unprivileged process records that.
+    let has_mode = if kiln_tree::Ids::current().is_unprivileged() {
+        mode == Mode::from_raw_mode(kiln_tree::records::mode_on_disk(0, false))
+    } else {
+        mode.is_empty()
+    };
+    let is_nothing = stat.st_size == 0 && has_mode;
     match kind {
         FileType::CharacterDevice => stat.st_rdev == 0,
         FileType::RegularFile => is_nothing && name.to_bytes().starts_with(kiln_tree::FILE_MARK),
@@ -109,7 +116,10 @@ pub fn copy_attributes(source: BorrowedFd<'_>, dest: BorrowedFd<'_>) -> Result<(
     }
     fchmod(dest, Mode::from_raw_mode(stat.st_mode)).map_err(failed)?;
     for name in xattr_names(source).map_err(failed)? {
-        if is_kept(name.to_bytes()) {
+        // The entries of the copy may be others, with a record of their own.
+        let is_recorded =
+            name.to_bytes() == kiln_tree::records::ENTRIES && fgetxattr_query(dest, &*name).is_ok();
+        if is_kept(name.to_bytes()) && !is_recorded {
             let size = fgetxattr_query(source, &*name).map_err(failed)?;
             let mut value = vec![0; size];
             let size = fgetxattr(source, &*name, value.as_mut_slice()).map_err(failed)?;

@@ -297,7 +297,8 @@ fn enter(root: &Root, spec: &Spec) -> Result<(), Failure> {
     enter_directory(&spec.process.cwd)
 }
 
-fn enter_directory(path: &Path) -> Result<(), Failure> {
+/// Enters the working directory below the root directory.
+pub(super) fn enter_directory(path: &Path) -> Result<(), Failure> {
     let action = format!("enter working directory {}", path.display());
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     let root = rustix::fs::open("/", flags | OFlags::CLOEXEC, Mode::empty())

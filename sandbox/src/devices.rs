@@ -32,6 +32,7 @@ use super::spec::{Security, Spec, TerminalSize};
 use super::sysfs;
 use super::wire::Failure;
 
+/// The harmless devices, with their numbers.
 pub(super) const DEVICES: [(&str, u32, u32); 6] = [
     ("null", 1, 3),
     ("zero", 1, 5),
@@ -41,6 +42,7 @@ pub(super) const DEVICES: [(&str, u32, u32); 6] = [
     ("tty", 5, 0),
 ];
 
+/// The links in `/dev`, as targets and names.
 pub(super) const LINKS: [(&str, &str); 6] = [
     ("pts/ptmx", "ptmx"),
     ("/proc/self/fd", "fd"),

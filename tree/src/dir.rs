@@ -15,10 +15,12 @@ use rustix::io::Errno;
 use crate::attributes::{self, Xattr};
 use crate::digest::select;
 use crate::error::{Error, NOT_REGULAR, Result};
+use crate::ids::Ids;
 use crate::inspected::open_inspected;
 use crate::metadata::{FileKind, Metadata};
 use crate::view::View;
-use crate::{names, resolve, wildcard};
+use crate::walk::xattrs;
+use crate::{names, records, resolve, wildcard};
 
 /// An open directory. Its methods resolve paths inside it: `/`, `..` and symbolic links can't lead
 /// out.
@@ -137,13 +139,20 @@ impl Dir {
     pub fn metadata(&self, path: &Path, follow: bool) -> Result<Option<Metadata>> {
         let path = rooted(path);
         let flags = if follow { OFlags::PATH } else { OFlags::PATH | OFlags::NOFOLLOW };
-        match resolve::open(self.as_fd(), &path, flags, Mode::empty()) {
-            Ok(fd) => Metadata::of_fd(fd.as_fd())
-                .map(Some)
-                .map_err(|errno| Error::io("stat", &path, errno)),
-            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-            Err(errno) => Err(Error::io("stat", &path, errno)),
+        let failed = |errno| Error::io("stat", &path, errno);
+        let fd = match resolve::open(self.as_fd(), &path, flags, Mode::empty()) {
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            fd => fd.map_err(failed)?,
+        };
+        let mut metadata = resolved(fd.as_fd()).map_err(failed)?;
+        if records::has_entry_record(metadata.kind)
+            && let Some((parent, name)) = self.parent_of(&path)?
+        {
+            let resolved =
+                records::resolve_entry(parent.as_fd(), names::bytes(name), &mut metadata);
+            resolved.map_err(failed)?;
         }
+        Ok(Some(metadata))
     }
 
     /// Returns the target of the link at `path`.
@@ -196,6 +205,7 @@ impl Dir {
         let path = rooted(path);
         let Some(fd) = self.open_attributed(&path)? else { return Ok(Vec::new()) };
         attributes::xattrs(fd.as_fd())
+            .map(records::resolve_xattrs)
             .map_err(|errno| Error::io("read attributes of", &path, errno))
     }
 
@@ -209,6 +219,15 @@ impl Dir {
         resolve::open(self.as_fd(), path, flags, Mode::empty())
             .map_err(|errno| Error::at(action, path, errno))
     }
+}
+
+/// Returns the metadata of a file that was opened with `O_PATH`, as its records say.
+fn resolved(fd: BorrowedFd<'_>) -> Result<Metadata, Errno> {
+    let mut metadata = Metadata::of_fd(fd)?;
+    if metadata.kind.has_xattrs() && Ids::current().has_records() {
+        records::resolve(&mut metadata, &mut xattrs::of_path(fd)?, true);
+    }
+    Ok(metadata)
 }
 
 impl AsFd for Dir {

@@ -4,7 +4,7 @@ use rustix::io::Errno;
 
 use super::{Emulation, Reply, Request};
 use super::{attributes, entries, execute, identity, open, sockets, system};
-use crate::seccomp::When;
+use crate::seccomp::{self, When};
 use crate::sys;
 
 /// The handler of a call.
@@ -26,18 +26,15 @@ pub(super) fn handler(call: i32) -> Option<Handler> {
     all.copied().find(|(number, ..)| *number == call).map(|(.., handler)| handler)
 }
 
-/// Returns the calls that the filter asks about. A program without a network can't open a socket
-/// that leads out.
-///
-/// The filter lets a message with `token` pass: see `supervisor::hand_over`.
-pub(super) fn asked(has_network: bool, token: u64) -> Vec<(libc::c_long, When)> {
+/// Returns the calls that the filter asks about. It lets a message with `token` pass: see
+/// `supervisor::hand_over`.
+pub(super) fn asked(token: u64) -> Vec<(libc::c_long, When)> {
     let all = [COMMON, PLAIN].into_iter().flatten();
-    all.filter(|(number, ..)| !has_network || *number != libc::SYS_socket)
-        .map(|(number, when, _)| match *number {
-            libc::SYS_sendmsg => (*number, When::Unless(sys::TOKEN, token)),
-            number => (number, *when),
-        })
-        .collect()
+    all.map(|(number, when, _)| match *number {
+        libc::SYS_sendmsg => (*number, When::Unless(sys::TOKEN, token)),
+        number => (number, *when),
+    })
+    .collect()
 }
 
 const COMMON: &[Entry] = &[
@@ -108,7 +105,7 @@ const COMMON: &[Entry] = &[
     (libc::SYS_setgroups, When::Always, identity::setgroups),
     (libc::SYS_capget, When::Always, identity::capget),
     (libc::SYS_capset, When::Always, identity::capset),
-    (libc::SYS_prctl, When::OneOf(0, &identity::PRCTL), identity::prctl),
+    (libc::SYS_prctl, When::Among(0, &identity::PRCTL, &[]), identity::prctl),
     (libc::SYS_uname, When::Always, system::uname),
     (libc::SYS_kill, When::Always, system::kill),
     (libc::SYS_tkill, When::Always, system::of_first),
@@ -128,11 +125,11 @@ const COMMON: &[Entry] = &[
     (libc::SYS_sched_setattr, When::Unless(0, 0), system::of_first),
     (libc::SYS_setpriority, When::Unless(1, 0), system::priority),
     (libc::SYS_ioprio_set, When::Unless(1, 0), system::priority),
-    (libc::SYS_fcntl, When::OneOf(1, &system::FCNTL), system::fcntl),
+    (libc::SYS_fcntl, seccomp::SIGNALS_OF_FILE, system::fcntl),
+    (libc::SYS_ioctl, seccomp::SIGNALS_OF_SOCKET, system::not_permitted),
     (libc::SYS_prlimit64, When::Always, system::prlimit64),
     (libc::SYS_getrlimit, When::Always, system::getrlimit),
     (libc::SYS_setrlimit, When::Always, system::setrlimit),
-    (libc::SYS_socket, When::Always, sockets::socket),
     (libc::SYS_bind, When::Always, sockets::bind),
     (libc::SYS_connect, When::Always, sockets::connect),
     (libc::SYS_sendto, When::Unless(4, 0), sockets::sendto),

@@ -459,12 +459,16 @@ fn become_program(
     fchdir(&directory).map_err(Failure::doing("enter a directory"))?;
     let filter = filter?;
     let token = supervisor::token()?;
-    let calls = asked(spec.network != Network::None, token);
-    let asking = seccomp::notifying(&calls, true);
+    let asking = seccomp::notifying(&asked(token), true);
     let asking = asking.map_err(Failure::doing("compile the system call filter"))?;
     rustix::thread::set_no_new_privs(true).map_err(Failure::doing("set no_new_privs"))?;
     if let Some(filter) = &filter {
         seccomp::install(filter).map_err(Failure::doing("install the system call filter"))?;
+    }
+    if spec.network == Network::None {
+        seccomp::without_network()
+            .and_then(|filter| seccomp::install(&filter))
+            .map_err(Failure::doing("install the system call filter"))?;
     }
     let listener = seccomp::install_notifying(&asking)
         .map_err(Failure::doing("install the filter that asks the supervisor"))?;

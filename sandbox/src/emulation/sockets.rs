@@ -229,9 +229,3 @@ pub(super) fn inotify_add_watch(emulation: &mut Emulation, request: &Request<'_>
     let arguments = [inotify, place_of(request.caller.thread), mask & !NOFOLLOW, 0, 0, 0];
     emulation.repeat(request, &Repetition { arguments, memory }, Pending::Continue)
 }
-
-/// `socket` of a program without a network. Only local sockets don't lead out.
-pub(super) fn socket(_: &mut Emulation, request: &Request<'_>) -> Done {
-    let is_local = request.arguments[0] as u32 == u32::from(UNIX);
-    if is_local { Ok(Reply::Continue) } else { Err(Errno::AFNOSUPPORT) }
-}

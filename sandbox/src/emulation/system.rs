@@ -13,9 +13,6 @@ const FIELD: usize = 65;
 /// The number of the resource limit that carries the state: `RLIMIT_RTTIME`.
 const CARRIER: u64 = 15;
 
-/// `F_SETOWN` and `F_SETOWN_EX` of `fcntl`.
-pub(super) const FCNTL: [u64; 2] = [8, 15];
-
 /// Lets the kernel execute a call whose first argument is a process of the program.
 fn for_process(process: u64, otherwise: Errno) -> Done {
     let process = process as u32;
@@ -62,16 +59,9 @@ pub(super) fn priority(_: &mut Emulation, request: &Request<'_>) -> Done {
     }
 }
 
-/// `fcntl` with a receiver of signals, which may be a process or a group.
-pub(super) fn fcntl(emulation: &mut Emulation, request: &Request<'_>) -> Done {
-    let [_, command, argument, ..] = request.arguments;
-    let target = if command == FCNTL[0] {
-        argument as i32
-    } else {
-        let owner: [u8; 8] = emulation.read_array(request, argument)?;
-        let [.., a, b, c, d] = owner;
-        i32::from_ne_bytes([a, b, c, d])
-    };
+/// `fcntl` with a receiver of signals, which may be a process or, below zero, a group.
+pub(super) fn fcntl(_: &mut Emulation, request: &Request<'_>) -> Done {
+    let target = request.arguments[2] as i32;
     for_process(target.unsigned_abs().into(), Errno::PERM)
 }
 
