@@ -67,11 +67,6 @@ impl Call<'_> {
     pub(super) fn send(&self, answer: Answer) -> io::Result<()> {
         sys::send(self.listener, self.notification.id, answer)
     }
-
-    /// Returns the descriptor of the listener, which a child process may answer on.
-    pub(super) fn listener(&self) -> &OwnedFd {
-        self.listener
-    }
 }
 
 /// The answer that a thread didn't receive, with the call that it was for.
