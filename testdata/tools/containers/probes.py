@@ -26,7 +26,6 @@ class Data:
     def __init__(self, directory, kiln, cache):
         self.directory, self.kiln, self.cache = directory, kiln, cache
         os.makedirs(self.path('probes'))
-        os.makedirs(self.path('files'))
         contexts.prepare(directory)
         shutil.copy2(os.path.join(HERE, 'runner'), directory)
         os.chmod(directory, 0o755)
@@ -40,13 +39,18 @@ class Data:
         names, wheels = INSTALLED.get(probe, ([], []))
         with open(os.path.join(DIRECTORY, probe), encoding='utf-8') as file:
             text = file.read().replace('PACKAGES', ' '.join(names)).replace('WHEELS', ' '.join(wheels))
-        with open(self.path(f'probes/{probe}'), 'w', encoding='utf-8') as file:
-            file.write(text)
+        self.add_text(probe, text)
         if names:
             self.add_debian()
-            subprocess.run(['cp', '-a', needs.files(self.cache, names, wheels), self.path(f'files/{probe}')], check=True)
+            subprocess.run(['cp', '-aT', needs.files(self.cache, names, wheels), self.path(f'probes/{probe}/files')], check=True)
         else:
-            os.makedirs(self.path(f'files/{probe}'))
+            os.makedirs(self.path(f'probes/{probe}/files'), exist_ok=True)
+
+    def add_text(self, name, text):
+        """Adds a Dockerfile."""
+        os.makedirs(self.path(f'probes/{name}'), exist_ok=True)
+        with open(self.path(f'probes/{name}/Dockerfile'), 'w', encoding='utf-8') as file:
+            file.write(text)
 
     def add_debian(self):
         """Adds Debian's image, once, as the tested kiln makes it of a root file system."""
@@ -62,3 +66,21 @@ class Data:
                         f'type=oci,tar=false,dest={self.path("debian")}', with_archive], check=True, stdout=subprocess.DEVNULL)
         for directory in (store, with_archive):
             shutil.rmtree(directory)
+
+    def give_to_users(self):
+        """Makes a copy of it that belongs to the user that some settings have."""
+        copy = f'{self.directory}-of-user'
+        subprocess.run(['cp', '-a', self.directory, copy], check=True)
+        for top, directories, names in os.walk(os.path.join(copy, 'probes')):
+            for name in directories + names:
+                path = os.path.join(top, name)
+                mode = os.lstat(path).st_mode & 0o7777
+                os.chown(path, 1000, 1000, follow_symlinks=False)
+                # A new owner takes some bits of the mode away.
+                if not os.path.islink(path):
+                    os.chmod(path, mode)
+
+    def of(self, setting):
+        """Returns the directory that a setting is given."""
+        copy = f'{self.directory}-of-user'
+        return copy if setting.is_user and os.path.exists(copy) else self.directory

@@ -28,6 +28,11 @@ class Setting:
     options: tuple = ()
     engine: str = DOCKER
 
+    @property
+    def is_user(self):
+        """Whether kiln runs as another user than root."""
+        return '--user' in self.options or self.engine in (PODMAN, KUBERNETES)
+
 
 def docker(name, description, rung, *options, engine=DOCKER):
     """Returns a setting of Docker's engine."""

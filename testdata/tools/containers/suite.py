@@ -8,16 +8,17 @@ import tempfile
 import threading
 
 from kernels import root, scenarios
-from kernels.trouble import REPOSITORY, Missing
+from kernels.trouble import Missing
 
-from . import engines, pods, probes, settings
-from .tables import Cell, Matrix
+from . import engines, golden, judging, pods, probes, settings
+from .tables import Cell, Costs, Listing, Matrix
 
 # Where volumes are in containers.
 DATA, OUT, KILN = '/data', '/out', '/usr/bin/kiln'
 # The root file system of containers has no other users: nothing of the machine is known there.
 FILES = {'etc/passwd': 'root:x:0:0:root:/root:/bin/sh\n', 'etc/group': 'root:x:0:\n', 'etc/subuid': '', 'etc/subgid': ''}
 HERE = 'root of the machine'
+STEPS = 200
 
 DESCRIPTIONS = {HERE: '', **{setting.name: setting.description for setting in settings.ALL}}
 # Cells that fail for a reason that kiln can't change: the setting and the probe, with the reason.
@@ -105,14 +106,13 @@ class Suite:
         os.chmod(directory, 0o777)
         return directory
 
-    def run(self, setting, names, rounds=1, isolation=None, data=None):
+    def run(self, setting, names, rounds=1):
         """Runs probes in a setting, and yields their outcomes."""
         setting = settings.BY_NAME[setting]
-        out = self.volume(setting.name)
-        environment = {'KILN': KILN, 'DATA': DATA, 'OUT': OUT, 'ROUNDS': rounds,
-                       'ISOLATION': self.options.isolation if isolation is None else isolation}
+        out, data = self.volume(setting.name), self.data.of(setting)
+        environment = {'KILN': KILN, 'DATA': DATA, 'OUT': OUT, 'ROUNDS': rounds, 'ISOLATION': self.options.isolation}
         lines = self.engine(setting.engine).run(
-            setting, ['/bin/sh', f'{DATA}/runner', *names], {data or self.data.directory: f'{DATA}:ro', out: OUT}, environment,
+            setting, ['/bin/sh', f'{DATA}/runner', *names], {data: f'{DATA}:ro', out: OUT}, environment,
             seconds=900 * rounds)
         yield from self.read(lines, out, rounds)
         self.remove(out)
@@ -151,6 +151,11 @@ class Suite:
         self.failures += [f'{" in ".join(reversed(key))} is an exception, and passes' for key in expected if key not in failures]
         self.failures += table.wrong_rungs(self.options.isolation)
 
+    def selected(self, names):
+        """Returns those of some settings that are to be tried, or all that are named."""
+        wanted = self.options.setting
+        return wanted if self.options.is_chosen else [name for name in settings.BY_NAME if name in names]
+
     def report(self):
         """Prints the tables, and returns the exit status."""
         text = '\n'.join(self.sections)
@@ -168,57 +173,73 @@ class Suite:
             shutil.rmtree(directory, ignore_errors=True)
 
 
-def judge(outcome, reference):
-    """Returns the cell of an outcome."""
-    records = dict(record.split(maxsplit=1) for record in outcome.records)
-    ours, theirs = ([record for record in found.records if record.startswith('digest ')] if found else []
-                    for found in (outcome, reference))
-    alone = scenarios.Outcome(outcome.name)
-    alone.code, alone.said, alone.records = outcome.code, outcome.said, ours
-    expected = scenarios.Outcome(outcome.name)
-    expected.code, expected.records = 0, theirs
-    why = alone.judge(expected if reference else None)
-    if reference and outcome.code == 0 and ours != theirs:
-        outcome.said = differences(outcome.image, reference.image)
-    return Cell(why, outcome.seconds, records.get('rung'))
+class Comparison:
+    """Probes that are built in settings, and as root of this machine."""
 
+    def __init__(self, suite, table, names, judge=judging.judge):
+        self.suite, self.table, self.names, self.judge = suite, table, names, judge
+        self.reference = {}
 
-def differences(image, other):
-    """Returns the lines that say how two images differ."""
-    tool = os.path.join(REPOSITORY, 'testdata/tools/ocidiff')
-    done = subprocess.run([tool, '--layers', '--mtime', image, other], text=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT)
-    return done.stdout.splitlines()[:30]
+    def run(self):
+        """Builds everything, first as root of this machine."""
+        rounds = self.suite.options.rounds
+        self.note(HERE, self.suite.run_here(self.names, rounds))
+        self.suite.in_parallel([functools.partial(self.run_in, setting, rounds) for setting in self.table.settings
+                                if setting != HERE])
+        self.suite.conclude(self.table)
+
+    def run_in(self, setting, rounds):
+        """Builds everything in a setting."""
+        self.note(setting, self.suite.run(setting, self.names, rounds))
+
+    def note(self, setting, outcomes):
+        """Notes how probes ended, and says so."""
+        missing = list(self.names)
+        for outcome in outcomes:
+            missing.remove(outcome.name)
+            cell = self.judge(outcome, self.reference.get(outcome.name))
+            self.table.set(setting, outcome.name, cell)
+            self.suite.say(f'{setting:20} {outcome.name:10} {cell.seconds:6.2f} s  {cell.rung or "":7} {cell.why or "ok"}')
+            if cell.why and self.suite.options.verbose:
+                self.suite.say('\n'.join(f'    {line}' for line in outcome.said))
+            if setting == HERE:
+                self.reference[outcome.name] = outcome
+        for name in missing:
+            self.table.set(setting, name, Cell('it did not run', 0))
 
 
 def matrix(suite):
-    """The probes in every setting, and as root of this machine."""
-    options = suite.options
-    names = options.probe or (probes.SHORT if options.short else probes.MATRIX)
+    """The probes in every setting."""
+    names = suite.options.probe or (probes.SHORT if suite.options.short else probes.MATRIX)
+    build(suite, 'Settings of container engines', names, suite.options.setting)
+
+
+def packages(suite):
+    """Many packages of Debian's, and wheels, on every rung."""
+    build(suite, 'Packages', ['packages'], suite.selected(settings.BY_RUNG.values()))
+
+
+def build(suite, title, names, places):
+    """Builds probes in settings."""
     for name in names:
         suite.data.add(name)
-    table = Matrix('Settings of container engines', [HERE, *options.setting], names)
-    reference = {}
-
-    def note(setting, outcomes, expected):
-        missing = list(names)
-        for outcome in outcomes:
-            missing.remove(outcome.name)
-            cell = judge(outcome, expected.get(outcome.name))
-            table.set(setting, outcome.name, cell)
-            suite.say(f'{setting:20} {outcome.name:10} {cell.seconds:6.2f} s  {cell.rung or "":7} {cell.why or "ok"}')
-            if cell.why and options.verbose:
-                suite.say('\n'.join(f'    {line}' for line in outcome.said))
-            if setting == HERE:
-                reference[outcome.name] = outcome
-        for name in missing:
-            table.set(setting, name, Cell('it did not run', 0))
-
-    note(HERE, suite.run_here(names, options.rounds), {})
-    jobs = [functools.partial(lambda setting: note(setting, suite.run(setting, names, options.rounds), reference), setting)
-            for setting in options.setting]
-    suite.in_parallel(jobs)
-    suite.conclude(table)
+    Comparison(suite, Matrix(title, [HERE, *places], names), names).run()
 
 
-PARTS = {'matrix': matrix}
+def golden_images(suite):
+    """The golden images on every rung, in a setting that has it."""
+    names = golden.prepare(suite.data, suite.options.probe)
+    places = suite.selected(settings.BY_RUNG.values())
+    suite.data.give_to_users()
+    Comparison(suite, Listing('Golden images', [HERE, *places], names), names, golden.judge).run()
+
+
+def steps(suite):
+    """What a step costs on every rung."""
+    for name, number in {'no-steps': 0, 'steps': STEPS}.items():
+        suite.data.add_text(name, 'FROM base\nENV A=b\n' + 'RUN true\n' * number)
+    places = suite.selected(settings.BY_RUNG.values())
+    Comparison(suite, Costs('Steps', [HERE, *places], ['no-steps', 'steps'], STEPS), ['no-steps', 'steps']).run()
+
+
+PARTS = {'matrix': matrix, 'golden': golden_images, 'steps': steps, 'packages': packages}
