@@ -93,6 +93,7 @@ mod stubs;
 mod supervisor;
 mod sys;
 mod sysfs;
+mod tracee;
 pub mod users;
 mod wire;
 
