@@ -48,6 +48,7 @@ use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand};
+use kiln_sandbox::Isolation;
 use kiln_store::Snapshotter;
 
 use build::BuildArguments;
@@ -168,6 +169,18 @@ pub(crate) struct GlobalArguments {
         value_parser = PossibleValuesParser::new(["overlay", "copy"]).try_map(|name| name.parse::<Snapshotter>())
     )]
     pub(crate) snapshotter: Option<Snapshotter>,
+    /// The way in which programs are isolated [default: auto, the strongest that this machine and
+    /// the user's privileges allow]
+    #[arg(
+        long,
+        global = true,
+        env = "KILN_ISOLATION",
+        value_name = "auto|root|userns|chroot|none",
+        hide_env_values = true,
+        hide_possible_values = true,
+        value_parser = PossibleValuesParser::new(IsolationChoice::NAMES).map(|name| IsolationChoice::named(&name))
+    )]
+    pub(crate) isolation: Option<IsolationChoice>,
     /// File that configures registries [default: `$XDG_CONFIG_HOME/kiln/registries.toml`, else
     /// /etc/kiln/registries.toml]
     #[arg(
@@ -182,6 +195,26 @@ pub(crate) struct GlobalArguments {
     /// `$KILN_LOG` chooses what, as `kiln=debug` or `kiln_registry=trace,off`
     #[arg(long, short = 'D', global = true)]
     pub(crate) debug: bool,
+}
+
+/// The choice of a way to isolate programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum IsolationChoice {
+    /// The strongest one that works.
+    #[default]
+    Auto,
+    /// This one.
+    Only(Isolation),
+}
+
+impl IsolationChoice {
+    /// The names of all choices. `default` is docker's name of `auto`.
+    pub(crate) const NAMES: [&str; 6] = ["auto", "default", "root", "userns", "chroot", "none"];
+
+    /// Returns the choice with one of these names.
+    pub(crate) fn named(name: &str) -> Self {
+        name.parse().map_or(Self::Auto, Self::Only)
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -266,9 +299,12 @@ impl Command {
             Self::Image(arguments) => arguments.needs_ids(),
             Self::Buildx(arguments) => arguments.needs_ids(),
             Self::Builder(arguments) => arguments.needs_ids(),
-            Self::Run(_) | Self::Container(_) | Self::Rmi(_) | Self::Prune(_) | Self::System(_) => {
-                true
-            }
+            Self::Run(_)
+            | Self::Container(_)
+            | Self::Rmi(_)
+            | Self::Prune(_)
+            | Self::System(_)
+            | Self::Info(_) => true,
             Self::Images(_)
             | Self::History(_)
             | Self::Tag(_)
@@ -285,18 +321,12 @@ impl Command {
             | Self::Logout(_)
             | Self::Builds(_)
             | Self::Debug(_)
-            | Self::Info(_)
             | Self::Version(_)
             | Self::Completion(_)
             | Self::Man(_)
             | Self::Sync
             | Self::Other(_) => false,
         }
-    }
-
-    /// Returns `true` if the command prints more as root of a user namespace, but works without it.
-    pub(crate) fn likes_ids(&self) -> bool {
-        matches!(self, Self::Info(_))
     }
 }
 

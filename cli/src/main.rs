@@ -65,19 +65,16 @@ fn command(printer: &Printer) -> ExitCode {
         rendering::log::begin(&log.filter, log.has_colours, printer);
     }
     tracing::debug!(version = env!("CARGO_PKG_VERSION"), "kiln begins");
-    let settings = match Settings::resolve(&arguments.global, warnings(printer)) {
+    let mut settings = match Settings::resolve(&arguments.global, warnings(printer)) {
         Ok(settings) => settings,
         Err(error) => return failure::refuse(&arguments.command, printer, &error),
     };
     // Before this point, the process must have a single thread.
-    if arguments.command.likes_ids() {
-        // Without these privileges, the command prints that it lacks the information.
-        let _ = rootless::enter(printer);
-    }
-    if arguments.command.needs_ids()
-        && let Err(error) = rootless::enter(printer)
-    {
-        return failure::refuse(&arguments.command, printer, &error);
+    if arguments.command.needs_ids() {
+        match rootless::choose(settings.isolation, printer) {
+            Ok(rung) => settings.rung = Some(rung),
+            Err(error) => return failure::refuse(&arguments.command, printer, &error),
+        }
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(settings.threads)

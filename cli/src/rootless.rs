@@ -1,11 +1,12 @@
-//! Rootless mode: the user namespace that kiln enters.
+//! The choice of a rung: the privileges with which kiln works.
 //!
-//! Without root's privileges, kiln becomes root of a user namespace. Everything after that works as
-//! for root: owners, overlay mounts, namespaces of steps. kiln enters the namespace in place,
-//! before it starts a second thread. So no other process stands between kiln and the terminal,
-//! signals and exit codes, and no process survives a SIGKILL.
+//! With root's privileges, kiln uses them. Without, kiln becomes root of a user namespace.
+//! Everything after that works as for root: owners, overlay mounts, namespaces of steps. kiln enters
+//! the namespace in place, before it starts a second thread. So no other process stands between
+//! kiln and the terminal, signals and exit codes, and no process survives a SIGKILL.
 //!
 //! In the namespace, root is the caller. Further IDs depend on the machine:
+//! - root of a container maps all IDs that it has;
 //! - with subordinate IDs (`/etc/subuid`, `/etc/subgid`) and the programs that may map them
 //!   (`newuidmap`, `newgidmap`), kiln maps those, as many as images use;
 //! - without them, there are no other IDs. kiln then records owners instead (see `kiln_tree::ids`),
@@ -13,6 +14,10 @@
 //!
 //! Only a process outside the namespace can write its ID maps. So kiln starts a child before it
 //! enters the namespace, and the child waits ([`mapper`]).
+//!
+//! Where user namespaces are forbidden, kiln works without: see [`kiln_sandbox::Isolation`]. It then
+//! gives up the privileges that the rung doesn't have, so that a rung behaves the same wherever it
+//! is used. Each rung is tried in a child process before kiln chooses it.
 
 #![expect(clippy::disallowed_methods, reason = "the files are the system's")]
 
@@ -22,12 +27,13 @@ mod subordinate;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
-use kiln::is_privileged;
+use anyhow::{Context, Result, bail};
 use kiln_oci::error::chain;
+use kiln_sandbox::{Capabilities, Isolation, Obstacle, ProbeError, probe};
 use nix::sched::{CloneFlags, unshare};
 use rustix::process::{Gid, Uid, getegid, geteuid};
 
+use crate::arguments::IsolationChoice;
 use crate::rendering::printer::Printer;
 use crate::settings;
 
@@ -39,24 +45,102 @@ use subordinate::Ranges;
 const MORE_IDS: &str = "kiln has a single user id here; with the package uidmap (newuidmap, \
     newgidmap) and ranges for you in /etc/subuid and /etc/subgid it has as many as images use";
 
+/// The number of IDs outside of any user namespace.
+const ALL: &str = "4294967295";
+
 /// Directories of system programs that may be missing from the path.
 const SYSTEM: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
 
-/// Makes this process root of a user namespace unless it has root's privileges. Call it from a
-/// process with a single thread that has not requested its IDs yet (`kiln_tree::Ids::current`).
+/// A rung that a command has chosen.
+#[derive(Clone, Debug)]
+pub(crate) struct Rung {
+    /// The way to isolate programs.
+    pub(crate) isolation: Isolation,
+    /// The reasons why stronger rungs can't be used, and this one if programs can't run at all.
+    pub(crate) obstacles: Vec<Obstacle>,
+}
+
+/// Chooses a rung and makes this process ready for it. Call it from a process with a single thread
+/// that has not requested its IDs yet (`kiln_tree::Ids::current`).
 ///
 /// # Errors
-/// Fails if the machine allows no user namespaces. The error explains the required change.
-pub(crate) fn enter(printer: &Printer) -> Result<()> {
-    if is_privileged() {
-        return Ok(());
+/// Fails if the rung that the user chooses can't be used. The error says what it lacks.
+pub(crate) fn choose(choice: IsolationChoice, printer: &Printer) -> Result<Rung> {
+    let rung = match choice {
+        IsolationChoice::Auto => strongest(printer)?,
+        IsolationChoice::Only(isolation) => only(isolation, printer)?,
+    };
+    rung.isolation.give_up_privileges().context("give up privileges")?;
+    Ok(rung)
+}
+
+/// Chooses the strongest rung that works.
+fn strongest(printer: &Printer) -> Result<Rung> {
+    let mut obstacles = Vec::new();
+    for isolation in Isolation::ALL {
+        match probe(isolation) {
+            Ok(()) => {
+                let isolation = take(isolation, printer)?;
+                return Ok(Rung { isolation, obstacles });
+            }
+            Err(error) => obstacles.push(refusal::obstacle(isolation, &error)),
+        }
     }
+    // Programs can't run, but images can be made.
+    Ok(Rung { isolation: Isolation::None, obstacles })
+}
+
+/// Uses a rung that the user chooses.
+fn only(isolation: Isolation, printer: &Printer) -> Result<Rung> {
+    if isolation == Isolation::UserNamespace && is_root_of_namespace() {
+        return Ok(Rung { isolation, obstacles: Vec::new() });
+    }
+    match (probe(isolation), isolation) {
+        (Ok(()), _) => {
+            let isolation = take(isolation, printer)?;
+            Ok(Rung { isolation, obstacles: Vec::new() })
+        }
+        (Err(error), Isolation::None) => {
+            let obstacles = vec![refusal::obstacle(isolation, &error)];
+            Ok(Rung { isolation, obstacles })
+        }
+        (Err(ProbeError::Refused { action, error }), Isolation::UserNamespace) => {
+            Err(refusal::explain(action, error))
+        }
+        (Err(error), _) => bail!("isolation {isolation} can't be used here: {error}"),
+    }
+}
+
+/// Makes this process ready for a rung that works.
+fn take(isolation: Isolation, printer: &Printer) -> Result<Isolation> {
+    match isolation {
+        Isolation::UserNamespace => enter(printer).map(|()| isolation),
+        Isolation::Root if is_root_of_namespace() => Ok(Isolation::UserNamespace),
+        _ => Ok(isolation),
+    }
+}
+
+/// Returns `true` if this process has root's privileges in a user namespace already.
+fn is_root_of_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let is_whole = map.split_whitespace().eq(["0", "0", ALL]);
+    let admin = Capabilities::named("SYS_ADMIN");
+    let has_admin = admin.is_some_and(|admin| has(admin));
+    geteuid().is_root() && has_admin && !map.is_empty() && !is_whole
+}
+
+/// Returns `true` if this process has capabilities.
+fn has(capabilities: Capabilities) -> bool {
+    Capabilities::effective().is_ok_and(|own| own.contain(capabilities))
+}
+
+/// Makes this process root of a user namespace.
+fn enter(printer: &Printer) -> Result<()> {
     let (uid, gid) = (geteuid(), getegid());
-    let plan = plan(uid);
-    let mapper = plan.map(Mapper::start).transpose()?;
+    let mapper = plan(uid).map(Mapper::start).transpose()?;
     // The root directory and open descriptors stay the same.
     unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
-        .map_err(|errno| refusal::explain(errno.into()))?;
+        .map_err(|errno| refusal::explain("unshare", errno.into()))?;
     match mapper.map(Mapper::map).transpose() {
         Ok(Some(())) => {}
         Ok(None) => map_self(uid, gid)?,
@@ -76,17 +160,23 @@ pub(crate) fn enter(printer: &Printer) -> Result<()> {
 
 /// Returns the hint for a program that failed because kiln has a single user ID.
 pub(crate) fn hint() -> Option<&'static str> {
-    kiln_tree::Ids::current().is_single().then_some(MORE_IDS)
+    let ids = kiln_tree::Ids::current();
+    (ids.is_single() && !ids.is_unprivileged()).then_some(MORE_IDS)
 }
 
-/// The commands that map subordinate IDs.
-struct Plan {
-    /// Each program, with the arguments after the process ID.
-    programs: [(PathBuf, Vec<String>); 2],
+/// The way to map more IDs than the caller's own.
+enum Plan {
+    /// Programs map subordinate IDs. Each has its arguments after the process ID.
+    Programs([(PathBuf, Vec<String>); 2]),
+    /// The mapper writes these maps of users and groups.
+    Own([String; 2]),
 }
 
-/// Returns the commands that map more IDs; `None` if the machine grants the caller none.
+/// Returns the way to map more IDs; `None` if the machine grants the caller none.
 fn plan(uid: Uid) -> Option<Plan> {
+    if uid.is_root() {
+        return plan_of_root();
+    }
     let user = nix::unistd::User::from_uid(uid.as_raw().into()).ok().flatten();
     let (name, group) = user.map(|user| (user.name, user.gid.as_raw())).unzip();
     // A statically linked kiln doesn't know users of directory services. The programs check that
@@ -101,9 +191,19 @@ fn plan(uid: Uid) -> Option<Plan> {
         Some((find(program)?, ranges.arguments(own)))
     });
     match programs {
-        [Some(users), Some(groups)] => Some(Plan { programs: [users, groups] }),
+        [Some(users), Some(groups)] => Some(Plan::Programs([users, groups])),
         _ => None,
     }
+}
+
+/// Returns the maps of all IDs that root has here, if it may map them.
+fn plan_of_root() -> Option<Plan> {
+    let needed = Capabilities::named("SETUID")? | Capabilities::named("SETGID")?;
+    let map = |name| {
+        let text = std::fs::read_to_string(format!("/proc/self/{name}")).ok()?;
+        subordinate::all_of(&text)
+    };
+    has(needed).then(|| Some(Plan::Own([map("uid_map")?, map("gid_map")?]))).flatten()
 }
 
 /// Finds a program on the path or in the system's directories.

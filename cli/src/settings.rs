@@ -27,11 +27,13 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use kiln::{Engine, Options};
 use kiln_registry::{MinimumSpeed, Warnings};
+use kiln_sandbox::{Isolation, Obstacle};
 use kiln_store::{Snapshotter, Store};
 use kiln_tree::ArchiveLimits;
 use kiln_worker::GitEnvironment;
 
-use crate::arguments::GlobalArguments;
+use crate::arguments::{GlobalArguments, IsolationChoice};
+use crate::rootless::Rung;
 use config::Config;
 use registries::Registries;
 
@@ -52,6 +54,10 @@ pub(crate) struct Settings {
     max_storage: Option<u64>,
     /// The snapshotter that the user chooses; `None` for the best one that works.
     snapshotter: Option<Snapshotter>,
+    /// The way to isolate programs that the user chooses.
+    pub(crate) isolation: IsolationChoice,
+    /// The rung that the command has chosen; `None` if it reads no trees.
+    pub(crate) rung: Option<Rung>,
     /// `true` if kiln logs its actions.
     pub(crate) debug: bool,
 }
@@ -79,8 +85,17 @@ impl Settings {
             Some(size) => limits::size_limit(size).context("invalid --max-storage")?,
             None => config.max_storage,
         };
-        let (snapshotter, debug) = (arguments.snapshotter, arguments.debug);
-        Ok(Self { root, threads, archive_limits, registries, max_storage, snapshotter, debug })
+        Ok(Self {
+            root,
+            threads,
+            archive_limits,
+            registries,
+            max_storage,
+            snapshotter: arguments.snapshotter,
+            isolation: arguments.isolation.or(config.isolation).unwrap_or_default(),
+            rung: None,
+            debug: arguments.debug,
+        })
     }
 
     /// Opens the engine with the store in the root directory; creates the store if it is missing.
@@ -90,7 +105,11 @@ impl Settings {
 
     /// Returns the options of the engine.
     pub(crate) fn options(&self) -> Options {
+        let isolation = self.rung.as_ref().map_or(Isolation::None, |rung| rung.isolation);
         Options {
+            isolation,
+            obstacles: self.obstacles().to_vec(),
+            has_trees: self.rung.is_some(),
             max_storage: self.max_storage,
             snapshotter: self.snapshotter,
             registries: self.registries.client(),
@@ -103,6 +122,11 @@ impl Settings {
             ssh_agent: variable("SSH_AUTH_SOCK").filter(|path| !path.is_empty()).map(PathBuf::from),
             ..Options::new(&self.root)
         }
+    }
+
+    /// Returns the reasons why stronger rungs can't be used.
+    pub(crate) fn obstacles(&self) -> &[Obstacle] {
+        self.rung.as_ref().map(|rung| rung.obstacles.as_slice()).unwrap_or_default()
     }
 
     /// Opens the store in the root directory; creates it if it is missing.

@@ -22,7 +22,8 @@ use kiln_oci::{ContainerConfig, Digest};
 use kiln_sandbox::cgroup::{Cgroup, Groups, Limits, OutOfMemory};
 use kiln_sandbox::network::Endpoint;
 use kiln_sandbox::{
-    Gate, Helper, Input, Io, Mount, Network, OutputSink, Running, Sandbox, SandboxError, Spec,
+    Gate, Helper, Input, Io, Mount, Network, Obstacle, OutputSink, Running, Sandbox, SandboxError,
+    Spec,
 };
 use kiln_store::Watch;
 use kiln_worker::container::{ContainerImage, ContainerRoot, Containers};
@@ -82,6 +83,8 @@ fn group(limits: Limits, parent: String, everywhere: bool) -> JoinHandle<Result<
 pub enum Notice {
     /// The reason why the container's layers are copied instead of mounted.
     Copied(String),
+    /// The isolation of the program, if it has no namespaces.
+    Isolation(String),
     /// A warning.
     Warning(String),
     /// A published port whose number on the host the kernel chose.
@@ -148,8 +151,11 @@ impl Engine {
         request: ContainerSpec,
     ) -> Result<Container> {
         let Preparation { helper, starting, network, group } = preparation;
-        let sandbox = Sandbox::with_helper(&self.store.anchor(), helper, self.options.isolation)?;
-        let mut notices = Vec::new();
+        let (isolation, obstacles) = (self.options.isolation, &self.options.obstacles);
+        Obstacle::check(isolation, obstacles)?;
+        let sandbox = Sandbox::with_helper(&self.store.anchor(), helper, isolation)?;
+        let mut notices: Vec<_> =
+            Obstacle::describe(isolation, obstacles).map(Notice::Isolation).into_iter().collect();
         let root = containers.root(image, request.read_only);
         let root = root.context("prepare the container's files")?;
         let snapshotting = self.store.snapshotting().context("choose a snapshotter")?;

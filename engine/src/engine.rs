@@ -9,13 +9,11 @@ use std::sync::{Arc, OnceLock};
 use anyhow::{Context, Result};
 use kiln_images::{ImageResolver, ImageResolverOptions, PullPolicy};
 use kiln_registry::Client;
-use kiln_sandbox::Isolation;
 use kiln_sandbox::network::{Bridge, BridgeOptions};
+use kiln_sandbox::{Isolation, Obstacle};
 use kiln_store::{Snapshotter, Store, StoreOptions};
 use kiln_tree::{ArchiveLimits, Ids};
 use kiln_worker::{DefaultNetwork, GitEnvironment, Machine, SandboxRunner};
-use rustix::process::geteuid;
-use rustix::thread::{CapabilitySet, capabilities};
 
 /// The options of an engine.
 ///
@@ -31,6 +29,12 @@ pub struct Options {
     pub snapshotter: Option<Snapshotter>,
     /// The way to isolate programs.
     pub isolation: Isolation,
+    /// The reasons why stronger ways to isolate programs can't be used, and this one if it can't
+    /// either.
+    pub obstacles: Vec<Obstacle>,
+    /// `true` if the engine reads and writes files of images. The process must have its final user
+    /// IDs and privileges then.
+    pub has_trees: bool,
     /// The client of registries and of servers with files.
     pub registries: Client,
     /// The limits for unpacking archives.
@@ -58,6 +62,8 @@ impl Options {
             max_storage: None,
             snapshotter: None,
             isolation: Isolation::strongest(),
+            obstacles: Vec::new(),
+            has_trees: true,
             registries: Client::new(kiln_registry::Options::default()),
             archive_limits: ArchiveLimits::default(),
             jobs: (threads * 2).max(8),
@@ -130,7 +136,8 @@ impl Engine {
         if let Some(machine) = self.machine.get() {
             return Ok(machine);
         }
-        let runner = SandboxRunner::new(self.store.clone(), self.options.isolation);
+        let runner = SandboxRunner::new(self.store.clone(), self.options.isolation)
+            .with_obstacles(self.options.obstacles.clone());
         let machine = Machine {
             runner: Arc::new(runner),
             network: DefaultNetwork::Bridge(self.options.bridge()?),
@@ -158,17 +165,8 @@ impl Engine {
 fn open_store(options: &Options) -> kiln_store::Result<Store> {
     let (max_bytes, snapshotter) = (options.max_storage, options.snapshotter);
     let store = Store::open_with(&options.root, &StoreOptions { max_bytes, snapshotter })?;
-    // Without privileges, only names and blobs are accessible, and trees aren't.
-    if is_privileged() {
+    if options.has_trees {
         store.use_ids(Ids::current())?;
     }
     Ok(store)
-}
-
-/// Returns `true` if this process may mount and change owners, as root of the machine or of a user
-/// namespace. Root in a container may lack these privileges.
-pub fn is_privileged() -> bool {
-    let may_mount =
-        capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
-    geteuid().is_root() && may_mount
 }

@@ -32,7 +32,7 @@ pub mod remote_image;
 mod engine;
 mod monitor;
 
-pub use engine::{Engine, Options, is_privileged};
+pub use engine::{Engine, Options};
 pub use monitor::{Monitor, spool};
 
 /// Becomes the sandbox's helper if this process was started as one, and returns otherwise. Call it

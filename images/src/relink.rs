@@ -54,7 +54,13 @@ pub(crate) fn relink(source: BorrowedFd<'_>, dest: BorrowedFd<'_>) -> Result<boo
 /// Returns `true` if an entry marks a deletion: overlayfs's whiteout, or a file on file systems
 /// that refuse whiteouts.
 fn is_mark(name: &CStr, kind: FileType, stat: &Stat) -> bool {
-    let is_nothing = stat.st_size == 0 && Mode::from_raw_mode(stat.st_mode).is_empty();
+    let mode = Mode::from_raw_mode(stat.st_mode);
+    // A mark has no permissions. An unprivileged process records that.
+    let has_mode = match kiln_tree::Ids::current().is_unprivileged() {
+        true => mode == Mode::from_raw_mode(kiln_tree::records::mode_on_disk(0, false)),
+        false => mode.is_empty(),
+    };
+    let is_nothing = stat.st_size == 0 && has_mode;
     match kind {
         FileType::CharacterDevice => stat.st_rdev == 0,
         FileType::RegularFile => is_nothing && name.to_bytes().starts_with(kiln_tree::FILE_MARK),

@@ -100,6 +100,14 @@ impl Capabilities {
         Ok(Self(rustix::thread::capabilities(None)?.permitted.bits()))
     }
 
+    /// Returns the effective capabilities of this process.
+    ///
+    /// # Errors
+    /// Fails if the kernel doesn't report them.
+    pub fn effective() -> std::io::Result<Self> {
+        Ok(Self(rustix::thread::capabilities(None)?.effective.bits()))
+    }
+
     /// Returns the capability with this name, such as `NET_ADMIN` or `cap_net_admin`. Returns
     /// `None` if the name is unknown.
     pub fn named(name: &str) -> Option<Self> {

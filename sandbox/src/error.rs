@@ -34,6 +34,12 @@ pub enum SandboxError {
     /// The caller cancelled the run.
     #[error("canceled")]
     Cancelled,
+    /// No way to isolate programs works here.
+    #[error(
+        "programs can't run here ({0}); in a pod, this allows them:\n  securityContext:\n    \
+         seccompProfile:\n      type: Unconfined"
+    )]
+    NoIsolation(String),
     /// A feature that kiln doesn't support.
     #[error("{0}")]
     Unsupported(&'static str),

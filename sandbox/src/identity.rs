@@ -139,7 +139,7 @@ fn become_user(user: &ResolvedUser) -> Result<(), Failure> {
     set_thread_res_uid(uid, uid, uid).map_err(Failure::doing("set user"))
 }
 
-fn drop_bounding(kept: CapabilitySet) -> rustix::io::Result<()> {
+pub(super) fn drop_bounding(kept: CapabilitySet) -> rustix::io::Result<()> {
     for number in 0..u64::BITS {
         let capability = CapabilitySet::from_bits_retain(1 << number);
         if kept.contains(capability) {

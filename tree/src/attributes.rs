@@ -1,16 +1,15 @@
 //! Owners, modes, times and extended attributes of files.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use rustix::fs::{
-    AtFlags, Mode, OFlags, Timestamps, XattrFlags, chmod, fchmod, fgetxattr, flistxattr, fsetxattr,
-    futimens, openat, utimensat,
+    AtFlags, Timestamps, XattrFlags, fgetxattr, flistxattr, fsetxattr, futimens, utimensat,
 };
 use rustix::io::Errno;
 
-use crate::ids::RECORD;
+use crate::ids::Ids;
 use crate::metadata::{FileKind, Metadata, Owner, Timestamp};
-use crate::{names, owners};
+use crate::{names, owners, permissions, records};
 
 /// The attributes of a new file. `None` keeps the kernel's default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,7 +45,7 @@ impl Attributes {
             owners::give(fd, owner)?;
         }
         if let Some(mode) = self.mode {
-            fchmod(fd, Mode::from_raw_mode(mode & 0o7777))?;
+            permissions::set(fd, mode)?;
         }
         if let Some(mtime) = self.mtime {
             futimens(fd, &times(mtime))?;
@@ -69,20 +68,13 @@ impl Attributes {
         if let Some(mode) = self.mode
             && kind != FileKind::Symlink
         {
-            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let fd = openat(dir, path, flags, Mode::empty())?;
-            // `O_PATH` descriptors have no `fchmod`. The link in `/proc` always leads to this file.
-            chmod(proc_path(fd.as_fd()), Mode::from_raw_mode(mode & 0o7777))?;
+            permissions::set_entry(dir, name, kind, mode)?;
         }
         if let Some(mtime) = self.mtime {
             utimensat(dir, path, &times(mtime), AtFlags::SYMLINK_NOFOLLOW)?;
         }
         Ok(())
     }
-}
-
-fn proc_path(fd: BorrowedFd<'_>) -> String {
-    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
 fn times(mtime: Timestamp) -> Timestamps {
@@ -127,13 +119,19 @@ pub(crate) fn xattrs(fd: BorrowedFd<'_>) -> Result<Vec<Xattr>, Errno> {
     collect(list, |name| fill(|buffer| fgetxattr(fd, names::path(name), buffer)))
 }
 
-/// Sets an extended attribute of an open file.
+/// Sets an extended attribute of an open file, or records it.
 pub(crate) fn set_xattr(fd: BorrowedFd<'_>, name: &[u8], value: &[u8]) -> Result<(), Errno> {
-    fsetxattr(fd, names::path(name), value, XattrFlags::empty())
+    match fsetxattr(fd, names::path(name), value, XattrFlags::empty()) {
+        Err(Errno::PERM) if Ids::current().records_devices() && !name.starts_with(b"user.") => {
+            fsetxattr(fd, names::path(&records::xattr(name)), value, XattrFlags::empty())
+        }
+        set => set,
+    }
 }
 
-/// Returns `true` for attributes of overlayfs and for the record of an owner. These never enter or
-/// leave a tree as ordinary attributes.
+/// Returns `true` for attributes of overlayfs and for records. These never enter or leave a tree as
+/// ordinary attributes.
 pub(crate) fn is_reserved_xattr(name: &[u8]) -> bool {
-    name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") || name == RECORD
+    let prefixes = [&b"trusted.overlay."[..], b"user.overlay.", records::PREFIX];
+    prefixes.iter().any(|prefix| name.starts_with(prefix))
 }

@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use kiln_oci::Digest;
 
 use crate::changes::Located;
-use crate::dir::{Dir, rooted};
+use crate::dir::Dir;
 use crate::error::{Error, Result};
-use crate::ids::Ids;
 use crate::metadata::Metadata;
 use crate::names;
 
@@ -47,14 +46,7 @@ pub trait Below {
 
 impl Below for Dir {
     fn entry(&self, path: &Path) -> Result<Option<Metadata>> {
-        let Some(metadata) = self.metadata(path, false)? else { return Ok(None) };
-        if !Ids::current().is_namespace() {
-            return Ok(Some(metadata));
-        }
-        let path = rooted(path);
-        let Some((parent, name)) = self.parent_of(&path)? else { return Ok(Some(metadata)) };
-        let located = look(&parent, name, &path)?;
-        Ok(Some(located.map_or(metadata, |located| located.metadata)))
+        self.metadata(path, false)
     }
 
     fn capability(&self, path: &Path) -> Result<Vec<u8>> {

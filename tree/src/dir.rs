@@ -15,10 +15,12 @@ use rustix::io::Errno;
 use crate::attributes::{self, Xattr};
 use crate::digest::select;
 use crate::error::{Error, NOT_REGULAR, Result};
+use crate::ids::Ids;
 use crate::inspected::open_inspected;
 use crate::metadata::{FileKind, Metadata};
 use crate::view::View;
-use crate::{names, resolve, wildcard};
+use crate::walk::xattrs;
+use crate::{names, records, resolve, wildcard};
 
 /// An open directory. Its methods resolve paths inside it: `/`, `..` and symbolic links can't lead
 /// out.
@@ -138,9 +140,9 @@ impl Dir {
         let path = rooted(path);
         let flags = if follow { OFlags::PATH } else { OFlags::PATH | OFlags::NOFOLLOW };
         match resolve::open(self.as_fd(), &path, flags, Mode::empty()) {
-            Ok(fd) => Metadata::of_fd(fd.as_fd())
-                .map(Some)
-                .map_err(|errno| Error::io("stat", &path, errno)),
+            Ok(fd) => {
+                resolved(fd.as_fd()).map(Some).map_err(|errno| Error::io("stat", &path, errno))
+            }
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(errno) => Err(Error::io("stat", &path, errno)),
         }
@@ -196,6 +198,7 @@ impl Dir {
         let path = rooted(path);
         let Some(fd) = self.open_attributed(&path)? else { return Ok(Vec::new()) };
         attributes::xattrs(fd.as_fd())
+            .map(records::resolve_xattrs)
             .map_err(|errno| Error::io("read attributes of", &path, errno))
     }
 
@@ -209,6 +212,15 @@ impl Dir {
         resolve::open(self.as_fd(), path, flags, Mode::empty())
             .map_err(|errno| Error::at(action, path, errno))
     }
+}
+
+/// Returns the metadata of a file that was opened with `O_PATH`, as its records say.
+fn resolved(fd: BorrowedFd<'_>) -> Result<Metadata, Errno> {
+    let mut metadata = Metadata::of_fd(fd)?;
+    if metadata.kind.has_xattrs() && Ids::current().has_records() {
+        records::resolve(&mut metadata, &mut xattrs::of_path(fd)?, true);
+    }
+    Ok(metadata)
 }
 
 impl AsFd for Dir {

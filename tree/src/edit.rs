@@ -6,15 +6,19 @@ use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, linkat, mkdirat, mknodat, openat, symlinkat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, XattrFlags, fsetxattr, linkat, mkdirat, mknodat, openat,
+    symlinkat,
+};
 use rustix::io::Errno;
 
 use crate::attributes::{self, Attributes};
 use crate::dir::{Dir, rooted};
 use crate::error::{Error, NOT_REGULAR, Result};
+use crate::ids::Ids;
 use crate::inspected::open_inspected;
 use crate::metadata::{FileKind, Metadata, Timestamp};
-use crate::{names, remove};
+use crate::{names, permissions, records, remove};
 
 /// The set-group-ID bit. New entries of a directory with this bit inherit its group, and new
 /// directories also the bit.
@@ -203,7 +207,7 @@ pub(crate) fn make_dir(
     attributes: &Attributes,
 ) -> Result<bool, Errno> {
     let mode = attributes.mode.unwrap_or(0o755);
-    match mkdirat(parent, names::path(name), Mode::from_raw_mode(mode & 0o777)) {
+    match mkdirat(parent, names::path(name), permissions::initial(mode, true)) {
         Ok(()) => {}
         Err(Errno::EXIST) => {
             let metadata = Metadata::of_entry(parent, name)?;
@@ -235,7 +239,7 @@ pub(crate) fn create_with_mode(
     mode: u32,
 ) -> Result<OwnedFd, Errno> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(parent, names::path(name), flags, Mode::from_raw_mode(mode & 0o777))
+    openat(parent, names::path(name), flags, permissions::initial(mode, false))
 }
 
 /// Creates a fifo or a device. Fails for other types.
@@ -256,8 +260,27 @@ pub(crate) fn make_node(
         _ => return Err(Errno::INVAL),
     };
     let mode = Mode::from_raw_mode(attributes.mode.unwrap_or(0o644) & 0o777);
-    mknodat(parent, names::path(name), file_type, mode, device)?;
-    attributes.apply_to_entry(parent, name, kind)
+    match mknodat(parent, names::path(name), file_type, mode, device) {
+        Err(Errno::PERM) if device != 0 && Ids::current().records_devices() => {
+            record_device(parent, name, kind, attributes)
+        }
+        made => made.and_then(|()| attributes.apply_to_entry(parent, name, kind)),
+    }
+}
+
+/// Creates a file that stands for a device.
+fn record_device(
+    parent: BorrowedFd<'_>,
+    name: &[u8],
+    kind: FileKind,
+    attributes: &Attributes,
+) -> Result<(), Errno> {
+    let record = records::device(kind).ok_or(Errno::INVAL)?;
+    let file = create(parent, name)?;
+    let key = names::path(records::DEVICE);
+    fsetxattr(&file, key, record.as_bytes(), XattrFlags::empty())?;
+    let attributes = Attributes { mode: attributes.mode.or(Some(0o644)), ..*attributes };
+    attributes.apply_to_fd(file.as_fd())
 }
 
 #[cfg(test)]

@@ -1,32 +1,67 @@
-//! The user and group IDs that this process can assign to files.
+//! The user and group IDs that this process can assign to files, and its privileges over files.
 //!
 //! The root user of the machine can assign all IDs. A user namespace has as many as its creator
-//! granted: root (the creator's own ID outside) and usually 65,536 more, or only root.
+//! granted: root (the creator's own ID outside) and usually 65,536 more, or only root. A process
+//! without privileges can assign only its own ID, which then stands for root's: kiln's own files
+//! belong to root in images.
 //!
-//! An owner that doesn't exist in the namespace is *recorded*. The file then belongs to root, or to
-//! the user or group that does exist, and the attribute `user.kiln.owner` stores the intended
-//! owner. The functions of this crate report the recorded owner, and the layer packed from the tree
-//! has it too. A record is valid as long as the file still has the owner that was set together with
-//! the record. Links, fifos and devices can't have such attributes, and belong to root. If all IDs
-//! exist, no owner is recorded, and records are ignored.
+//! An owner that can't be assigned is *recorded*. The file then belongs to root, or to the user or
+//! group that does exist. See [`crate::records`] for the records, and for what else is recorded.
+//! A record of an owner is valid as long as the file still has the owner that was set together with
+//! the record. Links and fifos can't have such attributes, and belong to root. If all IDs exist, no
+//! owner is recorded, and records are ignored.
 
 #![expect(clippy::disallowed_methods, reason = "the files are the kernel's")]
 
 use std::sync::OnceLock;
 
-use crate::metadata::Owner;
+use rustix::process::{getegid, geteuid};
+use rustix::thread::{CapabilitySet, capabilities};
 
-/// The attribute that stores the intended owner of a file.
-pub(crate) const RECORD: &[u8] = b"user.kiln.owner";
+use crate::metadata::Owner;
+use crate::records;
 
 /// The range of a process outside of any user namespace.
 const ALL: (u32, u32, u32) = (0, 0, u32::MAX);
 
-/// The user and group IDs that exist in a user namespace.
+/// The capabilities without which a process can neither give files away nor ignore their modes.
+const OVER_FILES: CapabilitySet =
+    CapabilitySet::CHOWN.union(CapabilitySet::DAC_OVERRIDE).union(CapabilitySet::FOWNER);
+
+/// The user and group IDs that a process can assign, and its privileges over files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ids {
     users: Vec<Range>,
     groups: Vec<Range>,
+    privileges: Privileges,
+}
+
+/// The privileges of a process over files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Privileges {
+    /// Those of root, which include mounts.
+    All,
+    /// Those of root in a container: owners and modes, but neither mounts nor trusted attributes.
+    Files,
+    /// None: all files belong to the process's own user and group.
+    None {
+        /// The process's own user and group.
+        own: Owner,
+    },
+}
+
+impl Privileges {
+    fn current() -> Self {
+        let has = |set| capabilities(None).is_ok_and(|sets| sets.effective.contains(set));
+        let own = Owner { uid: geteuid().as_raw(), gid: getegid().as_raw() };
+        if own.uid == 0 && has(CapabilitySet::SYS_ADMIN) {
+            Self::All
+        } else if own.uid == 0 && has(OVER_FILES) {
+            Self::Files
+        } else {
+            Self::None { own }
+        }
+    }
 }
 
 /// A range of IDs: the first inside the namespace, the first outside, and their number.
@@ -34,13 +69,14 @@ type Range = (u32, u32, u32);
 
 impl Ids {
     /// Returns the IDs of this process. The first call looks them up, so the process must be in its
-    /// final user namespace by then.
+    /// final user namespace and have its final privileges by then.
     pub fn current() -> &'static Self {
         static CURRENT: OnceLock<Ids> = OnceLock::new();
         CURRENT.get_or_init(|| {
             // Without `/proc`, or with a kernel without user namespaces, all IDs exist.
             let read = |name| std::fs::read_to_string(name).unwrap_or_default();
-            Self::parse(&read("/proc/self/uid_map"), &read("/proc/self/gid_map"))
+            let (users, groups) = (read("/proc/self/uid_map"), read("/proc/self/gid_map"));
+            Self::parse(&users, &groups).with(Privileges::current())
         })
     }
 
@@ -49,13 +85,54 @@ impl Ids {
             let ranges: Vec<Range> = text.lines().filter_map(range).collect();
             if ranges.is_empty() { vec![ALL] } else { ranges }
         };
-        Self { users: ranges(users), groups: ranges(groups) }
+        Self { users: ranges(users), groups: ranges(groups), privileges: Privileges::All }
     }
 
-    /// Returns `true` if these are the IDs of a user namespace. There, devices can't be created,
-    /// and overlayfs keeps its marks in `user.overlay.*`.
+    /// Returns the IDs that a process with these privileges can assign.
+    fn with(self, privileges: Privileges) -> Self {
+        match privileges {
+            Privileges::None { own } => {
+                Self { users: vec![(0, own.uid, 1)], groups: vec![(0, own.gid, 1)], privileges }
+            }
+            _ => Self { privileges, ..self },
+        }
+    }
+
+    /// Returns `true` if some IDs can't be assigned: in a user namespace, or without privileges.
+    /// There, overlayfs keeps its marks in `user.overlay.*`.
     pub fn is_namespace(&self) -> bool {
         self.users != [ALL]
+    }
+
+    /// Returns `true` if the process has no privileges over files. All files then belong to its own
+    /// user and group, and modes that it can't do with are recorded.
+    pub fn is_unprivileged(&self) -> bool {
+        matches!(self.privileges, Privileges::None { .. })
+    }
+
+    /// Returns `true` if files may have records that count.
+    pub fn has_records(&self) -> bool {
+        self.is_namespace() || self.records_devices()
+    }
+
+    /// Returns `true` if devices and extended attributes are recorded when the kernel refuses them.
+    pub fn records_devices(&self) -> bool {
+        self.privileges != Privileges::All
+    }
+
+    /// Returns `true` if devices are neither created nor recorded.
+    pub(crate) fn leaves_devices_out(&self) -> bool {
+        self.is_namespace() && !self.records_devices()
+    }
+
+    /// Returns the owner that a file of `owner` has in images: the process's own user and group
+    /// stand for root's if it has no privileges.
+    pub fn shown(&self, owner: Owner) -> Owner {
+        let Privileges::None { own } = self.privileges else { return owner };
+        Owner {
+            uid: if owner.uid == own.uid { 0 } else { owner.uid },
+            gid: if owner.gid == own.gid { 0 } else { owner.gid },
+        }
     }
 
     /// Returns `true` if only a single user ID exists.
@@ -81,7 +158,13 @@ impl Ids {
                 ranges.iter().map(|(inside, outside, count)| format!("{inside} {outside} {count}"));
             ranges.collect::<Vec<_>>().join(", ")
         };
-        format!("users {}; groups {}\n", text(&self.users), text(&self.groups))
+        let also = match self.privileges {
+            Privileges::None { .. } => "; modes recorded",
+            // Root's marks of overlayfs are in attributes that this process can't read.
+            Privileges::Files if !self.is_namespace() => "; no trusted attributes",
+            _ => "",
+        };
+        format!("users {}; groups {}{also}\n", text(&self.users), text(&self.groups))
     }
 
     /// Returns the owner that a file of `owner` can have: root replaces a user or group that
@@ -96,16 +179,10 @@ impl Ids {
     /// Returns the recorded owner of a file that belongs to `actual` and has the record `value`, if
     /// the record is valid.
     pub(crate) fn recorded(&self, actual: Owner, value: &[u8]) -> Option<Owner> {
-        let (uid, gid) = std::str::from_utf8(value).ok()?.split_once(':')?;
-        let owner = Owner { uid: uid.parse().ok()?, gid: gid.parse().ok()? };
+        let owner = records::parse_owner(value)?;
         let counts = owner != actual && self.possible(owner) == actual;
         (self.is_namespace() && counts).then_some(owner)
     }
-}
-
-/// Returns the record for the intended owner `owner`.
-pub(crate) fn record(owner: Owner) -> String {
-    format!("{}:{}", owner.uid, owner.gid)
 }
 
 fn range(line: &str) -> Option<Range> {
@@ -138,6 +215,26 @@ mod tests {
             assert!(!all.is_namespace() && all.has_user(u32::MAX - 1) && all.has_group(7));
         }
         assert!(Ids::parse("0 5 1", "0 5 1").is_single());
+    }
+
+    #[test]
+    fn a_process_without_privileges_has_one_id_that_stands_for_roots() {
+        let own = owner(1000, 100);
+        let ids = Ids::parse("0 0 4294967295\n", "").with(Privileges::None { own });
+        assert!(ids.is_namespace() && ids.is_single() && ids.is_unprivileged());
+        assert!(ids.has_records() && ids.records_devices());
+        assert_eq!(ids.shown(own), owner(0, 0));
+        assert_eq!(ids.shown(owner(1000, 7)), owner(0, 7));
+        assert_eq!(ids.possible(owner(33, 44)), owner(0, 0));
+        assert_eq!(ids.recorded(owner(0, 0), b"1000:100"), Some(own));
+        assert_eq!(ids.on_disk(), "users 0 1000 1; groups 0 100 1; modes recorded\n");
+        let container = Ids::parse("0 0 4294967295\n", "").with(Privileges::Files);
+        assert!(!container.is_namespace() && container.has_records());
+        assert!(!container.is_unprivileged() && container.has_user(7));
+        assert_eq!(container.shown(own), own);
+        assert!(container.on_disk().ends_with("; no trusted attributes\n"));
+        let remapped = Ids::parse(MAP, MAP).with(Privileges::Files);
+        assert_eq!(remapped.on_disk(), Ids::parse(MAP, MAP).on_disk());
     }
 
     #[test]

@@ -26,6 +26,8 @@ mod mode;
 mod overlay;
 mod pack;
 mod pattern;
+mod permissions;
+pub mod records;
 mod retime;
 mod skeleton;
 mod stamp;

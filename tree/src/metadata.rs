@@ -5,6 +5,8 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{AtFlags, FileType, RawMode, Statx, StatxFlags, StatxTimestamp, Timespec, statx};
 use rustix::io::Errno;
 
+use crate::ids::Ids;
+
 /// The metadata of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metadata {
@@ -51,7 +53,7 @@ impl Metadata {
         (self.device, self.inode) == (other.device, other.inode)
     }
 
-    /// Returns the metadata of `name` in a directory. Links are not followed.
+    /// Returns the metadata of `name` in a directory, regardless of records. Links are not followed.
     pub(crate) fn of_entry(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Self, Errno> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
         statx(dir, name, flags, StatxFlags::BASIC_STATS).map(|stat| Self::from_statx(&stat))
@@ -73,7 +75,7 @@ impl Metadata {
         }
     }
 
-    /// Returns the metadata of an open file.
+    /// Returns the metadata of an open file, regardless of records.
     pub(crate) fn of_fd(fd: BorrowedFd<'_>) -> Result<Self, Errno> {
         statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)
             .map(|stat| Self::from_statx(&stat))
@@ -93,7 +95,7 @@ impl Metadata {
         Self {
             kind,
             mode: u32::from(stat.stx_mode) & 0o7777,
-            owner: Owner { uid: stat.stx_uid, gid: stat.stx_gid },
+            owner: Ids::current().shown(Owner { uid: stat.stx_uid, gid: stat.stx_gid }),
             size: stat.stx_size,
             mtime: stat.stx_mtime.into(),
             ctime: stat.stx_ctime.into(),

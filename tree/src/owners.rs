@@ -9,19 +9,25 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::ids::{Ids, RECORD, record};
+use crate::ids::Ids;
 use crate::metadata::{FileKind, Owner};
-use crate::names;
+use crate::pack::CAPABILITY;
+use crate::{names, records};
 
 /// Changes the owner of an open file or directory to `owner`.
 pub(crate) fn give(fd: BorrowedFd<'_>, owner: Owner) -> Result<(), Errno> {
     let (uid, gid) = possible(owner)?;
-    fchown(fd, Some(uid), Some(gid))?;
+    if Ids::current().is_unprivileged() {
+        // The kernel removes the capability itself when the owner changes.
+        tolerate(fremovexattr(fd, names::path(&records::xattr(CAPABILITY))))?;
+    } else {
+        fchown(fd, Some(uid), Some(gid))?;
+    }
     match note(owner) {
         Note::Nothing => Ok(()),
-        Note::NoRecord => tolerate(fremovexattr(fd, names::path(RECORD))),
+        Note::NoRecord => tolerate(fremovexattr(fd, names::path(records::OWNER))),
         Note::Record(value) => {
-            fsetxattr(fd, names::path(RECORD), value.as_bytes(), XattrFlags::empty())
+            fsetxattr(fd, names::path(records::OWNER), value.as_bytes(), XattrFlags::empty())
         }
     }
 }
@@ -35,7 +41,9 @@ pub(crate) fn give_entry(
     owner: Owner,
 ) -> Result<(), Errno> {
     let (uid, gid) = possible(owner)?;
-    chownat(dir, names::path(name), Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    if !Ids::current().is_unprivileged() {
+        chownat(dir, names::path(name), Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    }
     if !matches!(kind, FileKind::File | FileKind::Directory) {
         return Ok(());
     }
@@ -46,9 +54,10 @@ pub(crate) fn give_entry(
     path.extend_from_slice(name);
     match note(owner) {
         Note::Nothing => Ok(()),
-        Note::NoRecord => tolerate(lremovexattr(path.as_slice(), names::path(RECORD))),
+        Note::NoRecord => tolerate(lremovexattr(path.as_slice(), names::path(records::OWNER))),
         Note::Record(value) => {
-            lsetxattr(path.as_slice(), names::path(RECORD), value.as_bytes(), XattrFlags::empty())
+            let value = value.as_bytes();
+            lsetxattr(path.as_slice(), names::path(records::OWNER), value, XattrFlags::empty())
         }
     }
 }
@@ -70,7 +79,7 @@ fn note(owner: Owner) -> Note {
     } else if ids.possible(owner) == owner {
         Note::NoRecord
     } else {
-        Note::Record(record(owner))
+        Note::Record(records::owner(owner))
     }
 }
 
@@ -84,7 +93,7 @@ fn possible(owner: Owner) -> Result<(Uid, Gid), Errno> {
 }
 
 /// Ignores the error that there was no record.
-fn tolerate(removed: Result<(), Errno>) -> Result<(), Errno> {
+pub(crate) fn tolerate(removed: Result<(), Errno>) -> Result<(), Errno> {
     match removed {
         Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
         other => other,

@@ -96,7 +96,7 @@ impl Skeleton {
         if let Some(hidden) = name.strip_prefix(WHITEOUT) {
             return self.delete(names::bytes(parent), name, hidden);
         }
-        if matches!(record.kind, Kind::Device) && Ids::current().is_namespace() {
+        if matches!(record.kind, Kind::Device) && Ids::current().leaves_devices_out() {
             return Some(());
         }
         let stays = matches!(record.kind, Kind::Directory(_))

@@ -237,11 +237,11 @@ impl Unpacker<'_> {
         {
             return self.whiteout(parent, name, hidden);
         }
-        // Devices can't be created in a user namespace, and are left out. For layers, this happens
+        // Devices can't be created in a user namespace, and are left out there. For layers, this happens
         // before existing entries are removed, as in containerd; for archives, afterwards, as in
         // Docker's `ADD`.
         let is_device = matches!(entry.kind, EntryType::Char | EntryType::Block);
-        let is_left_out = is_device && Ids::current().is_namespace();
+        let is_left_out = is_device && Ids::current().leaves_devices_out();
         if is_left_out && self.options.whiteouts {
             return Ok(());
         }

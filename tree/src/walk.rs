@@ -32,12 +32,11 @@ use rustix::io::Errno;
 
 use crate::attributes::Xattr;
 use crate::error::{Error, Result};
-use crate::ids::{Ids, RECORD};
 use crate::metadata::Metadata;
 use crate::pack::overlay;
 use crate::pattern::{ParentMatches, PatternMatcher};
 use crate::view::View;
-use crate::{names, path_limit};
+use crate::{names, path_limit, records};
 
 pub(crate) use beneath::open as open_without_links;
 pub(crate) use beneath::{Opener, split};
@@ -243,23 +242,12 @@ impl<'a> Walk<'a> {
         let xattrs = if self.view.xattrs { xattrs::read(self.root, b".") } else { Ok(Vec::new()) };
         let mut xattrs =
             xattrs.map_err(|errno| Error::io("read attributes of", Path::new("/"), errno))?;
-        self.believe_record(&mut metadata, &mut xattrs);
+        records::resolve(&mut metadata, &mut xattrs, self.view.owner.is_none());
         let directory = self.number();
         let entry = Entry { path: EntryPath::default(), metadata, target: Vec::new(), xattrs };
         let matches = ParentMatches::default();
         let place = Place { directory, path: None, matches, hidden: false };
         Ok((Candidate { entry, hidden: false, below: Some(directory) }, Some(place)))
-    }
-
-    /// Removes the record of an owner from the attributes, and applies it if it is valid.
-    fn believe_record(&self, metadata: &mut Metadata, xattrs: &mut Vec<Xattr>) {
-        let Some(at) = xattrs.iter().position(|(name, _)| name == RECORD) else { return };
-        let (_, value) = xattrs.remove(at);
-        if self.view.owner.is_none()
-            && let Some(owner) = Ids::current().recorded(metadata.owner, &value)
-        {
-            metadata.owner = owner;
-        }
     }
 
     fn number(&self) -> usize {
@@ -403,7 +391,7 @@ impl<'a> Walk<'a> {
             Vec::new()
         };
         let mut xattrs = if self.view.xattrs { xattrs::read(dir, name)? } else { Vec::new() };
-        self.believe_record(&mut metadata, &mut xattrs);
+        records::resolve(&mut metadata, &mut xattrs, self.view.owner.is_none());
         Ok((metadata, target, xattrs))
     }
 }

@@ -55,6 +55,8 @@ pub(crate) struct Exec {
     groups: Groups,
     /// Ensures that the warnings about unenforceable limits are sent once.
     warned: Arc<Once>,
+    /// Ensures that the isolation of programs is told once.
+    told: Arc<Once>,
 }
 
 impl Exec {
@@ -71,6 +73,14 @@ impl Exec {
             limits: inputs.limits,
             groups: machine.groups.clone(),
             warned: Arc::new(Once::new()),
+            told: Arc::new(Once::new()),
+        }
+    }
+
+    /// Sends a single warning if programs run without namespaces.
+    fn tell_of_isolation(&self, reporter: &Reporter) {
+        if let Some(notice) = self.runner.notice() {
+            self.told.call_once(|| reporter.warn(notice));
         }
     }
 
@@ -93,6 +103,7 @@ impl Exec {
         self.runner.prepare();
         let prepared = cancellable(reporter, async {
             materialise(&self.snapshots, inputs, reporter).await?;
+            self.tell_of_isolation(reporter);
             self.snapshots.tell_of_copies(reporter)?;
             let prepared = self.prepare(exec, inputs).await?;
             Ok::<_, Error>((prepared, self.networks.get(exec.network, reporter).await?))

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use futures_util::future::BoxFuture;
-use kiln_sandbox::{Ended, Io, Isolation, Running, Sandbox, SandboxError, Spec};
+use kiln_sandbox::{Ended, Io, Isolation, Obstacle, Running, Sandbox, SandboxError, Spec};
 use kiln_store::Store;
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +31,11 @@ pub trait Runner: fmt::Debug + Send + Sync {
     fn is_foreign(&self) -> bool {
         false
     }
+
+    /// Returns a line about the isolation of programs that the user should know.
+    fn notice(&self) -> Option<String> {
+        None
+    }
 }
 
 /// A runner by kiln's own sandbox. It is created on first use, because a build with copies only
@@ -39,19 +44,27 @@ pub trait Runner: fmt::Debug + Send + Sync {
 pub struct SandboxRunner {
     store: Store,
     isolation: Isolation,
+    obstacles: Vec<Obstacle>,
     sandbox: Arc<OnceLock<Sandbox>>,
 }
 
 impl SandboxRunner {
     /// Creates a runner whose sandboxes have their mounts in a directory of the store.
     pub fn new(store: Store, isolation: Isolation) -> Self {
-        Self { store, isolation, sandbox: Arc::default() }
+        Self { store, isolation, obstacles: Vec::new(), sandbox: Arc::default() }
+    }
+
+    /// Adds the reasons why stronger ways to isolate programs, or this one, can't be used.
+    #[must_use]
+    pub fn with_obstacles(self, obstacles: Vec<Obstacle>) -> Self {
+        Self { obstacles, ..self }
     }
 
     fn sandbox(&self) -> Result<&Sandbox, SandboxError> {
         if let Some(sandbox) = self.sandbox.get() {
             return Ok(sandbox);
         }
+        Obstacle::check(self.isolation, &self.obstacles)?;
         let sandbox = Sandbox::new(&self.store.anchor(), self.isolation)?;
         Ok(self.sandbox.get_or_init(|| sandbox))
     }
@@ -77,6 +90,10 @@ impl Runner for SandboxRunner {
 
     fn start(&self, spec: Spec, io: Io) -> BoxFuture<'_, Result<Running, SandboxError>> {
         Box::pin(async move { self.sandbox()?.start(&spec, io).await })
+    }
+
+    fn notice(&self) -> Option<String> {
+        Obstacle::describe(self.isolation, &self.obstacles)
     }
 }
 

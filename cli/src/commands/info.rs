@@ -35,6 +35,7 @@ pub(crate) fn run(
         ("Version", text("ServerVersion")),
         ("Store", text("DockerRootDir")),
         ("Snapshotter", text("Driver")),
+        ("Isolation", text("Isolation")),
         ("Images", text("Images")),
         ("Rootless", kiln_tree::Ids::current().is_namespace().to_string()),
         ("Operating System", text("OperatingSystem")),
@@ -50,6 +51,11 @@ pub(crate) fn run(
             && let Value::String(reason) = &document["DriverReason"]
         {
             printer.line(format_args!(" Reason: {reason}"));
+        }
+        if title == "Isolation" {
+            for obstacle in settings.obstacles() {
+                printer.line(format_args!(" {}: {}", obstacle.isolation, obstacle.reason));
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -67,6 +73,11 @@ fn document(settings: &Settings) -> Result<Value> {
         "Driver": driver,
         "DriverReason": reason,
         "Images": images,
+        "Isolation": settings.options().isolation.name(),
+        "IsolationObstacles": settings.obstacles()
+            .iter()
+            .map(|found| json!({"Isolation": found.isolation.name(), "Reason": found.reason}))
+            .collect::<Vec<_>>(),
         "KernelFeatures": sandbox::features()
             .iter()
             .map(|feature| json!({
@@ -88,10 +99,6 @@ fn document(settings: &Settings) -> Result<Value> {
 
 /// Returns the snapshotter's name, and the reason if overlayfs doesn't work.
 fn snapshotter(store: &Store) -> Result<(&'static str, Option<String>)> {
-    if !kiln::is_privileged() {
-        let reason = "nothing can be mounted without root or a user namespace".to_owned();
-        return Ok(("unknown", Some(reason)));
-    }
     let found = store.snapshotting()?;
     Ok((found.snapshotter.name(), found.reason.clone()))
 }

@@ -89,6 +89,7 @@ fn print_notice(notice: &Notice, printer: &Printer) {
         Notice::Copied(reason) => {
             printer.note(format_args!("layers are copied, not mounted: {reason}"));
         }
+        Notice::Isolation(text) => printer.note(text),
         Notice::Warning(text) => printer.note(format_args!("WARNING: {text}")),
         Notice::Published(endpoint) => printer.note(endpoint),
     }

@@ -1,11 +1,14 @@
 //! The process that maps kiln's IDs.
 //!
 //! It is a second instance of the same binary. kiln starts it before entering its user namespace.
-//! The process waits for a byte, then runs the two programs that may write maps. If kiln ends
-//! before, it ends too.
+//! The process waits for a byte, then runs the two programs that may write maps, or writes them
+//! itself if it is root. If kiln ends before, it ends too.
 
-use std::ffi::OsString;
+#![expect(clippy::disallowed_methods, reason = "the files are the kernel's")]
+
+use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitCode, Stdio};
 
@@ -16,6 +19,8 @@ use crate::rendering::printer::Printer;
 
 /// The program name that makes the process the mapper.
 const MARKER: &str = "kiln-id-mapper";
+/// The first argument of a mapper that writes the maps itself.
+const WRITE: &str = "--write";
 /// The separator between the arguments of the two programs.
 const NEXT: &str = "--";
 
@@ -31,11 +36,14 @@ impl Mapper {
         let mut command = Command::new("/proc/self/exe");
         command.arg0(MARKER).env_clear().stdin(Stdio::piped());
         command.stdout(Stdio::null()).stderr(Stdio::piped());
-        for (number, (program, arguments)) in plan.programs.into_iter().enumerate() {
-            if number > 0 {
-                command.arg(NEXT);
+        match plan {
+            Plan::Programs([users, groups]) => {
+                command.arg(users.0).arg(&pid).args(users.1).arg(NEXT);
+                command.arg(groups.0).arg(&pid).args(groups.1);
             }
-            command.arg(program).arg(&pid).args(arguments);
+            Plan::Own(maps) => {
+                command.arg(WRITE).arg(&pid).args(maps);
+            }
         }
         Ok(Self { child: command.spawn().context("start kiln once more, to map user ids")? })
     }
@@ -64,6 +72,11 @@ pub(crate) fn map_if_asked(mut arguments: impl Iterator<Item = OsString>) -> Opt
         return Some(ExitCode::FAILURE);
     }
     let arguments: Vec<_> = arguments.collect();
+    if let [first, pid, users, groups] = arguments.as_slice()
+        && first == WRITE
+    {
+        return Some(write(&pid.to_string_lossy(), users, groups));
+    }
     for program in arguments.split(|argument| argument == NEXT) {
         let Some((name, rest)) = program.split_first() else { continue };
         match Command::new(name).args(rest).stdin(Stdio::null()).status() {
@@ -77,4 +90,16 @@ pub(crate) fn map_if_asked(mut arguments: impl Iterator<Item = OsString>) -> Opt
         }
     }
     Some(ExitCode::SUCCESS)
+}
+
+/// Writes the maps of users and groups of a process.
+fn write(pid: &str, users: &OsStr, groups: &OsStr) -> ExitCode {
+    for (name, map) in [("uid_map", users), ("gid_map", groups)] {
+        let path = format!("/proc/{pid}/{name}");
+        if let Err(error) = std::fs::write(&path, map.as_bytes()) {
+            Printer::new().note(format_args!("write {path}: {error}"));
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
 }

@@ -5,6 +5,7 @@
 use std::io;
 
 use anyhow::Error;
+use kiln_sandbox::{Isolation, Obstacle, ProbeError};
 
 /// The kernel's settings, each with the value that forbids user namespaces and one that allows
 /// them.
@@ -14,24 +15,58 @@ const SWITCHES: [(&str, &str, &str); 3] = [
     ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
 ];
 
+/// Returns the obstacle of a rung whose trial has failed.
+pub(super) fn obstacle(isolation: Isolation, error: &ProbeError) -> Obstacle {
+    let reason = error.to_string();
+    let (ProbeError::Refused { error, .. }, Isolation::UserNamespace) = (error, isolation) else {
+        return Obstacle { isolation, cause: reason.clone(), reason };
+    };
+    let cause = cause(error, kiln_sandbox::is_filtered(), setting);
+    let reason = if reason.ends_with(')') { reason } else { format!("{reason} ({cause})") };
+    Obstacle { isolation, reason, cause }
+}
+
 /// Adds an explanation to the kernel's error for a user namespace.
-pub(super) fn explain(error: io::Error) -> Error {
-    let reason = reason(&error, |switch| {
-        let path = format!("/proc/sys/{}", switch.replace('.', "/"));
-        std::fs::read_to_string(path).ok()
-    });
-    Error::new(error).context(format!(
+pub(super) fn explain(action: &'static str, error: io::Error) -> Error {
+    let reason = reason(&error, setting);
+    Error::new(error).context(action).context(format!(
         "kiln hasn't root's privileges, and can't become root of a user namespace: {reason}"
     ))
 }
 
+/// Returns the value of a setting of the kernel.
+fn setting(name: &str) -> Option<String> {
+    std::fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/"))).ok()
+}
+
+/// Returns the setting that forbids user namespaces, with its value.
+fn forbidding(
+    value: impl Fn(&str) -> Option<String>,
+) -> Option<(&'static str, &'static str, &'static str)> {
+    SWITCHES
+        .into_iter()
+        .find(|(switch, forbids, _)| value(switch).is_some_and(|value| value.trim() == *forbids))
+}
+
+/// Returns the cause of a refusal in a word or two.
+fn cause(error: &io::Error, is_filtered: bool, value: impl Fn(&str) -> Option<String>) -> String {
+    if let Some((switch, forbids, _)) = forbidding(value) {
+        return format!("{switch} is {forbids}");
+    }
+    match error.raw_os_error() {
+        Some(nix::libc::ENOSPC | nix::libc::EUSERS) => "user.max_user_namespaces",
+        Some(nix::libc::EINVAL | nix::libc::ENOSYS) => "the kernel has none",
+        _ if is_filtered => "seccomp",
+        _ => "a security module or a chroot",
+    }
+    .to_owned()
+}
+
 fn reason(error: &io::Error, value: impl Fn(&str) -> Option<String>) -> String {
-    for (switch, forbids, allows) in SWITCHES {
-        if value(switch).is_some_and(|value| value.trim() == forbids) {
-            return format!(
-                "{switch} is {forbids} (as root: sysctl -w {switch}={allows}, or run kiln as root)"
-            );
-        }
+    if let Some((switch, forbids, allows)) = forbidding(value) {
+        return format!(
+            "{switch} is {forbids} (as root: sysctl -w {switch}={allows}, or run kiln as root)"
+        );
     }
     match error.raw_os_error() {
         Some(nix::libc::ENOSPC | nix::libc::EUSERS) => {
@@ -67,5 +102,20 @@ mod tests {
         let full = io::Error::from_raw_os_error(nix::libc::ENOSPC);
         assert!(reason(&full, |_| None).contains("user.max_user_namespaces"));
         assert!(reason(&refused, |_| Some("7".to_owned())).contains("seccomp"));
+    }
+
+    #[test]
+    fn causes_are_short() {
+        let refused = io::Error::from_raw_os_error(nix::libc::EPERM);
+        let none = |_: &str| None;
+        assert_eq!(cause(&refused, true, none), "seccomp");
+        assert_eq!(cause(&refused, false, none), "a security module or a chroot");
+        let forbidden = |name: &str| (name == SWITCHES[0].0).then(|| "0\n".to_owned());
+        assert_eq!(cause(&refused, true, forbidden), "user.max_user_namespaces is 0");
+        let error = ProbeError::Refused { action: "unshare", error: refused };
+        let found = obstacle(Isolation::UserNamespace, &error);
+        assert!(found.reason.starts_with("unshare: operation not permitted ("), "{found:?}");
+        let found = obstacle(Isolation::Root, &ProbeError::NotRoot);
+        assert_eq!((found.reason.as_str(), found.cause.as_str()), ("needs root", "needs root"));
     }
 }

@@ -1,4 +1,4 @@
-//! Subordinate IDs: `/etc/subuid` and `/etc/subgid` (subuid(5)).
+//! Maps of IDs, and subordinate IDs: `/etc/subuid` and `/etc/subgid` (subuid(5)).
 
 /// The most ranges of a map: the kernel accepts 340 lines, and one maps the caller.
 const MOST: usize = 339;
@@ -47,9 +47,32 @@ impl Ranges {
     }
 }
 
+/// Returns a map of all IDs that `map`, the map of this process, has, each to itself. A map cannot
+/// have more IDs than the one above it, and no line may combine two of its lines. The last one of all
+/// possible IDs is left out: a process whose map has all is taken for one outside of namespaces.
+pub(super) fn all_of(map: &str) -> Option<String> {
+    let mut lines = String::new();
+    for line in map.lines() {
+        let mut numbers = line.split_whitespace().map(|number| number.parse::<u32>().ok());
+        let (first, _, count) = (numbers.next()??, numbers.next()??, numbers.next()??);
+        let count = count.min(u32::MAX - 1);
+        lines.push_str(&format!("{first} {first} {count}\n"));
+    }
+    (!lines.is_empty()).then_some(lines)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn root_maps_all_its_ids_to_themselves() {
+        let whole = all_of("         0          0 4294967295\n");
+        assert_eq!(whole.as_deref(), Some("0 0 4294967294\n"));
+        let two = all_of("0 1000 1\n1 100000 65536\n");
+        assert_eq!(two.as_deref(), Some("0 0 1\n1 1 65536\n"));
+        assert_eq!((all_of(""), all_of("x")), (None, None));
+    }
 
     const FILE: &str = "\
 # a comment

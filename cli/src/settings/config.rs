@@ -12,16 +12,19 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 
 use super::limits;
+use crate::arguments::IsolationChoice;
 
 /// The settings of the configuration files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Config {
     /// The most bytes that the store may occupy on the disk.
     pub(crate) max_storage: Option<u64>,
+    /// The way to isolate programs.
+    pub(crate) isolation: Option<IsolationChoice>,
 }
 
 /// The contents of one file.
@@ -29,6 +32,7 @@ pub(crate) struct Config {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Document {
     max_storage: Option<Size>,
+    isolation: Option<String>,
 }
 
 /// A size with a unit, or a number of bytes.
@@ -49,20 +53,20 @@ impl Config {
     }
 
     fn read(places: &[PathBuf]) -> Result<Self> {
-        let mut max_storage = None;
+        let (mut max_storage, mut isolation) = (None, None);
         for path in places {
             let about = || format!("read the configuration {}", path.display());
-            if let Some(document) = document(path).with_context(about)?
-                && max_storage.is_none()
-            {
-                max_storage = document
-                    .max_storage
-                    .map(|size| size.limit())
-                    .transpose()
-                    .with_context(about)?;
+            let Some(document) = document(path).with_context(about)? else { continue };
+            if max_storage.is_none() {
+                let size = document.max_storage.map(|size| size.limit());
+                max_storage = size.transpose().with_context(about)?;
+            }
+            if isolation.is_none() {
+                let name = document.isolation.map(|name| choice(&name));
+                isolation = name.transpose().with_context(about)?;
             }
         }
-        Ok(Self { max_storage: max_storage.flatten() })
+        Ok(Self { max_storage: max_storage.flatten(), isolation })
     }
 }
 
@@ -73,6 +77,13 @@ impl Size {
             Self::Bytes(bytes) => Ok(Some(*bytes).filter(|bytes| *bytes > 0)),
         }
     }
+}
+
+fn choice(name: &str) -> Result<IsolationChoice> {
+    if !IsolationChoice::NAMES.contains(&name) {
+        bail!("invalid isolation {name:?}: {}", IsolationChoice::NAMES.join(", "));
+    }
+    Ok(IsolationChoice::named(name))
 }
 
 fn document(path: &Path) -> Result<Option<Document>> {
@@ -139,6 +150,13 @@ mod tests {
             let error = format!("{:#}", read(text, "").unwrap_err());
             assert!(error.contains(own.to_str().unwrap()), "{error}");
         }
+        std::fs::write(&own, "isolation = \"none\"").unwrap();
+        std::fs::write(&system, "isolation = \"root\"\nmax-storage = 1").unwrap();
+        let config = Config::read(&[own.clone(), system.clone()]).unwrap();
+        assert_eq!(config.isolation, Some(IsolationChoice::named("none")));
+        assert_eq!(config.max_storage, Some(1));
+        std::fs::write(&own, "isolation = \"jail\"").unwrap();
+        assert!(Config::read(&[own, system]).is_err());
         let missing = [dir.path().join("none")];
         assert_eq!(Config::read(&missing).unwrap(), Config::default());
     }

@@ -23,7 +23,7 @@ use super::session::Failure;
 use super::spec::{BuildSpec, CONTEXT_NAME};
 use super::spec::{ContextPlace, DockerfilePlace};
 use super::step::Step;
-use super::tools::{Reporting, Tools, check_privileges};
+use super::tools::{Reporting, Tools};
 
 /// The number of bytes of standard input that are inspected to recognize an archive.
 const START: u64 = 1024;
@@ -75,7 +75,7 @@ impl Input {
         tools: &Tools,
         reporting: Reporting<'_>,
     ) -> Result<Self> {
-        check_privileges()?;
+        tools.check_privileges()?;
         let Reporting { events, cancel } = reporting;
         let step = Step::begin(events, "[internal] load remote build context".to_owned());
         let fetched = Self::fetch_files(options, tools, &step.reporter(cancel)).await;

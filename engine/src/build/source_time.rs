@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::files::{Files, resolve_error};
 use super::step::Step;
-use super::tools::{Tools, check_privileges};
+use super::tools::Tools;
 use crate::redact;
 
 /// The number of bytes of a file that are inspected to recognize an archive.
@@ -78,7 +78,7 @@ impl ContextFiles for TimedFiles<'_> {
 impl TimedFiles<'_> {
     /// Fetches a source and opens its files.
     async fn fetch(&self, source: &SourceOp, step: &Step<'_>) -> Result<Dir> {
-        check_privileges()?;
+        self.tools.check_privileges()?;
         let files = self.tools.worker.fetch(source, &step.reporter(self.cancel)).await?;
         self.tools.open(&files).await
     }

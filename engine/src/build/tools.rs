@@ -19,7 +19,7 @@ use super::ahead::Ahead;
 use super::packer;
 use super::session::Failure;
 use super::spec::{BuildSpec, CONTEXT_NAME, DEFAULT_AGENT};
-use crate::engine::{Engine, is_privileged};
+use crate::engine::Engine;
 use crate::redact::Redactor;
 
 /// The event sender and cancellation token of some work.
@@ -41,6 +41,8 @@ pub(super) struct Tools {
     /// The redactor for secrets in the names of steps.
     redactor: Arc<Redactor>,
     jobs: usize,
+    /// `true` if the engine may make files of images.
+    has_trees: bool,
 }
 
 impl Tools {
@@ -92,7 +94,16 @@ impl Tools {
         }
         let worker = Arc::new(Worker::new(&machine, inputs));
         let jobs = request.jobs.unwrap_or(engine.options.jobs);
-        Ok(Self { store, resolver, worker, ahead, redactor, jobs })
+        let has_trees = engine.options.has_trees;
+        Ok(Self { store, resolver, worker, ahead, redactor, jobs, has_trees })
+    }
+
+    /// Fails unless the engine may make files of images.
+    pub(super) fn check_privileges(&self) -> Result<()> {
+        if !self.has_trees {
+            bail!("files of images can't be made by this command");
+        }
+        Ok(())
     }
 
     /// Solves several graphs as one, with the store's cache.
@@ -120,7 +131,7 @@ impl Tools {
         cache: &Arc<RemoteCache>,
         reporting: Reporting<'_>,
     ) -> Result<Solved<Output>, Failure> {
-        check_privileges()?;
+        self.check_privileges()?;
         let (events, cancel) = (reporting.events.clone(), reporting.cancel.clone());
         let options = SolveOptions { jobs: self.jobs, events, cancel };
         let (graph, cache) = (Arc::clone(graph), Arc::clone(cache));
@@ -139,12 +150,4 @@ impl Tools {
 /// Checks several graphs and merges them into one.
 pub(super) fn load(definitions: &[Definition]) -> Result<Arc<Graph>> {
     Ok(Arc::new(Graph::load_all(definitions).context("check the build graph")?))
-}
-
-/// Fails without the privileges that layers need.
-pub(super) fn check_privileges() -> Result<()> {
-    if !is_privileged() {
-        bail!("files of images can't be made here: kiln is neither root nor in a user namespace");
-    }
-    Ok(())
 }

@@ -8,11 +8,12 @@ use kiln_oci::{Digest, DigestHasher};
 use rustix::fs::{Mode, OFlags, openat, readlinkat};
 use rustix::io::Errno;
 
-use crate::ids::{Ids, RECORD};
+use crate::ids::Ids;
 use crate::inspected::open_inspected;
 use crate::metadata::{FileKind, Metadata};
 use crate::names;
 use crate::pack::{CAPABILITY, overlay};
+use crate::records;
 use crate::walk::xattrs;
 
 /// The number of bytes that are read of each file at a time.
@@ -23,7 +24,7 @@ const PIECE: usize = 64 * 1024;
 pub struct Located<'a> {
     dir: BorrowedFd<'a>,
     pub(super) name: &'a [u8],
-    /// The entry's metadata, with the recorded owner if there is one.
+    /// The entry's metadata, as its records say.
     pub metadata: Metadata,
 }
 
@@ -39,12 +40,8 @@ impl<'a> Located<'a> {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => return Ok(None),
             Err(errno) => return Err(errno),
         };
-        if Ids::current().is_namespace() {
-            let found = xattrs::read(dir, name)?;
-            let recorded = found.iter().find(|(name, _)| name == RECORD);
-            let owner =
-                recorded.and_then(|(_, value)| Ids::current().recorded(metadata.owner, value));
-            metadata.owner = owner.unwrap_or(metadata.owner);
+        if Ids::current().has_records() {
+            records::resolve(&mut metadata, &mut xattrs::read(dir, name)?, true);
         }
         Ok(Some(Self { dir, name, metadata }))
     }
@@ -81,7 +78,7 @@ impl<'a> Located<'a> {
     }
 
     pub(crate) fn capability(&self) -> Result<Vec<u8>, Errno> {
-        let found = xattrs::read(self.dir, self.name)?;
+        let found = records::resolve_xattrs(xattrs::read(self.dir, self.name)?);
         let capability = found.into_iter().find(|(name, _)| name == CAPABILITY);
         Ok(capability.map(|(_, value)| value).unwrap_or_default())
     }

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use rustix::fs::{lgetxattr, llistxattr};
+use rustix::fs::{getxattr, lgetxattr, listxattr, llistxattr};
 use rustix::io::Errno;
 
 use crate::attributes::Xattr;
@@ -26,9 +26,28 @@ pub(crate) fn read(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Vec<Xattr>, Errno
     path.extend_from_slice(name);
     let list = filled(|buffer| llistxattr(path.as_slice(), buffer));
     let list = names_of(list, || Metadata::of_entry(dir, name).map(|metadata| metadata.kind))?;
+    values(&list, |name, buffer| lgetxattr(path.as_slice(), names::path(name), buffer))
+}
+
+/// Returns the attributes of a file or directory that was opened with `O_PATH`, sorted by name. The
+/// list is empty if the file system doesn't support attributes.
+pub(crate) fn of_path(fd: BorrowedFd<'_>) -> Result<Vec<Xattr>, Errno> {
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let list = match filled(|buffer| listxattr(path.as_str(), buffer)) {
+        Err(Errno::OPNOTSUPP) => Vec::new(),
+        list => list?,
+    };
+    values(&list, |name, buffer| getxattr(path.as_str(), names::path(name), buffer))
+}
+
+/// Reads the values of a list of attributes.
+fn values(
+    list: &[u8],
+    get: impl Fn(&[u8], &mut [u8]) -> Result<usize, Errno>,
+) -> Result<Vec<Xattr>, Errno> {
     let mut found = Vec::new();
     for name in list.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        match filled(|buffer| lgetxattr(path.as_slice(), names::path(name), buffer)) {
+        match filled(|buffer| get(name, buffer)) {
             Ok(value) => found.push((name.to_vec(), value)),
             // `EOVERFLOW` means capabilities that are only valid in another user namespace.
             Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::OVERFLOW) => {}
