@@ -50,7 +50,7 @@ pub(super) fn run(task: Task) -> ! {
 }
 
 /// Makes the task's output descriptors standard output and standard error.
-fn take_output(stdout: &OwnedFd, stderr: &OwnedFd) -> Result<(), Failure> {
+pub(super) fn take_output(stdout: &OwnedFd, stderr: &OwnedFd) -> Result<(), Failure> {
     rustix::stdio::dup2_stdout(stdout)
         .and_then(|()| rustix::stdio::dup2_stderr(stderr))
         .map_err(Failure::doing("take the output"))
@@ -297,7 +297,8 @@ fn enter(root: &Root, spec: &Spec) -> Result<(), Failure> {
     enter_directory(&spec.process.cwd)
 }
 
-fn enter_directory(path: &Path) -> Result<(), Failure> {
+/// Enters the working directory below the root directory.
+pub(super) fn enter_directory(path: &Path) -> Result<(), Failure> {
     let action = format!("enter working directory {}", path.display());
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     let root = rustix::fs::open("/", flags | OFlags::CLOEXEC, Mode::empty())

@@ -31,12 +31,14 @@ mod profile;
 #[expect(clippy::panic, reason = "tests and fuzz targets fail by it")]
 mod simulate;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 
 use self::calls::CALLS;
-use self::compile::{Architecture, Verdict, compile};
+use self::compile::{ALLOW, Architecture, ERRNO, Verdict, compile};
 pub use self::custom::SeccompProfile;
+use self::custom::{Comparison, Condition};
 use self::more_calls::CALLS_OF_CAPABILITIES;
 pub(super) use self::profile::profile;
 use super::capabilities::Capabilities;
@@ -136,15 +138,24 @@ pub(super) fn install(filter: &Filter) -> io::Result<()> {
 /// Returns a filter that asks the supervisor about these calls of the machine's own architecture and
 /// allows all others. With `refuses_others`, the calls of other architectures fail with ENOSYS.
 pub(super) fn notifying(calls: &[libc::c_long], refuses_others: bool) -> io::Result<Filter> {
+    notifying_with(calls, refuses_others, &[])
+}
+
+fn notifying_with(
+    calls: &[libc::c_long],
+    refuses_others: bool,
+    special: &[(u32, Verdict)],
+) -> io::Result<Filter> {
     let missing = Verdict::Refuse(libc::ENOSYS.cast_unsigned());
     let others = if refuses_others { missing.clone() } else { Verdict::Allow };
-    let mut numbers: Vec<u32> = calls.iter().filter_map(|call| u32::try_from(*call).ok()).collect();
-    numbers.sort_unstable();
-    numbers.dedup();
+    let numbers = calls.iter().filter_map(|call| u32::try_from(*call).ok());
+    let mut known: BTreeMap<u32, Verdict> =
+        numbers.map(|number| (number, Verdict::Return(ASK))).collect();
+    known.extend(special.iter().cloned());
     let mut verdicts = vec![(0, Verdict::Allow)];
-    for number in numbers {
+    for (number, verdict) in known {
         verdicts.pop_if(|(same, _)| *same == number);
-        verdicts.push((number, Verdict::Return(ASK)));
+        verdicts.push((number, verdict));
         verdicts.push((number + 1, Verdict::Allow));
     }
     let (native, foreign) = match std::env::consts::ARCH {
@@ -160,6 +171,69 @@ pub(super) fn notifying(calls: &[libc::c_long], refuses_others: bool) -> io::Res
         Architecture { number: foreign, verdicts: vec![(0, others)] },
     ]);
     Ok(Filter { program, options: 0 })
+}
+
+/// Returns a filter of [`notifying`] that refuses other architectures, and what escapes the
+/// supervisor: it doesn't ask about the status of an open file, and asks about `fcntl` only if it
+/// names the receiver of a file's signals by the command `set_owner`. The ways to name the receiver by
+/// a structure in memory fail with EPERM.
+pub(super) fn confining(calls: &[libc::c_long], set_owner: u64) -> io::Result<Filter> {
+    notifying_with(calls, true, &special_verdicts(set_owner))
+}
+
+/// The command of `fcntl` that names a receiver of signals by a structure.
+const F_SETOWN_EX: u64 = 15;
+/// The requests of `ioctl` that name a receiver of signals by a structure.
+const FIOSETOWN: u64 = 0x8901;
+const SIOCSPGRP: u64 = 0x8902;
+
+fn special_verdicts(set_owner: u64) -> Vec<(u32, Verdict)> {
+    let refusal = ERRNO | libc::EPERM.cast_unsigned();
+    // The kernel takes only the lower half of these arguments.
+    let word = |index, value| Condition {
+        index,
+        comparison: Comparison::Masked,
+        value: 0xffff_ffff,
+        second: value,
+    };
+    let empty_path = libc::AT_EMPTY_PATH as u64;
+    let has_empty_path = Condition {
+        index: 3,
+        comparison: Comparison::Masked,
+        value: empty_path,
+        second: empty_path,
+    };
+    let choose =
+        |rules: Vec<(Vec<Condition>, u32)>, otherwise| Verdict::Choose { rules, otherwise };
+    let number = |call: libc::c_long| u32::try_from(call).unwrap_or(u32::MAX);
+    vec![
+        (number(libc::SYS_newfstatat), choose(vec![(vec![has_empty_path], ALLOW)], ASK)),
+        (
+            number(libc::SYS_fcntl),
+            choose(
+                vec![(vec![word(1, set_owner)], ASK), (vec![word(1, F_SETOWN_EX)], refusal)],
+                ALLOW,
+            ),
+        ),
+        (
+            number(libc::SYS_ioctl),
+            choose(
+                vec![(vec![word(1, FIOSETOWN)], refusal), (vec![word(1, SIOCSPGRP)], refusal)],
+                ALLOW,
+            ),
+        ),
+    ]
+}
+
+/// Returns a filter that refuses all sockets except local ones.
+pub(super) fn without_network() -> io::Result<Filter> {
+    const LOCAL: u64 = libc::AF_UNIX as u64;
+    let refused = ERRNO | libc::EAFNOSUPPORT.cast_unsigned();
+    let local =
+        Condition { index: 0, comparison: Comparison::Masked, value: 0xffff_ffff, second: LOCAL };
+    let verdict = Verdict::Choose { rules: vec![(vec![local], ALLOW)], otherwise: refused };
+    let socket = u32::try_from(libc::SYS_socket).map_err(io::Error::other)?;
+    notifying_with(&[], true, &[(socket, verdict)])
 }
 
 /// Installs a filter of [`notifying`] and returns its listener.

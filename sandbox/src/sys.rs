@@ -8,6 +8,7 @@ mod net;
 mod notify;
 mod process;
 mod seccomp;
+mod status;
 mod watch;
 
 pub(crate) use devices::{Device, filter_devices};
@@ -24,4 +25,5 @@ pub(crate) use process::{
     fork_watched, has_clone3, has_close_range, reset_signals,
 };
 pub(crate) use seccomp::{FilterInstruction, install_filter};
+pub(crate) use status::{extended_status, status};
 pub(crate) use watch::watch;

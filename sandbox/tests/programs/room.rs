@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Room {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) sandbox: Sandbox,
+    pub(crate) isolation: Isolation,
     pub(crate) runtime: tokio::runtime::Runtime,
 }
 
@@ -68,8 +69,9 @@ impl Room {
         std::fs::write(base.join("etc/group"), "root:x:0:\nbob:x:1000:\nstaff:x:50:bob\n").unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         std::fs::create_dir(dir.path().join("anchor")).unwrap();
-        let sandbox = Sandbox::new(&dir.path().join("anchor"), Isolation::strongest()).unwrap();
-        Self { dir, sandbox, runtime }
+        let isolation = Isolation::strongest();
+        let sandbox = Sandbox::new(&dir.path().join("anchor"), isolation).unwrap();
+        Self { dir, sandbox, isolation, runtime }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -83,10 +85,26 @@ impl Room {
             std::fs::create_dir(path).unwrap();
             std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
         }
+        if !self.isolation.has_namespaces() {
+            self.copy_base(&upper.fs);
+        }
         upper
     }
 
+    /// Copies the base image into a directory.
+    pub(crate) fn copy_base(&self, to: &Path) {
+        let from = self.path("base").join(".");
+        let copied = std::process::Command::new("cp").arg("-a").args([&from, to]).status();
+        assert!(copied.unwrap().success());
+    }
+
     pub(crate) fn rootfs(&self) -> Tree {
+        if !self.isolation.has_namespaces() {
+            if !self.path("fs").exists() {
+                self.upper();
+            }
+            return Tree::Directory(self.path("fs"));
+        }
         Tree::Overlay { lowers: vec![self.path("base")], upper: Some(self.upper()) }
     }
 
@@ -144,8 +162,20 @@ impl Room {
         }
         let mut found = Vec::new();
         walk(&self.path("fs"), "", &mut found);
+        if !self.isolation.has_namespaces() {
+            found.retain(|path| self.has_changed(path));
+        }
         found.sort();
         found
+    }
+
+    /// Returns `true` if an entry of a copy differs from that of the base image.
+    fn has_changed(&self, path: &str) -> bool {
+        let look = |tree: &str| {
+            let metadata = self.path(tree).join(&path[1..]).symlink_metadata().ok()?;
+            Some((metadata.mode(), metadata.uid(), metadata.mtime(), metadata.mtime_nsec()))
+        };
+        look("fs") != look("base")
     }
 
     /// Returns a directory that must stay unchanged.
