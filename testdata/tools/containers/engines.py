@@ -50,7 +50,7 @@ class Docker:
         self.process = None
 
     def start(self):
-        """Starts the engine, and waits until it answers."""
+        """Starts the engine. It ends with the thread that calls this."""
         # What containers mount lies below, and remapped users go through it.
         os.makedirs(self.directory, mode=0o711)
         command = [*DIE_TOGETHER, find('dockerd', 'docker.io'), '--host', f'unix://{self.socket}', '--bridge=none',
@@ -59,10 +59,12 @@ class Docker:
             command += [f'--{option}', os.path.join(self.directory, name)]
         if self.is_remapped:
             command += ['--userns-remap', REMAPPED_TO]
-        log = os.path.join(self.directory, 'log')
-        with open(log, 'wb') as file:
+        with open(self.log(), 'wb') as file:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
                                             start_new_session=True)
+
+    def wait(self):
+        """Waits until the engine answers."""
         for _ in range(600):
             if self.process.poll() is not None:
                 break
@@ -70,10 +72,14 @@ class Docker:
                               stderr=subprocess.DEVNULL).returncode == 0:
                 return
             time.sleep(0.05)
-        with open(log, encoding='utf-8', errors='replace') as file:
+        with open(self.log(), encoding='utf-8', errors='replace') as file:
             said = ' '.join(file.read().splitlines()[-2:])
         self.stop()
         raise Missing(f'a Docker engine that starts here: {said}')
+
+    def log(self):
+        """Returns the path of what the engine says."""
+        return os.path.join(self.directory, 'log')
 
     def load(self, archive, image=IMAGE):
         """Makes an image of a root file system."""

@@ -9,6 +9,8 @@ from kernels.golden import CASES, LISTING, read
 from . import judging
 
 BASE = []
+# Cases whose times are those of the clock.
+CLOCK = ['run-meta-only']
 
 
 def prepare(data, names):
@@ -37,7 +39,7 @@ def judge(outcome, reference):
         reason = None
     if seen == expected:
         outcome.code = 0
-        return judging.judge(outcome, reference)
+        return judging.judge(outcome, None if outcome.name in CLOCK else reference)
     cell = judging.judge(outcome, None)
     ours, theirs = seen.splitlines(), expected.splitlines()
     lines = [f'- {line}' for line in theirs if line not in ours] + [f'+ {line}' for line in ours if line not in theirs]

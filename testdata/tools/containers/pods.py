@@ -14,6 +14,8 @@ PROFILE = '/usr/share/containers/seccomp.json'
 # allows.
 REFUSED = '''add_key fsconfig fsmount fsopen fspick keyctl mount mount_setattr move_mount open_tree pidfd_getfd pivot_root
     process_vm_readv process_vm_writev request_key setns syslog umount umount2 unshare'''.split()
+# Before version 4.4, podman reads only what the field `seccompProfile` has replaced.
+ANNOTATION = 'seccomp.security.alpha.kubernetes.io/pod'
 # The flags of clone(2) that make namespaces.
 NAMESPACES = 0x7E020000
 
@@ -47,10 +49,12 @@ class Podman:
         if self.is_strict:
             with open(PROFILE, encoding='utf-8') as file:
                 files['seccomp.json'] = json.dumps(strict_profile(json.load(file)))
-            files['containers.conf'] += f'seccomp_profile = "{self.path("seccomp.json")}"\n'
         for name, text in files.items():
             with open(self.path(name), 'w', encoding='utf-8') as file:
                 file.write(text)
+
+    def wait(self):
+        """Does nothing: it is ready."""
 
     def load(self, archive, image=IMAGE):
         """Makes an image of a root file system."""
@@ -63,19 +67,19 @@ class Podman:
         path = self.path(f'{name}.yaml')
         with open(path, 'w', encoding='utf-8') as file:
             # JSON is YAML.
-            json.dump(restricted_pod(name, f'localhost/{image}:latest', command, volumes, settings), file)
+            json.dump(restricted_pod(name, f'localhost/{image}:latest', command, volumes, settings, self.is_strict), file)
         container = f'{name}-build'
         try:
-            call([self.podman, 'kube', 'play', path], self.environment)
+            call([self.podman, 'kube', 'play', '--seccomp-profile-root', self.directory, path], self.environment)
             # Without a log of events, nothing that follows the output would end with the container.
-            end = self.wait(container, seconds)
+            end = self.follow(container, seconds)
             yield from stream([self.podman, 'logs', container], self.environment, seconds, lambda: None)
             yield from end
         finally:
             subprocess.run([self.podman, 'pod', 'rm', '--force', '--time', '1', name], env=self.environment,
                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    def wait(self, container, seconds):
+    def follow(self, container, seconds):
         """Waits for a container, and returns what there is to say about its end."""
         try:
             subprocess.run([self.podman, 'wait', container], env=self.environment, stdout=subprocess.DEVNULL, timeout=seconds)
@@ -88,17 +92,21 @@ class Podman:
         unmount_below(self.directory)
 
 
-def restricted_pod(name, image, command, volumes, settings):
-    """Returns a pod that Kubernetes' Pod Security Standards accept at the level `restricted`."""
+def restricted_pod(name, image, command, volumes, settings, is_strict=False):
+    """Returns a pod that Kubernetes' Pod Security Standards accept at the level `restricted`.
+
+    A strict one has the profile of system calls that is beside podman's configuration, instead of podman's own.
+    """
+    profile = {'type': 'Localhost', 'localhostProfile': 'seccomp.json'} if is_strict else {'type': 'RuntimeDefault'}
+    annotation = 'localhost/seccomp.json' if is_strict else 'runtime/default'
     mounts = [(f'volume-{number}', *pair) for number, pair in enumerate(sorted(volumes.items()))]
     return {
-        'apiVersion': 'v1', 'kind': 'Pod', 'metadata': {'name': name},
+        'apiVersion': 'v1', 'kind': 'Pod', 'metadata': {'name': name, 'annotations': {ANNOTATION: annotation}},
         'spec': {
             'restartPolicy': 'Never',
             # There is no network to join: the host's is seen, and not used.
             'hostNetwork': True,
-            'securityContext': {'runAsNonRoot': True, 'runAsUser': 1000, 'runAsGroup': 1000,
-                                'seccompProfile': {'type': 'RuntimeDefault'}},
+            'securityContext': {'runAsNonRoot': True, 'runAsUser': 1000, 'runAsGroup': 1000, 'seccompProfile': profile},
             'containers': [{
                 'name': 'build', 'image': image, 'imagePullPolicy': 'Never', 'command': command,
                 'env': [{'name': key, 'value': str(value)} for key, value in settings.items()],

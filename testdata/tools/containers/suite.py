@@ -73,17 +73,17 @@ class Suite:
                 self.made[name] = make()
             return self.made[name]
 
-    def engine(self, kind):
-        """Returns a running engine that has the image with kiln."""
-        with self.lock:
-            if kind not in self.engines:
-                archive = self.once('archive', self.make_archive)
-                directory = os.path.join(self.work, kind.replace(' ', '-'))
-                engine = self.make_engine(kind, directory)
-                engine.start()
-                self.engines[kind] = engine
-                engine.load(archive)
-            return self.engines[kind]
+    def start(self, names):
+        """Starts the engines of settings, and gives each the image with kiln."""
+        kinds = {settings.BY_NAME[name].engine for name in names} - set(self.engines)
+        for kind in kinds:
+            engine = self.make_engine(kind, os.path.join(self.work, kind))
+            engine.start()
+            self.engines[kind] = engine
+        archive = self.once('archive', self.make_archive)
+        for kind in kinds:
+            self.engines[kind].wait()
+            self.engines[kind].load(archive)
 
     def make_engine(self, kind, directory):
         """Returns an engine of a kind, with its state in a directory."""
@@ -111,7 +111,7 @@ class Suite:
         setting = settings.BY_NAME[setting]
         out, data = self.volume(setting.name), self.data.of(setting)
         environment = {'KILN': KILN, 'DATA': DATA, 'OUT': OUT, 'ROUNDS': rounds, 'ISOLATION': self.options.isolation}
-        lines = self.engine(setting.engine).run(
+        lines = self.engines[setting.engine].run(
             setting, ['/bin/sh', f'{DATA}/runner', *names], {data: f'{DATA}:ro', out: OUT}, environment,
             seconds=900 * rounds)
         yield from self.read(lines, out, rounds)
@@ -182,10 +182,10 @@ class Comparison:
 
     def run(self):
         """Builds everything, first as root of this machine."""
-        rounds = self.suite.options.rounds
+        rounds, places = self.suite.options.rounds, [name for name in self.table.settings if name != HERE]
+        self.suite.start(places)
         self.note(HERE, self.suite.run_here(self.names, rounds))
-        self.suite.in_parallel([functools.partial(self.run_in, setting, rounds) for setting in self.table.settings
-                                if setting != HERE])
+        self.suite.in_parallel([functools.partial(self.run_in, setting, rounds) for setting in places])
         self.suite.conclude(self.table)
 
     def run_in(self, setting, rounds):
