@@ -125,7 +125,7 @@ fn is_root_of_namespace() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     let is_whole = map.split_whitespace().eq(["0", "0", ALL]);
     let admin = Capabilities::named("SYS_ADMIN");
-    let has_admin = admin.is_some_and(|admin| has(admin));
+    let has_admin = admin.is_some_and(has);
     geteuid().is_root() && has_admin && !map.is_empty() && !is_whole
 }
 

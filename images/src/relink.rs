@@ -56,9 +56,10 @@ pub(crate) fn relink(source: BorrowedFd<'_>, dest: BorrowedFd<'_>) -> Result<boo
 fn is_mark(name: &CStr, kind: FileType, stat: &Stat) -> bool {
     let mode = Mode::from_raw_mode(stat.st_mode);
     // A mark has no permissions. An unprivileged process records that.
-    let has_mode = match kiln_tree::Ids::current().is_unprivileged() {
-        true => mode == Mode::from_raw_mode(kiln_tree::records::mode_on_disk(0, false)),
-        false => mode.is_empty(),
+    let has_mode = if kiln_tree::Ids::current().is_unprivileged() {
+        mode == Mode::from_raw_mode(kiln_tree::records::mode_on_disk(0, false))
+    } else {
+        mode.is_empty()
     };
     let is_nothing = stat.st_size == 0 && has_mode;
     match kind {
@@ -115,7 +116,10 @@ pub fn copy_attributes(source: BorrowedFd<'_>, dest: BorrowedFd<'_>) -> Result<(
     }
     fchmod(dest, Mode::from_raw_mode(stat.st_mode)).map_err(failed)?;
     for name in xattr_names(source).map_err(failed)? {
-        if is_kept(name.to_bytes()) {
+        // The entries of the copy may be others, with a record of their own.
+        let is_recorded =
+            name.to_bytes() == kiln_tree::records::ENTRIES && fgetxattr_query(dest, &*name).is_ok();
+        if is_kept(name.to_bytes()) && !is_recorded {
             let size = fgetxattr_query(source, &*name).map_err(failed)?;
             let mut value = vec![0; size];
             let size = fgetxattr(source, &*name, value.as_mut_slice()).map_err(failed)?;

@@ -8,11 +8,12 @@ use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags, Uid};
-use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
-use rustix::process::{Signal, fchdir, pivot_root, set_parent_process_death_signal};
+use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::process::{Signal, fchdir, set_parent_process_death_signal};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::cgroup::Membership;
+use super::change_root::change_root;
 use super::devices::{OwnMounts, Terminal};
 use super::helper::Task;
 use super::mount_handle::{MountHandle, restrict_attached};
@@ -23,12 +24,12 @@ use super::sources::{Linked, Sources, open_inside};
 use super::spec::{Network, Process, Spec, Sysctl, User};
 use super::stubs::CreatedStubs;
 use super::wire::{self, Failure, Report};
-use super::{identity, init, oci, seal, seccomp};
+use super::{identity, init, inner_namespace, oci, seal, seccomp};
 use crate::sys::{self, MountAttributes};
 use crate::users::{ResolvedUser, UserDatabase};
 
 /// The exit status of a child that failed before the program started. kiln doesn't show it.
-const FAILED: i32 = 125;
+pub(super) const FAILED: i32 = 125;
 
 /// Sets up the sandbox and executes the program.
 #[expect(
@@ -63,6 +64,8 @@ struct PreparedRoot {
     terminal: Option<Terminal>,
     user: ResolvedUser,
     home: Option<String>,
+    /// `true` if the program sees the processes of others in `/proc`.
+    shows_others: bool,
     /// The descriptors of mounts that kiln requested.
     kept: Vec<OwnedFd>,
 }
@@ -95,11 +98,14 @@ fn become_program(task: Task) -> Result<std::convert::Infallible, Failure> {
         rustix::system::setdomainname(name.as_bytes())
             .map_err(Failure::doing("set the domain name"))?;
     }
-    let PreparedRoot { root, stdin, terminal, user, home, kept } = furnished;
+    let PreparedRoot { root, stdin, terminal, user, home, shows_others, kept } = furnished;
     let ready = Ready { made: root.into_made(), kept };
     connect(&stdin, terminal.as_ref(), &user)?;
     identity::set_limits(&spec.process.rlimits)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
+    if shows_others {
+        inner_namespace::enter(!spec.security.is_sandbox())?;
+    }
     identity::assume(&user, &spec)?;
     die_with(helper.as_ref())?;
     wait_at(gate)?;
@@ -108,7 +114,7 @@ fn become_program(task: Task) -> Result<std::convert::Infallible, Failure> {
 }
 
 /// Applies the settings that the kernel takes from files in the host's `/proc`.
-fn configure(spec: &Spec) -> Result<(), Failure> {
+pub(super) fn configure(spec: &Spec) -> Result<(), Failure> {
     if let Some(adjustment) = spec.process.oom_score_adj {
         std::fs::write("/proc/self/oom_score_adj", adjustment.to_string())
             .map_err(Failure::doing("set --oom-score-adj"))?;
@@ -224,7 +230,7 @@ fn furnish(spec: &Spec, anchor: &Path, input: Option<OwnedFd>) -> Result<Prepare
     let tree = sources.tree(&spec.rootfs, !spec.opens_devices())?;
     let upper = spec.rootfs.upper().map(std::path::PathBuf::as_path);
     let mut root = Root::attach(&tree, anchor, upper)?;
-    let (user, home) = resolve_user(&root, &spec.process)?;
+    let (user, home) = resolve_user(root.fd(), &spec.process)?;
     identity::check(&user)?;
     let terminal = own.attach(&mut root, spec)?;
     for (mount, plan) in mounts.iter().zip(&spec.mounts) {
@@ -240,15 +246,15 @@ fn furnish(spec: &Spec, anchor: &Path, input: Option<OwnedFd>) -> Result<Prepare
     };
     let mounts: Vec<_> = mounts.iter().map(AsFd::as_fd).collect();
     let kept = seal::handles(spec, root.fd().as_fd(), &mounts)?;
-    Ok(PreparedRoot { root, stdin, terminal, user, home, kept })
+    Ok(PreparedRoot { root, stdin, terminal, user, home, shows_others: own.shows_others(), kept })
 }
 
 pub(super) fn resolve_user(
-    root: &Root,
+    root: impl AsFd,
     process: &Process,
 ) -> Result<(ResolvedUser, Option<String>), Failure> {
     // A broken file is an error only if one of its entries is needed.
-    let users = UserDatabase::read(root.fd());
+    let users = UserDatabase::read(root);
     let home = |uid| {
         let home = users.as_ref().ok()?.home(uid)?;
         home.into_os_string().into_string().ok()
@@ -277,18 +283,9 @@ pub(super) fn resolve_user(
 
 /// Changes to the new root, detaches the old one and enters the working directory.
 fn enter(root: &Root, spec: &Spec) -> Result<(), Failure> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let old = rustix::fs::open("/", flags, Mode::empty()).map_err(Failure::doing("open /"))?;
-    let change = || -> rustix::io::Result<()> {
-        fchdir(root.fd())?;
-        pivot_root(".", ".")?;
-        fchdir(&old)?;
-        unmount(".", UnmountFlags::DETACH)?;
-        rustix::process::chdir("/")
-    };
-    change().map_err(Failure::doing("change the root"))?;
-    drop(old);
+    change_root(root.fd())?;
     if spec.readonly_rootfs {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let attributes = MountAttributes { readonly: true, ..MountAttributes::default() };
         let root = rustix::fs::openat(CWD, "/", flags, Mode::empty())
             .map_err(Failure::doing("open the new root"))?;

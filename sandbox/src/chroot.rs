@@ -144,7 +144,7 @@ fn prepare(task: Task) -> Result<(Program, ProgramCalls), Failure> {
         Failure::new("the layers must be copied, because they can't be mounted (isolation: chroot)")
     })?;
     let mut root = Root::of_directory(path)?;
-    let (user, home) = child::resolve_user(&root, &spec.process)?;
+    let (user, home) = child::resolve_user(root.fd(), &spec.process)?;
     identity::check(&user)?;
     if spec.process.cwd != Path::new("/") {
         let missing = Missing::Directory { uid: user.uid, gid: user.gid };
@@ -237,10 +237,13 @@ impl Program {
         )?;
         Ready { made: self.made.clone(), kept: Vec::new() }.report(&self.control)?;
         rustix::thread::set_no_new_privs(true).map_err(Failure::doing("set no_new_privs"))?;
+        // Other processes could hand in descriptors of directories outside. Not every kernel can
+        // prevent their use.
+        sys::confine_to(&self.root).map_err(Failure::doing("confine the program to its tree"))?;
         let doing =
             |error| Failure::doing::<std::io::Error>("install the supervisor's filter")(error);
         let listener = seccomp::install_notifying(&self.notifying).map_err(doing)?;
-        hand_over(socket, &listener)?;
+        hand_over(socket, &listener, supervisor::token()?)?;
         drop(listener);
         let process = &spec.process;
         let parts =

@@ -66,6 +66,8 @@ pub(super) struct OwnMounts {
     pts: MountHandle,
     shm: Option<MountHandle>,
     mqueue: MountHandle,
+    /// `true` if `/proc` is the host's, although the program has processes of its own.
+    shows_others: bool,
 }
 
 /// Both ends of a terminal: kiln's and the program's.
@@ -95,12 +97,15 @@ impl OwnMounts {
         if Ids::current().has_group(TTY_GROUP) {
             pts.push(("gid", "5"));
         }
+        let (proc, shows_others) = match MountHandle::file_system("proc", &[], inert) {
+            // The processes don't belong to this user namespace, or parts of `/proc` are hidden.
+            // Then the kernel lets only root mount a whole one.
+            Err(_) if is_namespace => (host_proc()?, !spec.shared.pid),
+            other => (other?, false),
+        };
         Ok(Self {
-            proc: match MountHandle::file_system("proc", &[], inert) {
-                // The processes don't belong to this user namespace.
-                Err(_) if spec.shared.pid && is_namespace => host_proc()?,
-                other => other.map_err(explain_proc)?,
-            },
+            proc,
+            shows_others,
             sys: match MountHandle::file_system("sysfs", &[], readonly) {
                 Err(_) if is_namespace => sysfs::of_host()?,
                 other => other?,
@@ -150,6 +155,11 @@ impl OwnMounts {
             }
         }
         spec.process.terminal.map(|size| self.open_terminal(size)).transpose()
+    }
+
+    /// Returns `true` if the program sees the processes of others in `/proc`.
+    pub(super) fn shows_others(&self) -> bool {
+        self.shows_others
     }
 
     /// Opens `/dev/null` as the program's standard input.
@@ -282,17 +292,4 @@ fn host_shm() -> Option<MountHandle> {
 
 fn when(condition: bool, flag: MountAttrFlags) -> MountAttrFlags {
     if condition { flag } else { MountAttrFlags::empty() }
-}
-
-/// Adds to an error why the kernel may refuse an unprivileged `/proc`.
-fn explain_proc(failure: Failure) -> Failure {
-    if !Ids::current().is_namespace() {
-        return failure;
-    }
-    let message = format!(
-        "{}: this system hides parts of /proc, as containers do by default, and so the kernel lets \
-         nobody but root mount it; run kiln as root, or in a container whose /proc is whole",
-        failure.message
-    );
-    Failure { message, ..failure }
 }

@@ -63,6 +63,7 @@
 mod capabilities;
 pub mod cgroup;
 mod cgroup_view;
+mod change_root;
 mod child;
 mod chroot;
 mod devices;
@@ -71,6 +72,7 @@ mod error;
 mod helper;
 mod identity;
 mod init;
+mod inner_namespace;
 mod input;
 mod insecure;
 mod isolation;

@@ -306,7 +306,7 @@ impl Sandbox {
             made: stubs::CreatedStubs::default(),
             cleanup: stubs::Cleanup::of(&spec.rootfs),
             log: log.map(File::from),
-            seal: if self.isolation.has_namespaces() { Seal::of(spec) } else { Seal::default() },
+            seal: Seal::of(spec, self.isolation),
             placed,
         })
     }

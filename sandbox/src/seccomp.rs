@@ -135,23 +135,68 @@ pub(super) fn install(filter: &Filter) -> io::Result<()> {
     sys::install_filter(&filter.program, filter.options)
 }
 
-/// Returns a filter that asks the supervisor about these calls of the machine's own architecture and
-/// allows all others. With `refuses_others`, the calls of other architectures fail with ENOSYS.
-pub(super) fn notifying(calls: &[libc::c_long], refuses_others: bool) -> io::Result<Filter> {
-    notifying_with(calls, refuses_others, &[])
+/// The commands of `fcntl` that name the process that receives a file's signals: by a number, and
+/// by a structure in memory, which the supervisor can't check.
+pub(super) const SIGNALS_OF_FILE: When = When::Among(1, &[8], &[15]);
+/// The requests of `ioctl` that name it by a structure: `FIOSETOWN` and `SIOCSPGRP`.
+pub(super) const SIGNALS_OF_SOCKET: When = When::Among(1, &[], &[0x8901, 0x8902]);
+
+/// The calls with a number that a filter asks about. It allows all others.
+///
+/// The kernel takes only the lower half of most arguments, so values are compared with that half.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum When {
+    /// All of them.
+    Always,
+    /// Those whose argument of this index is one of the first values. Those whose argument is one of
+    /// the second values fail with EPERM.
+    Among(u32, &'static [u64], &'static [u64]),
+    /// Those whose argument of this index isn't this value in its whole width.
+    Unless(u32, u64),
+    /// Those whose argument of this index doesn't have this bit.
+    Without(u32, u64),
 }
 
-fn notifying_with(
-    calls: &[libc::c_long],
+impl When {
+    fn verdict(self) -> Verdict {
+        let condition =
+            |index, comparison, value, second| Condition { index, comparison, value, second };
+        let word = |index, value| condition(index, Comparison::Masked, 0xffff_ffff, value);
+        let unless =
+            |condition| Verdict::Choose { rules: vec![(vec![condition], ALLOW)], otherwise: ASK };
+        match self {
+            Self::Always => Verdict::Return(ASK),
+            Self::Among(index, asked, refused) => {
+                let asked = asked.iter().map(|value| (value, ASK));
+                let refusal = ERRNO | libc::EPERM.cast_unsigned();
+                let all = asked.chain(refused.iter().map(|value| (value, refusal)));
+                let rules = all.map(|(value, verdict)| (vec![word(index, *value)], verdict));
+                Verdict::Choose { rules: rules.collect(), otherwise: ALLOW }
+            }
+            Self::Unless(index, value) => unless(condition(index, Comparison::Equal, value, 0)),
+            Self::Without(index, bit) => unless(condition(index, Comparison::Masked, bit, bit)),
+        }
+    }
+}
+
+/// Returns a filter that asks the supervisor about these calls of the machine's own architecture and
+/// allows all others. With `refuses_others`, the calls of other architectures fail with ENOSYS.
+pub(super) fn notifying(
+    calls: &[(libc::c_long, When)],
     refuses_others: bool,
-    special: &[(u32, Verdict)],
+) -> io::Result<Filter> {
+    let calls =
+        calls.iter().filter_map(|(call, when)| Some((u32::try_from(*call).ok()?, when.verdict())));
+    filter_with(calls, refuses_others)
+}
+
+fn filter_with(
+    calls: impl IntoIterator<Item = (u32, Verdict)>,
+    refuses_others: bool,
 ) -> io::Result<Filter> {
     let missing = Verdict::Refuse(libc::ENOSYS.cast_unsigned());
     let others = if refuses_others { missing.clone() } else { Verdict::Allow };
-    let numbers = calls.iter().filter_map(|call| u32::try_from(*call).ok());
-    let mut known: BTreeMap<u32, Verdict> =
-        numbers.map(|number| (number, Verdict::Return(ASK))).collect();
-    known.extend(special.iter().cloned());
+    let known: BTreeMap<u32, Verdict> = calls.into_iter().collect();
     let mut verdicts = vec![(0, Verdict::Allow)];
     for (number, verdict) in known {
         verdicts.pop_if(|(same, _)| *same == number);
@@ -173,58 +218,6 @@ fn notifying_with(
     Ok(Filter { program, options: 0 })
 }
 
-/// Returns a filter of [`notifying`] that refuses other architectures, and what escapes the
-/// supervisor: it doesn't ask about the status of an open file, and asks about `fcntl` only if it
-/// names the receiver of a file's signals by the command `set_owner`. The ways to name the receiver by
-/// a structure in memory fail with EPERM.
-pub(super) fn confining(calls: &[libc::c_long], set_owner: u64) -> io::Result<Filter> {
-    notifying_with(calls, true, &special_verdicts(set_owner))
-}
-
-/// The command of `fcntl` that names a receiver of signals by a structure.
-const F_SETOWN_EX: u64 = 15;
-/// The requests of `ioctl` that name a receiver of signals by a structure.
-const FIOSETOWN: u64 = 0x8901;
-const SIOCSPGRP: u64 = 0x8902;
-
-fn special_verdicts(set_owner: u64) -> Vec<(u32, Verdict)> {
-    let refusal = ERRNO | libc::EPERM.cast_unsigned();
-    // The kernel takes only the lower half of these arguments.
-    let word = |index, value| Condition {
-        index,
-        comparison: Comparison::Masked,
-        value: 0xffff_ffff,
-        second: value,
-    };
-    let empty_path = libc::AT_EMPTY_PATH as u64;
-    let has_empty_path = Condition {
-        index: 3,
-        comparison: Comparison::Masked,
-        value: empty_path,
-        second: empty_path,
-    };
-    let choose =
-        |rules: Vec<(Vec<Condition>, u32)>, otherwise| Verdict::Choose { rules, otherwise };
-    let number = |call: libc::c_long| u32::try_from(call).unwrap_or(u32::MAX);
-    vec![
-        (number(libc::SYS_newfstatat), choose(vec![(vec![has_empty_path], ALLOW)], ASK)),
-        (
-            number(libc::SYS_fcntl),
-            choose(
-                vec![(vec![word(1, set_owner)], ASK), (vec![word(1, F_SETOWN_EX)], refusal)],
-                ALLOW,
-            ),
-        ),
-        (
-            number(libc::SYS_ioctl),
-            choose(
-                vec![(vec![word(1, FIOSETOWN)], refusal), (vec![word(1, SIOCSPGRP)], refusal)],
-                ALLOW,
-            ),
-        ),
-    ]
-}
-
 /// Returns a filter that refuses all sockets except local ones.
 pub(super) fn without_network() -> io::Result<Filter> {
     const LOCAL: u64 = libc::AF_UNIX as u64;
@@ -233,7 +226,7 @@ pub(super) fn without_network() -> io::Result<Filter> {
         Condition { index: 0, comparison: Comparison::Masked, value: 0xffff_ffff, second: LOCAL };
     let verdict = Verdict::Choose { rules: vec![(vec![local], ALLOW)], otherwise: refused };
     let socket = u32::try_from(libc::SYS_socket).map_err(io::Error::other)?;
-    notifying_with(&[], true, &[(socket, verdict)])
+    filter_with([(socket, verdict)], true)
 }
 
 /// Installs a filter of [`notifying`] and returns its listener.

@@ -111,10 +111,19 @@ pub(super) fn supervise(
     }
 }
 
-/// Sends the listener to the supervisor. Call it before any call that the filter notifies.
-pub(super) fn hand_over(socket: &OwnedFd, listener: &OwnedFd) -> Result<(), Failure> {
-    wire::send(socket, &(), &[listener.as_fd()])
+/// Sends the listener to the supervisor. Call it before any call that the filter asks about.
+///
+/// A filter that asks about `sendmsg`, too, can let this message pass by its `token`, a value in an
+/// argument that the kernel ignores. The program doesn't know the token.
+pub(super) fn hand_over(socket: &OwnedFd, listener: &OwnedFd, token: u64) -> Result<(), Failure> {
+    // The content is that of an empty message of `wire`.
+    sys::send_descriptor(socket, b"null", listener, token)
         .map_err(Failure::doing("hand the listener to the supervisor"))
+}
+
+/// Returns a token for [`hand_over`].
+pub(super) fn token() -> Result<u64, Failure> {
+    sys::random_number().map_err(Failure::doing("choose a number"))
 }
 
 /// Runs the supervisor until the program has ended.

@@ -80,7 +80,7 @@ impl Store {
     /// # Errors
     /// Fails if other IDs are recorded, since the files' owners would be wrong.
     pub fn use_ids(&self, ids: &kiln_tree::Ids) -> Result<()> {
-        layout::use_ids(self.room.root(), &ids.on_disk())
+        layout::use_ids(self.room.root(), ids)
     }
 
     /// Returns the path of the root directory.

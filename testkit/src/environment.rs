@@ -268,6 +268,19 @@ fn open_to_all(directory: &Path) {
 pub fn under_umask(command: &Command, umask: &str) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", "umask $0 && exec \"$@\"", umask]);
+    with_arguments(shell, command)
+}
+
+/// Returns a command that runs a shell script as root, in a mount namespace of its own. The script
+/// gets the words of `command` as its arguments, and executes them.
+pub fn run_first(command: &Command, script: &str) -> Command {
+    let mut shell = Command::new("unshare");
+    shell.args(["--mount", "sh", "-c", script, "sh"]);
+    with_arguments(shell, command)
+}
+
+/// Appends the words of `command`, with its environment and directory.
+fn with_arguments(mut shell: Command, command: &Command) -> Command {
     shell.arg(command.get_program()).args(command.get_args()).env_clear();
     shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     if let Some(directory) = command.get_current_dir() {

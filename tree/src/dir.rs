@@ -139,13 +139,20 @@ impl Dir {
     pub fn metadata(&self, path: &Path, follow: bool) -> Result<Option<Metadata>> {
         let path = rooted(path);
         let flags = if follow { OFlags::PATH } else { OFlags::PATH | OFlags::NOFOLLOW };
-        match resolve::open(self.as_fd(), &path, flags, Mode::empty()) {
-            Ok(fd) => {
-                resolved(fd.as_fd()).map(Some).map_err(|errno| Error::io("stat", &path, errno))
-            }
-            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-            Err(errno) => Err(Error::io("stat", &path, errno)),
+        let failed = |errno| Error::io("stat", &path, errno);
+        let fd = match resolve::open(self.as_fd(), &path, flags, Mode::empty()) {
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            fd => fd.map_err(failed)?,
+        };
+        let mut metadata = resolved(fd.as_fd()).map_err(failed)?;
+        if records::has_entry_record(metadata.kind)
+            && let Some((parent, name)) = self.parent_of(&path)?
+        {
+            let resolved =
+                records::resolve_entry(parent.as_fd(), names::bytes(name), &mut metadata);
+            resolved.map_err(failed)?;
         }
+        Ok(Some(metadata))
     }
 
     /// Returns the target of the link at `path`.

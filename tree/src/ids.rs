@@ -8,7 +8,7 @@
 //! An owner that can't be assigned is *recorded*. The file then belongs to root, or to the user or
 //! group that does exist. See [`crate::records`] for the records, and for what else is recorded.
 //! A record of an owner is valid as long as the file still has the owner that was set together with
-//! the record. Links and fifos can't have such attributes, and belong to root. If all IDs exist, no
+//! the record. In a namespace, links and fifos belong to root. If all IDs exist, no
 //! owner is recorded, and records are ignored.
 
 #![expect(clippy::disallowed_methods, reason = "the files are the kernel's")]

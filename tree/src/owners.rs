@@ -41,6 +41,9 @@ pub(crate) fn give_entry(
     owner: Owner,
 ) -> Result<(), Errno> {
     let (uid, gid) = possible(owner)?;
+    if records::has_entry_record(kind) {
+        return records::set_entry_owner(dir, name, owner);
+    }
     if !Ids::current().is_unprivileged() {
         chownat(dir, names::path(name), Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
     }

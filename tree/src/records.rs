@@ -18,12 +18,20 @@
 //! the modes of their own files: such a process could not open a file of mode 000 again. On the
 //! disk, its files have at least mode 0600 and its directories 0700.
 //!
-//! Symbolic links, fifos and sockets can't have such attributes. They belong to root, and have the
-//! mode that they have.
+//! Symbolic links and fifos can't have such attributes. Their directory records their owners:
+//! `user.kiln.entries`, see [`set_entry_owner`].
+
+mod entries;
+
+use std::os::fd::BorrowedFd;
+
+use rustix::io::Errno;
 
 use crate::attributes::Xattr;
 use crate::ids::Ids;
 use crate::metadata::{FileKind, Metadata, Owner};
+
+pub use entries::{entry_owner, set_entry_owner};
 
 /// The prefix of all records.
 pub const PREFIX: &[u8] = b"user.kiln.";
@@ -36,6 +44,9 @@ pub const MODE: &[u8] = b"user.kiln.mode";
 
 /// The record of the device that a file stands for.
 pub const DEVICE: &[u8] = b"user.kiln.device";
+
+/// The record of the owners of a directory's links and fifos.
+pub const ENTRIES: &[u8] = b"user.kiln.entries";
 
 /// The prefix of the records of extended attributes.
 pub const XATTR: &[u8] = b"user.kiln.xattr.";
@@ -122,6 +133,24 @@ fn resolve_with(ids: &Ids, metadata: &mut Metadata, xattrs: &mut Vec<Xattr>, cou
         others.sort_unstable();
     }
     *xattrs = others;
+}
+
+/// Changes the metadata of a directory's entry to what the record of the directory says, if the
+/// entry can't have records of its own.
+pub(crate) fn resolve_entry(
+    dir: BorrowedFd<'_>,
+    name: &[u8],
+    metadata: &mut Metadata,
+) -> Result<(), Errno> {
+    if has_entry_record(metadata.kind) {
+        metadata.owner = entry_owner(dir, name)?.unwrap_or(metadata.owner);
+    }
+    Ok(())
+}
+
+/// Returns `true` if the owner of such an entry is recorded in its directory.
+pub(crate) fn has_entry_record(kind: FileKind) -> bool {
+    matches!(kind, FileKind::Symlink | FileKind::Fifo) && Ids::current().is_unprivileged()
 }
 
 /// Returns a file's extended attributes without records, and with the attributes that are recorded.

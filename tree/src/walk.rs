@@ -392,6 +392,9 @@ impl<'a> Walk<'a> {
         };
         let mut xattrs = if self.view.xattrs { xattrs::read(dir, name)? } else { Vec::new() };
         records::resolve(&mut metadata, &mut xattrs, self.view.owner.is_none());
+        if self.view.owner.is_none() {
+            records::resolve_entry(dir, name, &mut metadata)?;
+        }
         Ok((metadata, target, xattrs))
     }
 }

@@ -1,5 +1,7 @@
 //! Maps of IDs, and subordinate IDs: `/etc/subuid` and `/etc/subgid` (subuid(5)).
 
+use std::fmt::Write as _;
+
 /// The most ranges of a map: the kernel accepts 340 lines, and one maps the caller.
 const MOST: usize = 339;
 
@@ -56,7 +58,8 @@ pub(super) fn all_of(map: &str) -> Option<String> {
         let mut numbers = line.split_whitespace().map(|number| number.parse::<u32>().ok());
         let (first, _, count) = (numbers.next()??, numbers.next()??, numbers.next()??);
         let count = count.min(u32::MAX - 1);
-        lines.push_str(&format!("{first} {first} {count}\n"));
+        // Writing to a string can't fail.
+        let _ = writeln!(lines, "{first} {first} {count}");
     }
     (!lines.is_empty()).then_some(lines)
 }

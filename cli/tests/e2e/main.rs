@@ -50,6 +50,7 @@ mod registry;
 mod remote_cache;
 mod repository;
 mod reproducible;
+mod restricted;
 mod rewrite;
 mod rootless;
 mod run;

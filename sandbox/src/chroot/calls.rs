@@ -17,7 +17,7 @@ use super::locate::{Place, ProgramTree, inode_of, names};
 use super::processes::{Caller, Processes};
 use super::terminal;
 use crate::devices::{DEVICES, Terminal};
-use crate::seccomp::{self, Filter};
+use crate::seccomp::{self, Filter, When};
 use crate::sources::open_inside;
 use crate::spec::Spec;
 use crate::supervisor::{Call, Calls};
@@ -26,9 +26,6 @@ use crate::tracee::Tracees;
 
 /// The length of a field of the kernel's `struct utsname`.
 const NAME_FIELD: usize = 65;
-
-/// The command of `fcntl` that makes a process receive signals about a file.
-const F_SETOWN: u64 = 8;
 
 /// The calls with a path that both architectures have.
 const PATH_CALLS: [libc::c_long; 16] = [
@@ -91,7 +88,15 @@ const PROCESS_CALLS: [libc::c_long; 18] = [
 /// Returns the filter that asks the supervisor.
 pub(super) fn filter() -> io::Result<Filter> {
     let calls = [&PATH_CALLS[..], &OLD_CALLS[..], &PROCESS_CALLS[..]].concat();
-    seccomp::confining(&calls, F_SETOWN)
+    let when = |call| match call {
+        // The kernel knows the status of an open file.
+        libc::SYS_newfstatat => When::Without(3, libc::AT_EMPTY_PATH as u64),
+        _ => When::Always,
+    };
+    let mut calls: Vec<_> = calls.into_iter().map(|call| (call, when(call))).collect();
+    calls.push((libc::SYS_fcntl, seccomp::SIGNALS_OF_FILE));
+    calls.push((libc::SYS_ioctl, seccomp::SIGNALS_OF_SOCKET));
+    seccomp::notifying(&calls, true)
 }
 
 /// The supervisor's knowledge of a program.
@@ -276,14 +281,14 @@ impl ProgramCalls {
         let kept = OFlags::ACCMODE | OFlags::APPEND | OFlags::NONBLOCK | OFlags::TRUNC;
         let kept = flags & (kept | OFlags::PATH);
         let caller = Caller::of(thread).map_err(|_| Errno::SRCH)?;
-        caller.with_its_rights(|| files::open_again(&file.memory, kept))
+        caller.with_its_rights(|| files::open_again(&file.file, kept | OFlags::NOCTTY))
     }
 
     /// Opens what was found, to look at it.
     fn look(&self, found: Found, follows: bool) -> Result<OwnedFd, Errno> {
         match found {
             Found::Served(place) => {
-                self.files[place].memory.try_clone().map_err(|error| errno_of(&error))
+                self.files[place].file.try_clone().map_err(|error| errno_of(&error))
             }
             Found::Inside(path, caller) => {
                 let mut flags = OFlags::PATH | OFlags::CLOEXEC;

@@ -12,6 +12,9 @@
 //! | `/dev` | nodes of harmless devices, links, directories | removed |
 //! | `/proc`, `/sys` | an empty directory | emptied |
 //!
+//! Device nodes of the image are covered too, except harmless ones: nothing else prevents the program
+//! from opening them.
+//!
 //! An entry of the image at the target of a mount is *covered*: it waits in a directory beside the
 //! tree, outside of the program's reach, and then moves back. No directory ever moves out of the tree
 //! while a process of the program exists, because a process in it could then leave the tree.
@@ -31,7 +34,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use kiln_tree::{CopyOptions, Dir, View, part, remove_all};
+use kiln_tree::{CopyOptions, Dir, Ids, View, part, remove_all};
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, linkat, mkdirat, openat2,
     renameat, statat,
@@ -60,6 +63,8 @@ pub(crate) struct Placed {
     beside: (PathBuf, Option<OwnedFd>),
     own: Vec<OwnDirectory>,
     mounts: Vec<PlacedMount>,
+    /// The paths of the image's device nodes, whose indexes are their names beside the tree.
+    nodes: Vec<PathBuf>,
     made: CreatedStubs,
     is_undone: bool,
 }
@@ -112,6 +117,7 @@ impl Placed {
             beside: (beside(path), None),
             own: Vec::new(),
             mounts: Vec::new(),
+            nodes: Vec::new(),
             made: CreatedStubs::default(),
             is_undone: false,
         };
@@ -122,12 +128,43 @@ impl Placed {
     }
 
     fn place_all(&mut self, root: &mut Root, spec: &Spec) -> Result<(), Failure> {
+        self.cover_nodes().map_err(Failure::doing("cover the device nodes of the image"))?;
         for name in ["proc", "sys", "dev"] {
             self.place_own(root, name)?;
         }
         self.fill_dev(spec).map_err(Failure::doing("furnish /dev"))?;
         for mount in &spec.mounts {
             self.place_mount(root, mount)?;
+        }
+        Ok(())
+    }
+
+    /// Covers all device nodes of the image that aren't harmless.
+    fn cover_nodes(&mut self) -> rustix::io::Result<()> {
+        for path in device_nodes(&self.root)? {
+            let (parent, name) = parent(&self.root, &path)?;
+            let beside = self.beside()?;
+            let covered = node_name(self.nodes.len());
+            keeping_times(&parent, || renameat(&parent, &name, &beside, &covered))?;
+            self.nodes.push(path);
+        }
+        Ok(())
+    }
+
+    /// Moves the device nodes of the image back, unless the program has taken their places.
+    fn uncover_nodes(&mut self) -> rustix::io::Result<()> {
+        while let Some(path) = self.nodes.pop() {
+            let beside = self.beside()?;
+            let covered = node_name(self.nodes.len());
+            let back = parent(&self.root, &path).and_then(|(parent, name)| {
+                let flags = rustix::fs::RenameFlags::NOREPLACE;
+                keeping_times(&parent, || {
+                    rustix::fs::renameat_with(&beside, &covered, &parent, &name, flags)
+                })
+            });
+            if back.is_err() {
+                remove_all(beside.as_fd(), covered.as_bytes())?;
+            }
         }
         Ok(())
     }
@@ -294,6 +331,8 @@ impl Placed {
                 SandboxError::host("empty a directory of the sandbox")(errno.into())
             })?;
         }
+        self.uncover_nodes()
+            .map_err(|errno| SandboxError::host("restore a device node")(errno.into()))?;
         if let (path, Some(_)) = &self.beside {
             let _ = rustix::fs::unlinkat(CWD, &*path, AtFlags::REMOVEDIR);
         }
@@ -360,6 +399,49 @@ fn beside(tree: &Path) -> PathBuf {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let name = format!(".kiln-covered-{}-{number}", std::process::id());
     tree.parent().unwrap_or(tree).join(name)
+}
+
+fn node_name(number: usize) -> String {
+    format!("node-{number}")
+}
+
+/// Returns the paths of the device nodes below a directory that aren't harmless.
+fn device_nodes(root: &OwnedFd) -> rustix::io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut todo = vec![PathBuf::new()];
+    while let Some(path) = todo.pop() {
+        let directory = below(root, &path)?;
+        for entry in rustix::fs::Dir::read_from(&directory)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let kind = match entry.file_type() {
+                FileType::Unknown => {
+                    let stat = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+                    FileType::from_raw_mode(stat.st_mode)
+                }
+                known => known,
+            };
+            let path = path.join(as_path(name.to_bytes()));
+            match kind {
+                FileType::Directory if !matches!(name.to_bytes(), b"." | b"..") => todo.push(path),
+                FileType::CharacterDevice | FileType::BlockDevice
+                    if !is_harmless(&statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?) =>
+                {
+                    found.push(path);
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn is_harmless(stat: &Stat) -> bool {
+    let is_this =
+        |(_, major, minor): &(&str, u32, u32)| rustix::fs::makedev(*major, *minor) == stat.st_rdev;
+    // A whiteout of a layer can't be opened at all.
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+        && (stat.st_rdev == 0 || DEVICES.iter().any(is_this))
 }
 
 /// Opens the source of a bind or device.
@@ -651,7 +733,14 @@ fn make_device(
     (major, minor): (u32, u32),
 ) -> rustix::io::Result<()> {
     let device = rustix::fs::makedev(major, minor);
-    rustix::fs::mknodat(parent, name, kind, Mode::from_raw_mode(0o666), device)?;
+    let mode = Mode::from_raw_mode(0o666);
+    match rustix::fs::mknodat(parent, name, kind, mode, device) {
+        // In a user namespace, the supervisor opens the device: `files`.
+        Err(Errno::PERM) if Ids::current().is_namespace() => {
+            rustix::fs::mknodat(parent, name, FileType::RegularFile, mode, 0)?;
+        }
+        other => other?,
+    }
     // The mask of this process applies to the first mode.
     rustix::fs::chmodat(parent, name, Mode::from_raw_mode(0o666), AtFlags::empty())
 }

@@ -12,6 +12,7 @@
 
 mod choices;
 mod confinement;
+mod emulated;
 mod groups;
 mod life;
 mod mounts;
@@ -34,6 +35,7 @@ const TOPICS: &[&[(&str, Test)]] = &[
     groups::TESTS,
     mounts::TESTS,
     life::TESTS,
+    emulated::TESTS,
 ];
 
 fn main() {

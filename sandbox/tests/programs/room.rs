@@ -126,6 +126,15 @@ impl Room {
     pub(crate) fn run_with(&self, spec: &Spec, cancel: &CancellationToken) -> Outcome {
         // overlayfs uses a work directory only once.
         self.upper();
+        self.run_until(&self.sandbox, spec, cancel)
+    }
+
+    /// Runs a program in another sandbox.
+    pub(crate) fn run_in(&self, sandbox: &Sandbox, spec: &Spec) -> Outcome {
+        self.run_until(sandbox, spec, &CancellationToken::new())
+    }
+
+    fn run_until(&self, sandbox: &Sandbox, spec: &Spec, cancel: &CancellationToken) -> Outcome {
         let output = Arc::new(Mutex::new((Vec::new(), Vec::new())));
         let sink = Arc::clone(&output);
         let io = Io::to(move |stream, bytes| {
@@ -135,7 +144,7 @@ impl Room {
                 OutputStream::Stderr => output.1.extend_from_slice(bytes),
             }
         });
-        let exit = self.runtime.block_on(self.sandbox.run(spec, io, cancel));
+        let exit = self.runtime.block_on(sandbox.run(spec, io, cancel));
         let output = std::mem::take(&mut *output.lock().unwrap());
         Outcome {
             exit,

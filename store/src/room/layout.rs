@@ -16,6 +16,7 @@ use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use kiln_oci::{Digest, media_type};
+use kiln_tree::Ids;
 use serde_json::json;
 
 use super::{Room, private};
@@ -93,7 +94,7 @@ fn lacking(place: &Path) -> io::Result<Option<String>> {
         return Ok(Some(problem));
     }
     let owner = (Some(1), Some(1));
-    let is_root = rustix::process::geteuid().is_root() && kiln_tree::Ids::current().has_user(1);
+    let is_root = rustix::process::geteuid().is_root() && Ids::current().has_user(1);
     if is_root {
         let given = std::os::unix::fs::chown(&file, owner.0, owner.1);
         if let Some(problem) = attempt("owners", given) {
@@ -165,10 +166,16 @@ pub(crate) fn index_json(named: &[(String, String, Digest, i64)]) -> Result<Vec<
 }
 
 /// Records the IDs with which the trees are written, or checks that they equal the recorded ones.
-pub(crate) fn use_ids(root: &Path, ids: &str) -> Result<()> {
+pub(crate) fn use_ids(root: &Path, ids: &Ids) -> Result<()> {
     let path = root.join("ids");
+    let is_single = ids.is_single();
+    let ids = ids.on_disk();
+    let ids = ids.as_str();
     let known = match fs::read_to_string(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if is_single {
+                check_records(root)?;
+            }
             place(root, &path, ids.as_bytes())?;
             fs::read_to_string(&path)
         }
@@ -178,10 +185,27 @@ pub(crate) fn use_ids(root: &Path, ids: &str) -> Result<()> {
     if known == ids { Ok(()) } else { Err(other_ids(root, &known, ids)) }
 }
 
+/// Checks that the file system keeps records of what the kernel refuses.
+fn check_records(root: &Path) -> Result<()> {
+    let file = root.join("tmp").join(format!(".new-{}", crate::name::fresh()));
+    private::write(&file, b"").map_err(Error::io("create", &file))?;
+    let (record, value) = ("user.kiln.owner", b"0:1");
+    let kept = rustix::fs::setxattr(&file, record, value, rustix::fs::XattrFlags::empty());
+    let _ = fs::remove_file(&file);
+    kept.map_err(|errno| Error::Unsuitable {
+        root: root.to_owned(),
+        problem: format!(
+            "it has no extended attributes of users ({}), in which kiln records the owners and \
+             modes of files here; ext4, XFS, btrfs and the tmpfs of Linux 6.6 have them",
+            io::Error::from(errno).kind()
+        ),
+    })
+}
+
 /// Returns the error for a part of the store with another owner: the store was created with other
 /// IDs, or another user has created the part.
 pub(crate) fn foreign(root: &Path, path: &Path, owner: u32) -> Error {
-    let ids = kiln_tree::Ids::current().on_disk();
+    let ids = Ids::current().on_disk();
     match fs::read_to_string(root.join("ids")) {
         Ok(known) if known != ids => other_ids(root, &known, &ids),
         _ => Error::Foreign { path: path.to_owned(), owner },

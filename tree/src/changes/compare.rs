@@ -42,6 +42,7 @@ impl<'a> Located<'a> {
         };
         if Ids::current().has_records() {
             records::resolve(&mut metadata, &mut xattrs::read(dir, name)?, true);
+            records::resolve_entry(dir, name, &mut metadata)?;
         }
         Ok(Some(Self { dir, name, metadata }))
     }

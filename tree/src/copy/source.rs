@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::metadata::{FileKind, Metadata};
 use crate::names;
 use crate::pack::overlay;
+use crate::records;
 use crate::view::View;
 use crate::walk::{Entry, Opener};
 
@@ -212,7 +213,9 @@ impl<'a> Copier<'a> {
         let attributes = attributes(self.options, &entry.metadata);
         let error = |errno| Error::io("copy to", path, errno);
         let (dir, name) = hands.place.of(path)?;
+        // A shared link would lack the record in its new directory.
         if self.manner == Treatment::Share
+            && !records::has_entry_record(entry.metadata.kind)
             && assemble::link(self.source.dir, &entry.path.to_vec(), dir, name).is_ok()
         {
             return Ok(());
