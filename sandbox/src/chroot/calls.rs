@@ -401,13 +401,20 @@ impl ProgramCalls {
                 self.executed.push(target.clone());
                 self.executed.len() - 1
             });
-            let link = format!("/proc/.{number}");
-            match rustix::fs::symlinkat(target.as_slice(), &self.tree.root, &link[1..]) {
-                Err(Errno::EXIST) => {}
-                other => other?,
-            }
+            // The name of the process is that of the link.
+            let name = names(&old).last().unwrap_or_default();
+            let directory = format!("/proc/.{number}");
+            let link = [directory.as_bytes(), b"/", name].concat();
             if link.len() <= old.len() {
-                self.write(call, path.address, &[link.as_bytes(), b"\0"].concat())?;
+                let root = &self.tree.root;
+                let made = [
+                    rustix::fs::mkdirat(root, &directory[1..], Mode::from_raw_mode(0o755)),
+                    rustix::fs::symlinkat(target.as_slice(), root, &link[1..]),
+                ];
+                for made in made.into_iter().filter(|made| *made != Err(Errno::EXIST)) {
+                    made?;
+                }
+                self.write(call, path.address, &[link.as_slice(), b"\0"].concat())?;
             }
         }
         self.tracees.forget_all();
