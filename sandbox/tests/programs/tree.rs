@@ -18,6 +18,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a_secret_is_never_in_the_tree", secret),
     ("what_is_covered_comes_back", covered),
     ("changes_go_back_to_a_writable_mount", writable),
+    ("a_read_only_mount_refuses_changes", read_only),
     ("a_mount_shares_no_file_with_the_layer", shared_files),
     ("without_a_network_there_are_local_sockets_only", no_network),
     ("the_rights_are_those_of_a_container_without_two", rights),
@@ -64,9 +65,9 @@ fn kernel_files(room: &Room) {
     let seen = room.sh(
         "ls /proc > /tmp/list; grep -c '^[0-9]' /tmp/list; cat /proc/sys/kernel/hostname; readlink /proc/self/exe; \
          grep -c ' / ' /proc/mounts; cat /proc/kcore | wc -c; ls -d /proc/self/fd/0; \
-         (echo x > /proc/sysrq-trigger) 2>&1 | grep -o 'Read-only file system'; \
+         (echo x > /proc/sys/kernel/panic) 2>&1 | grep -o 'Read-only file system'; \
          (echo x > /proc/sys/kernel/hostname) 2>&1 | grep -o 'Read-only file system'; \
-         echo changed > /proc/self/comm && cat /proc/$$/comm; test -d /sys/class/net && echo sys; \
+         echo -n changed > /proc/self/comm && cat /proc/$$/comm; test -d /sys/class/net && echo sys; \
          (echo x > /sys/kernel/uevent_helper) 2>/dev/null || echo no; ls /sys/firmware | wc -l; \
          stat -c %F /proc/self /proc/self/fd /proc/cpuinfo",
     );
@@ -176,6 +177,26 @@ fn writable(room: &Room) {
     assert_eq!(cache.join("f").metadata().unwrap().mode() & 0o777, 0o700);
     assert_eq!(cache.join("f/file").metadata().unwrap().uid(), 5);
     assert_eq!(room.changes(), Vec::<String>::new());
+}
+
+fn read_only(room: &Room) {
+    let layer = room.path("layer");
+    std::fs::create_dir(&layer).unwrap();
+    std::fs::write(layer.join("file"), "old").unwrap();
+    let mut spec = room.script(
+        "for try in 'touch /r/x' 'touch /r/file' 'mkdir /r/d' 'rm /r/file' 'mv /r/file /r/g' \
+             'chmod 700 /r/file' 'chown 1 /r' 'ln -s x /r/y' 'ln /r/file /r/z'; do \
+             $try 2>/dev/null && echo $try; done; cd /r; (echo x >> file) 2>/dev/null && echo x; \
+         cat /r/file; touch /r/w/x && ls /r/w",
+    );
+    std::fs::create_dir(layer.join("w")).unwrap();
+    std::fs::create_dir(room.path("cache")).unwrap();
+    spec.mounts = vec![
+        bind("/r", Tree::Directory(layer), "", true),
+        bind("/r/w", Tree::Directory(room.path("cache")), "", false),
+    ];
+    assert_eq!(room.run(&spec).ok(), "oldx\n");
+    assert!(room.path("cache/x").exists());
 }
 
 fn shared_files(room: &Room) {
