@@ -43,6 +43,7 @@ mod kernel_files;
 mod locate;
 pub(super) mod placed;
 mod processes;
+mod readonly;
 mod skeleton;
 mod terminal;
 
@@ -165,7 +166,7 @@ fn prepare(task: Task) -> Result<(Program, ProgramCalls), Failure> {
     }
     let calls = ProgramCalls::new(&tree, files, &spec, terminal.as_ref())
         .map_err(Failure::doing("prepare the supervisor"))?;
-    let notifying = calls::filter().map_err(Failure::doing("compile the supervisor's filter"))?;
+    let notifying = calls.filter().map_err(Failure::doing("compile the supervisor's filter"))?;
     let made = root.into_made();
     let program = Program {
         spec,

@@ -15,6 +15,7 @@ use super::files::{self, ServedFile};
 use super::kernel_files::{KernelFiles, Kind, Node, Resolved, joined};
 use super::locate::{Place, ProgramTree, inode_of, names};
 use super::processes::{Caller, Processes};
+use super::readonly::{CHANGES, MountTable, OLD_CHANGES};
 use super::terminal;
 use crate::devices::{DEVICES, Terminal};
 use crate::seccomp::{self, Filter, When};
@@ -85,26 +86,13 @@ const PROCESS_CALLS: [libc::c_long; 18] = [
     libc::SYS_migrate_pages,
 ];
 
-/// Returns the filter that asks the supervisor.
-pub(super) fn filter() -> io::Result<Filter> {
-    let calls = [&PATH_CALLS[..], &OLD_CALLS[..], &PROCESS_CALLS[..]].concat();
-    let when = |call| match call {
-        // The kernel knows the status of an open file.
-        libc::SYS_newfstatat => When::Without(3, libc::AT_EMPTY_PATH as u64),
-        _ => When::Always,
-    };
-    let mut calls: Vec<_> = calls.into_iter().map(|call| (call, when(call))).collect();
-    calls.push((libc::SYS_fcntl, seccomp::SIGNALS_OF_FILE));
-    calls.push((libc::SYS_ioctl, seccomp::SIGNALS_OF_SOCKET));
-    seccomp::notifying(&calls, true)
-}
-
 /// The supervisor's knowledge of a program.
 pub(super) struct ProgramCalls {
     tree: ProgramTree,
     files: Vec<ServedFile>,
     /// The devices and inodes of what stands for mounts.
     mounts: Vec<(u64, u64)>,
+    table: MountTable,
     kernel: KernelFiles,
     processes: Processes,
     tracees: Tracees,
@@ -150,7 +138,25 @@ impl ProgramCalls {
         let targets = own.chain(spec.mounts.iter().map(|mount| mount.target.as_path()));
         let open = |target| open_inside(root, target, OFlags::PATH).ok();
         let mounts = targets.filter_map(open).filter_map(inode_of).collect();
-        Ok(Self { tree, files, mounts, kernel, processes, tracees, hostname, executed })
+        let table = MountTable::of(&tree, &spec.mounts);
+        Ok(Self { tree, files, mounts, table, kernel, processes, tracees, hostname, executed })
+    }
+
+    /// Returns the filter that asks the supervisor.
+    pub(super) fn filter(&self) -> io::Result<Filter> {
+        let mut calls = [&PATH_CALLS[..], &OLD_CALLS[..], &PROCESS_CALLS[..]].concat();
+        if self.table.has_read_only() {
+            calls.extend(CHANGES.iter().chain(&OLD_CHANGES).map(|(call, ..)| *call));
+        }
+        let when = |call| match call {
+            // The kernel knows the status of an open file.
+            libc::SYS_newfstatat => When::Without(3, libc::AT_EMPTY_PATH as u64),
+            _ => When::Always,
+        };
+        let mut calls: Vec<_> = calls.into_iter().map(|call| (call, when(call))).collect();
+        calls.push((libc::SYS_fcntl, seccomp::SIGNALS_OF_FILE));
+        calls.push((libc::SYS_ioctl, seccomp::SIGNALS_OF_SOCKET));
+        seccomp::notifying(&calls, true)
     }
 
     /// Notes the program's process.
@@ -246,7 +252,13 @@ impl ProgramCalls {
     fn open(&mut self, call: &Call<'_>, path: PathArgument, how: How) -> Outcome {
         let creates = how.flags.contains(OFlags::CREATE | OFlags::EXCL);
         let follows = !how.flags.contains(OFlags::NOFOLLOW) && !creates;
-        let Some(found) = self.find(call, path, follows)? else { return Ok(Answer::Continue) };
+        let Some(full) = self.full_path(call, path) else { return Ok(Answer::Continue) };
+        let changes = OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC | OFlags::CREATE;
+        if how.flags.intersects(changes) && self.is_refused(&full, follows, how.flags) {
+            return Err(Errno::ROFS);
+        }
+        let found = self.follow(call.notification.pid, full, follows)?;
+        let Some(found) = found else { return Ok(Answer::Continue) };
         let file = match found {
             Found::Served(place) => self.open_served(call.notification.pid, place, how.flags)?,
             Found::Inside(path, caller) => {
@@ -264,6 +276,15 @@ impl ProgramCalls {
         let number =
             call.add_descriptor(file, None, closes_on_exec).map_err(|error| errno_of(&error))?;
         Ok(Answer::Value(number))
+    }
+
+    /// Returns `true` if opening a file with these flags would change a read-only mount.
+    fn is_refused(&self, full: &[u8], follows: bool, flags: OFlags) -> bool {
+        if !self.table.is_read_only(&self.tree, full, follows) {
+            return false;
+        }
+        let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC);
+        writes || self.tree.place(full, follows) == Place::Ordinary
     }
 
     fn open_served(&self, thread: u32, place: usize, flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -378,6 +399,9 @@ impl ProgramCalls {
         {
             return Err(Errno::BUSY);
         }
+        if self.table.is_read_only(&self.tree, &full, false) {
+            return Err(Errno::ROFS);
+        }
         match self.follow(call.notification.pid, full, false)? {
             Some(Found::Served(_) | Found::Inside(..)) => Err(Errno::BUSY),
             Some(Found::Node(..)) => Err(Errno::PERM),
@@ -406,13 +430,20 @@ impl ProgramCalls {
                 self.executed.push(target.clone());
                 self.executed.len() - 1
             });
-            let link = format!("/proc/.{number}");
-            match rustix::fs::symlinkat(target.as_slice(), &self.tree.root, &link[1..]) {
-                Err(Errno::EXIST) => {}
-                other => other?,
-            }
+            // The name of the process is that of the link.
+            let name = names(&old).last().unwrap_or_default();
+            let directory = format!("/proc/.{number}");
+            let link = [directory.as_bytes(), b"/", name].concat();
             if link.len() <= old.len() {
-                self.write(call, path.address, &[link.as_bytes(), b"\0"].concat())?;
+                let root = &self.tree.root;
+                let made = [
+                    rustix::fs::mkdirat(root, &directory[1..], Mode::from_raw_mode(0o755)),
+                    rustix::fs::symlinkat(target.as_slice(), root, &link[1..]),
+                ];
+                for made in made.into_iter().filter(|made| *made != Err(Errno::EXIST)) {
+                    made?;
+                }
+                self.write(call, path.address, &[link.as_slice(), b"\0"].concat())?;
             }
         }
         self.tracees.forget_all();
@@ -529,8 +560,22 @@ impl ProgramCalls {
             }
             libc::SYS_mknodat => self.make_node(call, at, third, fourth),
             libc::SYS_uname => self.describe(call, first),
-            _ => self.answer_old(call, number, arguments),
+            _ => match self.change(call, number, &arguments) {
+                Some(outcome) => outcome,
+                None => self.answer_old(call, number, arguments),
+            },
         }
+    }
+
+    /// Refuses a change in a read-only mount. Returns `None` if the call is another one.
+    fn change(&mut self, call: &Call<'_>, number: i64, arguments: &[u64; 6]) -> Option<Outcome> {
+        let mut all = CHANGES.iter().chain(&OLD_CHANGES);
+        let (_, directory, path) = all.find(|(known, ..)| *known == number)?;
+        let directory = directory.map_or(libc::AT_FDCWD, |index| arguments[index] as u32 as i32);
+        let path = PathArgument { directory, address: arguments[*path] };
+        let full = self.full_path(call, path);
+        let is_refused = full.is_some_and(|full| self.table.is_read_only(&self.tree, &full, false));
+        Some(if is_refused { Err(Errno::ROFS) } else { Ok(Answer::Continue) })
     }
 
     #[cfg(target_arch = "x86_64")]

@@ -22,9 +22,9 @@ const HIDDEN_DIRECTORIES: [&[u8]; 3] = [b"acpi", b"asound", b"scsi"];
 /// The mounts that a program sees. The kernel shows a program only the mounts below its root
 /// directory, of which there are none.
 const MOUNTS: &str = "\
-overlay / overlay rw,relatime 0 0
+overlay / overlay rw,nodev,relatime 0 0
 proc /proc proc rw,nosuid,nodev,noexec,relatime 0 0
-tmpfs /dev tmpfs rw,nosuid,size=65536k,mode=755 0 0
+tmpfs /dev tmpfs rw,nosuid,nodev,size=65536k,mode=755 0 0
 devpts /dev/pts devpts rw,nosuid,noexec,relatime,gid=5,mode=620,ptmxmode=666 0 0
 shm /dev/shm tmpfs rw,nosuid,nodev,noexec,relatime,size=65536k 0 0
 sysfs /sys sysfs ro,nosuid,nodev,noexec,relatime 0 0
@@ -32,9 +32,9 @@ sysfs /sys sysfs ro,nosuid,nodev,noexec,relatime 0 0
 
 /// The same mounts in the format of `mountinfo`.
 const MOUNT_INFO: &str = "\
-30 1 0:30 / / rw,relatime - overlay overlay rw
+30 1 0:30 / / rw,nodev,relatime - overlay overlay rw
 31 30 0:31 / /proc rw,nosuid,nodev,noexec,relatime - proc proc rw
-32 30 0:32 / /dev rw,nosuid - tmpfs tmpfs rw,size=65536k,mode=755
+32 30 0:32 / /dev rw,nosuid,nodev - tmpfs tmpfs rw,size=65536k,mode=755
 33 32 0:33 / /dev/pts rw,nosuid,noexec,relatime - devpts devpts rw,gid=5,mode=620,ptmxmode=666
 34 32 0:34 / /dev/shm rw,nosuid,nodev,noexec,relatime - tmpfs shm rw,size=65536k
 35 30 0:35 / /sys ro,nosuid,nodev,noexec,relatime - sysfs sysfs ro

@@ -108,7 +108,12 @@ fn side_by_side(room: &Room) {
             std::fs::create_dir(&upper.fs).unwrap();
             std::fs::create_dir(&upper.work).unwrap();
             let mut spec = room.script(&format!("echo {number} > /mine; sleep 0.3; cat /mine"));
-            spec.rootfs = Tree::Overlay { lowers: vec![room.path("base")], upper: Some(upper) };
+            spec.rootfs = if room.isolation.has_namespaces() {
+                Tree::Overlay { lowers: vec![room.path("base")], upper: Some(upper) }
+            } else {
+                room.copy_base(&upper.fs);
+                Tree::Directory(upper.fs)
+            };
             let output = Arc::new(Mutex::new(Vec::new()));
             let sink = Arc::clone(&output);
             let io = Io::to(move |_, bytes| sink.lock().unwrap().extend_from_slice(bytes));

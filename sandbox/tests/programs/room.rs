@@ -13,6 +13,14 @@ use kiln_sandbox::{
 use kiln_tree::Upper;
 use tokio_util::sync::CancellationToken;
 
+/// The environment variable with the isolation of this process's tests.
+pub(crate) const ISOLATION: &str = "KILN_TEST_ISOLATION";
+
+/// Returns the isolation that the environment names.
+pub(crate) fn chosen() -> Option<Isolation> {
+    std::env::var(ISOLATION).ok()?.parse().ok()
+}
+
 /// The environment of a test: a base image and a sandbox.
 pub(crate) struct Room {
     pub(crate) dir: tempfile::TempDir,
@@ -69,7 +77,7 @@ impl Room {
         std::fs::write(base.join("etc/group"), "root:x:0:\nbob:x:1000:\nstaff:x:50:bob\n").unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         std::fs::create_dir(dir.path().join("anchor")).unwrap();
-        let isolation = Isolation::strongest();
+        let isolation = chosen().unwrap_or_else(Isolation::strongest);
         let sandbox = Sandbox::new(&dir.path().join("anchor"), isolation).unwrap();
         Self { dir, sandbox, isolation, runtime }
     }
