@@ -122,7 +122,7 @@ impl KernelFiles {
     ) -> rustix::io::Result<Resolved> {
         match kernel {
             Kernel::Proc => self.resolve_proc(tree, processes, caller, path, follows),
-            Kernel::Sys => self.resolve_sys(path, follows),
+            Kernel::Sys => self.resolve_sys(&path, follows),
             Kernel::Terminals => self.resolve_terminal(path),
         }
     }
@@ -264,7 +264,7 @@ impl KernelFiles {
         stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
     }
 
-    fn resolve_sys(&self, path: Vec<Vec<u8>>, follows: bool) -> rustix::io::Result<Resolved> {
+    fn resolve_sys(&self, path: &[Vec<u8>], follows: bool) -> rustix::io::Result<Resolved> {
         let mut depth = 0_usize;
         for (place, name) in path.iter().enumerate() {
             match name.as_slice() {
@@ -276,7 +276,7 @@ impl KernelFiles {
                 _ => depth += 1,
             }
         }
-        let file = self.open_sys(&path, follows)?;
+        let file = self.open_sys(path, follows)?;
         let real = super::path_of(&file)?;
         let real = real.strip_prefix(b"/sys").ok_or(Errno::NOENT)?;
         let path: Vec<Vec<u8>> = names(real).map(<[u8]>::to_vec).collect();
@@ -341,21 +341,10 @@ impl KernelFiles {
             Kind::Directory | Kind::Hidden if writes => Err(Errno::ISDIR),
             Kind::Directory | Kind::Hidden => self.skeleton(tree, processes, caller, node),
             Kind::Link(_) => Err(Errno::LOOP),
-            _ if writes && self.is_read_only(node) => Err(Errno::ROFS),
+            _ if writes && node.is_read_only() => Err(Errno::ROFS),
             Kind::Text(text) => files::memory(text, 0o444, 0, 0, true)
                 .and_then(|memory| files::open_again(&memory, OFlags::RDONLY)),
             Kind::File | Kind::Descriptor => self.open_real(caller, node, flags),
-        }
-    }
-
-    fn is_read_only(&self, node: &Node) -> bool {
-        match node.kernel {
-            Kernel::Proc => {
-                !node.path.first().is_some_and(|name| is_number(name))
-                    || matches!(node.kind, Kind::Text(_))
-            }
-            Kernel::Sys => true,
-            Kernel::Terminals => false,
         }
     }
 
@@ -472,15 +461,16 @@ impl Node {
         }
     }
 
-    /// Returns the kind of the file.
-    pub(super) fn kind(&self) -> &Kind {
-        &self.kind
-    }
-
-    /// Returns `true` if the program can't write to the file whoever it is.
-    pub(super) fn is_outside_of_processes(&self) -> bool {
-        self.kernel == Kernel::Sys
-            || self.kernel == Kernel::Proc && !self.path.first().is_some_and(|name| is_number(name))
+    /// Returns `true` if no user can write to the file.
+    pub(super) fn is_read_only(&self) -> bool {
+        match self.kernel {
+            Kernel::Proc => {
+                matches!(self.kind, Kind::Text(_))
+                    || !self.path.first().is_some_and(|name| is_number(name))
+            }
+            Kernel::Sys => true,
+            Kernel::Terminals => false,
+        }
     }
 }
 
@@ -512,7 +502,6 @@ fn list(directory: &OwnedFd) -> rustix::io::Result<Vec<Entry>> {
             entries.push(Entry { name, kind: entry.file_type(), target: Vec::new() });
         }
     }
-    drop(reader);
     for entry in entries.iter_mut().filter(|entry| entry.kind == FileType::Symlink) {
         if let Ok(target) = rustix::fs::readlinkat(directory, entry.name.as_slice(), Vec::new()) {
             entry.target = target.into_bytes();
