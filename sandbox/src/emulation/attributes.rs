@@ -3,14 +3,16 @@
 
 use std::os::fd::AsFd;
 
+use kiln_tree::Owner;
+use kiln_tree::records::{self, PREFIX, XATTR, set_entry_owner};
 use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, XattrFlags, getxattr, removexattr, setxattr,
-    utimensat,
+    AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags, getxattr, removexattr,
+    setxattr, utimensat,
 };
 use rustix::io::Errno;
 
-use super::metadata::{ATTRIBUTE, Access, Metadata, PREFIX, SETGID, SETUID, names};
-use super::mounts::own_path;
+use super::metadata::{Access, Metadata, SETGID, SETUID, names};
+use super::mounts::{Directory, own_path, parent_of};
 use super::open::follows;
 use super::resolve::{Found, link_target};
 use super::state::State;
@@ -28,7 +30,23 @@ impl Emulation {
     /// Returns the attributes of a file.
     pub(super) fn metadata(&self, found: &Found) -> Result<Metadata, Errno> {
         let shown = found.mount.and_then(|mount| self.mounts.get(mount).shown);
-        Metadata::of(found.fd.as_fd(), shown)
+        let mut metadata = Metadata::of(found.fd.as_fd(), shown)?;
+        if let Some((directory, name)) = self.entry(found) {
+            metadata.apply_entry(directory.fd.as_fd(), &name)?;
+        }
+        Ok(metadata)
+    }
+
+    /// Returns the directory that records the owner of a link or fifo, and its name there.
+    fn entry(&self, found: &Found) -> Option<(Directory, Vec<u8>)> {
+        let mount = found.mount.map(|mount| self.mounts.get(mount))?;
+        let has_entry = matches!(found.kind, FileType::Symlink | FileType::Fifo);
+        if !has_entry || mount.is_proc || mount.target == found.path {
+            return None;
+        }
+        let directory = self.mounts.open_directory(parent_of(&found.path)).ok()?;
+        let name = found.path.rsplit(|byte| *byte == b'/').next()?;
+        Some((directory, name.to_vec()))
     }
 
     /// Returns `true` if a file can't be changed. In `/proc`, only processes can.
@@ -94,7 +112,13 @@ impl Emulation {
         }
         let new = |id, old| if id == UNCHANGED { old } else { id };
         let (fd, mode) = (found.fd.as_fd(), metadata.mode & 0o7777);
-        metadata.set_owner(fd, new(uid, metadata.uid), new(gid, metadata.gid))?;
+        let (uid, gid) = (new(uid, metadata.uid), new(gid, metadata.gid));
+        match self.entry(found) {
+            Some((directory, name)) => {
+                set_entry_owner(directory.fd.as_fd(), &name, Owner { uid, gid })?;
+            }
+            None => metadata.set_owner(fd, uid, gid)?,
+        }
         // A program must not get the rights of another owner by its mode.
         let group = if mode & 0o010 == 0 { 0 } else { SETGID };
         let lost = if metadata.is_regular() { mode & (SETUID | group) } else { 0 };
@@ -380,7 +404,7 @@ fn stored(name: &[u8]) -> Result<Vec<u8>, Errno> {
         return Err(Errno::PERM);
     }
     let is_recorded = name.starts_with(b"security.") || name.starts_with(b"trusted.");
-    Ok(if is_recorded { [ATTRIBUTE, name].concat() } else { name.to_vec() })
+    Ok(if is_recorded { records::xattr(name) } else { name.to_vec() })
 }
 
 impl Emulation {
@@ -418,7 +442,7 @@ impl Emulation {
         let names = names(&own_path(found.fd.as_fd()))?;
         let mut shown = Vec::new();
         for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-            let recorded = name.strip_prefix(ATTRIBUTE);
+            let recorded = name.strip_prefix(XATTR);
             if recorded.is_none() && (name.starts_with(PREFIX) || name.starts_with(b"security.")) {
                 continue;
             }

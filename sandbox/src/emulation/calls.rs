@@ -109,9 +109,15 @@ const COMMON: &[Entry] = &[
     (libc::SYS_uname, When::Always, system::uname),
     (libc::SYS_kill, When::Always, system::kill),
     (libc::SYS_tkill, When::Always, system::of_first),
-    (libc::SYS_tgkill, When::Always, system::of_first),
+    (libc::SYS_tgkill, When::Always, system::of_thread),
     (libc::SYS_rt_sigqueueinfo, When::Always, system::of_first),
-    (libc::SYS_rt_tgsigqueueinfo, When::Always, system::of_first),
+    (libc::SYS_rt_tgsigqueueinfo, When::Always, system::of_thread),
+    (libc::SYS_getpid, When::Always, system::getpid),
+    (libc::SYS_gettid, When::Always, system::gettid),
+    (libc::SYS_getppid, When::Always, system::getppid),
+    (libc::SYS_getpgid, When::Always, system::getpgid),
+    (libc::SYS_setpgid, When::Always, system::setpgid),
+    (libc::SYS_getsid, When::Always, system::getsid),
     (libc::SYS_pidfd_open, When::Always, system::of_first),
     (libc::SYS_ptrace, When::Unless(1, 0), system::of_second),
     (libc::SYS_process_vm_readv, When::Always, system::of_first),
@@ -144,6 +150,7 @@ const PLAIN: &[Entry] = &[];
 /// The calls without a directory.
 #[cfg(target_arch = "x86_64")]
 const PLAIN: &[Entry] = &[
+    (libc::SYS_getpgrp, When::Always, system::getpgrp),
     (libc::SYS_open, When::Always, open::open_call),
     (libc::SYS_creat, When::Always, open::creat),
     (libc::SYS_mkdir, When::Always, entries::plain::mkdir),

@@ -238,7 +238,10 @@ pub(super) fn setgroups(emulation: &mut Emulation, request: &Request<'_>) -> Don
         return Err(Errno::FAULT);
     }
     let words = bytes.chunks_exact(4);
-    let groups = words.map(|word| word.try_into().map_or(0, u32::from_ne_bytes)).collect();
+    let mut groups: Vec<u32> =
+        words.map(|word| word.try_into().map_or(0, u32::from_ne_bytes)).collect();
+    // The kernel sorts them, too.
+    groups.sort_unstable();
     emulation.set(request, State { groups, ..State::clone(state) })
 }
 

@@ -77,6 +77,8 @@ impl Place {
 pub(super) struct Tables<'a> {
     pub(super) mounts: &'a Mounts,
     pub(super) states: &'a States,
+    /// The number of the process that seems to be process 1.
+    pub(super) first: u32,
 }
 
 /// The end of a walk.
@@ -324,6 +326,15 @@ impl Walk<'_> {
         if let Some(target) = own {
             return Ok(follows.then(|| Step::Link(target.into_bytes())));
         }
+        if name == b"1" && self.tables.first != 0 {
+            return self
+                .step_plainly(
+                    self.tables.first.to_string().as_bytes(),
+                    join(&self.current.path, self.tables.first.to_string().as_bytes()),
+                    follows,
+                )
+                .map(Some);
+        }
         if let Some(process) = processes::number(name) {
             return if processes::is_ours(process) { Ok(None) } else { Err(Errno::NOENT) };
         }
@@ -368,7 +379,11 @@ pub(super) fn link_target(
     }
     let leader = || processes::leader(thread);
     match &found.path[..] {
-        b"/proc/self" => return Ok(leader()?.to_string().into_bytes()),
+        b"/proc/self" => {
+            let leader = leader()?;
+            let shown = if leader == tables.first { 1 } else { leader };
+            return Ok(shown.to_string().into_bytes());
+        }
         b"/proc/thread-self" => return Ok(format!("{}/task/{thread}", leader()?).into_bytes()),
         _ => {}
     }

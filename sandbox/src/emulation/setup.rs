@@ -42,13 +42,17 @@ const MOST_LINKS: u32 = 40;
 #[expect(clippy::exit, reason = "the process is one of its own, and has no caller to return to")]
 pub(in super::super) fn run(task: Task) -> ! {
     let control = task.control.try_clone();
+    let has_terminal = task.spec.process.terminal.is_some();
     let failure = match prepare(&task) {
-        Ok((emulation, process)) => supervisor::supervise(
+        Ok((mut emulation, process)) => supervisor::supervise(
             move |socket| match become_program(task, process, &socket) {
                 Ok(never) => match never {},
                 Err(failure) => failure,
             },
-            move |_| Ok(Box::new(emulation)),
+            move |program| {
+                emulation.set_program(program, has_terminal);
+                Ok(Box::new(emulation))
+            },
         ),
         Err(failure) => failure,
     };
@@ -91,6 +95,7 @@ fn prepare(task: &Task) -> Result<(Emulation, Process), Failure> {
             pending: Default::default(),
             hostname: spec.hostname.clone(),
             domain: spec.domainname.clone(),
+            first: 0,
             capabilities: spec.privileges.capabilities.set().bits(),
         },
         made: CreatedStubs::default(),
@@ -135,7 +140,9 @@ fn state_of(user: &ResolvedUser, emulation: &Emulation, spec: &Spec) -> Result<S
     if found.kind != FileType::Directory {
         return Err(Failure::doing(&action)(Errno::NOTDIR));
     }
-    let (uid, gid, groups) = (user.uid, user.gid, user.groups.clone());
+    let (uid, gid, mut groups) = (user.uid, user.gid, user.groups.clone());
+    // The kernel sorts them, too.
+    groups.sort_unstable();
     let state = first_state();
     Ok(State {
         user: Roles::all(uid),
