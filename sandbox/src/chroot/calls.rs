@@ -132,7 +132,8 @@ impl ProgramCalls {
             kernel.add_terminal(terminal::number(&terminal.controller)?);
         }
         let hostname = (!spec.shared.uts).then(|| spec.hostname.clone());
-        let processes = Processes::new(rustix::process::getpid().as_raw_nonzero().get());
+        let mut processes = Processes::new(rustix::process::getpid().as_raw_nonzero().get());
+        processes.is_numbered = spec.process.terminal.is_none() && !spec.shared.pid;
         let (tracees, executed) = (Tracees::default(), Vec::new());
         let own = ["/proc", "/sys", "/dev"].iter().map(Path::new);
         let targets = own.chain(spec.mounts.iter().map(|mount| mount.target.as_path()));
@@ -145,6 +146,9 @@ impl ProgramCalls {
     /// Returns the filter that asks the supervisor.
     pub(super) fn filter(&self) -> io::Result<Filter> {
         let mut calls = [&PATH_CALLS[..], &OLD_CALLS[..], &PROCESS_CALLS[..]].concat();
+        if self.processes.is_numbered {
+            calls.extend([libc::SYS_getpid, libc::SYS_gettid, libc::SYS_getppid]);
+        }
         if self.table.has_read_only() {
             calls.extend(CHANGES.iter().chain(&OLD_CHANGES).map(|(call, ..)| *call));
         }

@@ -192,13 +192,14 @@ impl KernelFiles {
                 _ => {}
             }
         }
-        let kind = self.kind_in_proc(tree, caller, &at, follows)?;
+        let kind = self.kind_in_proc(tree, processes, caller, &at, follows)?;
         Ok(Resolved::Node(Node { kernel: Kernel::Proc, path: at, kind }))
     }
 
     fn kind_in_proc(
         &self,
         tree: &ProgramTree,
+        processes: &Processes,
         caller: &Caller,
         at: &[Vec<u8>],
         follows: bool,
@@ -210,10 +211,11 @@ impl KernelFiles {
                 let is_directory = HIDDEN_DIRECTORIES.contains(name);
                 return Ok(if is_directory { Kind::Hidden } else { Kind::Text(Vec::new()) });
             }
-            [b"self"] => return Ok(Kind::Link(caller.process.to_string().into_bytes())),
+            [b"self"] => return Ok(Kind::Link(shown(processes, caller.process))),
             [b"thread-self"] => {
-                let target = format!("{}/task/{}", caller.process, caller.thread);
-                return Ok(Kind::Link(target.into_bytes()));
+                let [process, thread] =
+                    [caller.process, caller.thread].map(|it| shown(processes, it));
+                return Ok(Kind::Link([process.as_slice(), b"/task/", &thread].concat()));
             }
             [_, .., b"mounts"] => return Ok(Kind::Text(MOUNTS.into())),
             [_, .., b"mountinfo"] => return Ok(Kind::Text(MOUNT_INFO.into())),
@@ -434,7 +436,7 @@ impl KernelFiles {
         if node.path.is_empty() {
             entries.retain(|entry| !is_number(&entry.name));
             let own = processes.all().into_iter().map(|(number, _)| Entry {
-                name: number.to_string().into_bytes(),
+                name: shown(processes, number.cast_unsigned()),
                 kind: FileType::Directory,
                 target: Vec::new(),
             });
@@ -443,7 +445,7 @@ impl KernelFiles {
         for entry in entries.iter_mut().filter(|entry| entry.kind == FileType::Symlink) {
             let mut at = node.path.clone();
             at.push(entry.name.clone());
-            entry.target = match self.kind_in_proc(tree, caller, &at, false) {
+            entry.target = match self.kind_in_proc(tree, processes, caller, &at, false) {
                 Ok(Kind::Link(target)) => target,
                 _ => b"?".to_vec(),
             };
@@ -520,6 +522,12 @@ pub(super) fn joined(start: &[u8], names: &[Vec<u8>]) -> Vec<u8> {
         path.extend(name);
     }
     path
+}
+
+/// Returns the number of a process that the program sees.
+fn shown(processes: &Processes, process: u32) -> Vec<u8> {
+    let is_first = processes.is_numbered && process.cast_signed() == processes.first;
+    if is_first { b"1".to_vec() } else { process.to_string().into_bytes() }
 }
 
 fn is_number(name: &[u8]) -> bool {

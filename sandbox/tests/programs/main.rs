@@ -38,7 +38,6 @@ const TOPICS: &[&[(&str, Test)]] = &[
     groups::TESTS,
     mounts::TESTS,
     life::TESTS,
-    emulated::TESTS,
 ];
 
 /// The prefix of the names of tests with the isolation `chroot`.
@@ -56,7 +55,7 @@ const NOT_IN_A_TREE: &[(&str, &str)] = &[
     ("programs_of_32_bits_run_and_are_filtered", "the supervisor knows the native calls only"),
     ("no_network_is_no_network", "there is no loopback device of its own"),
     ("namespaces_can_be_shared_and_set", "there are no namespaces"),
-    ("process_1_reaps_and_passes_on", "processes have the host's numbers"),
+    ("process_1_reaps_and_passes_on", "processes other than the first have the host's numbers"),
     (
         "devices_work_and_others_do_not",
         "nodes of other devices are refused, and not only opening them",
@@ -83,7 +82,7 @@ fn main() {
     let arguments = Arguments::from_args();
     let skip = !rustix::process::geteuid().is_root() || !Path::new("/bin/busybox").exists();
     let is_chosen = room::chosen().is_some();
-    let usual = TOPICS.iter().flat_map(|tests| tests.iter());
+    let usual = TOPICS.iter().flat_map(|tests| tests.iter()).chain(emulated::TESTS);
     let here = usual.clone().filter(|_| !is_chosen).chain(tree_tests().filter(|_| is_chosen));
     let here = here.map(|(name, test)| {
         Trial::test(*name, move || {
