@@ -83,7 +83,7 @@ const NOT_IN_A_TREE: &[(&str, &str)] = &[
     ("programs_of_32_bits_run_and_are_filtered", "the supervisor knows the native calls only"),
     ("no_network_is_no_network", "there is no loopback device of its own"),
     ("namespaces_can_be_shared_and_set", "there are no namespaces"),
-    ("process_1_reaps_and_passes_on", "processes have the host's numbers"),
+    ("process_1_reaps_and_passes_on", "processes other than the first have the host's numbers"),
     (
         "devices_work_and_others_do_not",
         "nodes of other devices are refused, and not only opening them",
