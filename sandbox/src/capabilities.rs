@@ -77,6 +77,7 @@ impl Capabilities {
             .bits(),
     );
 
+    pub(super) const MKNOD: Self = Self(CapabilitySet::MKNOD.bits());
     pub(super) const BPF: Self = Self(CapabilitySet::BPF.bits());
     pub(super) const DAC_READ_SEARCH: Self = Self(CapabilitySet::DAC_READ_SEARCH.bits());
     pub(super) const PERFMON: Self = Self(CapabilitySet::PERFMON.bits());
@@ -115,6 +116,11 @@ impl Capabilities {
         let name = name.strip_prefix("CAP_").unwrap_or(&name);
         let number = NAMES.iter().position(|known| *known == name)?;
         Some(Self(1 << number))
+    }
+
+    /// Returns the union of two sets.
+    pub(super) const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
     }
 
     /// Returns `true` if the set contains all of `other`.

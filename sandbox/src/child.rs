@@ -29,7 +29,7 @@ use crate::sys::{self, MountAttributes};
 use crate::users::{ResolvedUser, UserDatabase};
 
 /// The exit status of a child that failed before the program started. kiln doesn't show it.
-const FAILED: i32 = 125;
+pub(super) const FAILED: i32 = 125;
 
 /// Sets up the sandbox and executes the program.
 #[expect(
@@ -51,7 +51,7 @@ pub(super) fn run(task: Task) -> ! {
 }
 
 /// Makes the task's output descriptors standard output and standard error.
-fn take_output(stdout: &OwnedFd, stderr: &OwnedFd) -> Result<(), Failure> {
+pub(super) fn take_output(stdout: &OwnedFd, stderr: &OwnedFd) -> Result<(), Failure> {
     rustix::stdio::dup2_stdout(stdout)
         .and_then(|()| rustix::stdio::dup2_stderr(stderr))
         .map_err(Failure::doing("take the output"))
@@ -114,7 +114,7 @@ fn become_program(task: Task) -> Result<std::convert::Infallible, Failure> {
 }
 
 /// Applies the settings that the kernel takes from files in the host's `/proc`.
-fn configure(spec: &Spec) -> Result<(), Failure> {
+pub(super) fn configure(spec: &Spec) -> Result<(), Failure> {
     if let Some(adjustment) = spec.process.oom_score_adj {
         std::fs::write("/proc/self/oom_score_adj", adjustment.to_string())
             .map_err(Failure::doing("set --oom-score-adj"))?;
@@ -230,7 +230,7 @@ fn furnish(spec: &Spec, anchor: &Path, input: Option<OwnedFd>) -> Result<Prepare
     let tree = sources.tree(&spec.rootfs, !spec.opens_devices())?;
     let upper = spec.rootfs.upper().map(std::path::PathBuf::as_path);
     let mut root = Root::attach(&tree, anchor, upper)?;
-    let (user, home) = resolve_user(&root, &spec.process)?;
+    let (user, home) = resolve_user(root.fd(), &spec.process)?;
     identity::check(&user)?;
     let terminal = own.attach(&mut root, spec)?;
     for (mount, plan) in mounts.iter().zip(&spec.mounts) {
@@ -250,11 +250,11 @@ fn furnish(spec: &Spec, anchor: &Path, input: Option<OwnedFd>) -> Result<Prepare
 }
 
 pub(super) fn resolve_user(
-    root: &Root,
+    root: impl AsFd,
     process: &Process,
 ) -> Result<(ResolvedUser, Option<String>), Failure> {
     // A broken file is an error only if one of its entries is needed.
-    let users = UserDatabase::read(root.fd());
+    let users = UserDatabase::read(root);
     let home = |uid| {
         let home = users.as_ref().ok()?.home(uid)?;
         home.into_os_string().into_string().ok()
@@ -294,7 +294,8 @@ fn enter(root: &Root, spec: &Spec) -> Result<(), Failure> {
     enter_directory(&spec.process.cwd)
 }
 
-fn enter_directory(path: &Path) -> Result<(), Failure> {
+/// Enters the working directory below the root directory.
+pub(super) fn enter_directory(path: &Path) -> Result<(), Failure> {
     let action = format!("enter working directory {}", path.display());
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     let root = rustix::fs::open("/", flags | OFlags::CLOEXEC, Mode::empty())

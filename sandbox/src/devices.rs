@@ -32,7 +32,8 @@ use super::spec::{Security, Spec, TerminalSize};
 use super::sysfs;
 use super::wire::Failure;
 
-const DEVICES: [(&str, u32, u32); 6] = [
+/// The harmless devices, with their numbers.
+pub(super) const DEVICES: [(&str, u32, u32); 6] = [
     ("null", 1, 3),
     ("zero", 1, 5),
     ("full", 1, 7),
@@ -41,7 +42,8 @@ const DEVICES: [(&str, u32, u32); 6] = [
     ("tty", 5, 0),
 ];
 
-const LINKS: [(&str, &str); 6] = [
+/// The links in `/dev`, as targets and names.
+pub(super) const LINKS: [(&str, &str); 6] = [
     ("pts/ptmx", "ptmx"),
     ("/proc/self/fd", "fd"),
     ("/proc/self/fd/0", "stdin"),

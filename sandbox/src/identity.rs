@@ -73,6 +73,29 @@ pub(super) fn assume(user: &ResolvedUser, spec: &Spec) -> Result<(), Failure> {
     }
 }
 
+/// The capabilities that a program in a changed root directory never has. With the first, root leaves
+/// the directory, and with the second, it opens the machine's disks.
+const UNSAFE_IN_TREE: Capabilities = Capabilities::SYS_CHROOT.or(Capabilities::MKNOD);
+
+/// Changes to `user` in a changed root directory. Keeps the program's capabilities.
+pub(super) fn assume_in_tree(user: &ResolvedUser, spec: &Spec) -> Result<(), Failure> {
+    let kept = in_tree(spec)?;
+    match drop_bounding(kept.set()) {
+        // `no_new_privs` has the same effect.
+        Err(Errno::PERM) => {}
+        other => other.map_err(Failure::doing("limit capabilities"))?,
+    }
+    set_keep_capabilities(true).map_err(Failure::doing("keep capabilities"))?;
+    become_user(user)?;
+    set_keep_capabilities(false).map_err(Failure::doing("keep no capabilities"))?;
+    clear_ambient_capability_set().map_err(Failure::doing("clear ambient capabilities"))?;
+    have(own(user, kept))
+}
+
+fn in_tree(spec: &Spec) -> Result<Capabilities, Failure> {
+    Ok((spec.privileges.capabilities & available()?) - UNSAFE_IN_TREE)
+}
+
 fn available() -> Result<Capabilities, Failure> {
     Capabilities::available().map_err(Failure::doing("look at capabilities"))
 }

@@ -41,6 +41,20 @@ pub(super) fn readonly() -> Vec<String> {
     READONLY_IN_PROC.iter().map(|path| format!("/proc/{path}")).collect()
 }
 
+/// Returns `true` if an entry of `/proc` is hidden.
+pub(super) fn hides_in_proc(name: &[u8]) -> bool {
+    MASKED_IN_PROC.iter().any(|hidden| hidden.as_bytes() == name)
+}
+
+/// Returns `true` if a path below `/sys`, with a slash at its beginning, is hidden.
+pub(super) fn hides_in_sys(path: &[u8]) -> bool {
+    let Some(path) = path.strip_prefix(b"/") else { return false };
+    MASKED_IN_SYS.iter().any(|hidden| {
+        let rest = path.strip_prefix(hidden.as_bytes());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+    })
+}
+
 /// Applies the masks to a new `/proc` and `/sys`. Files are hidden by mounts of `null`, a file of
 /// an attached mount.
 pub(super) fn apply(proc: &MountHandle, sys: &MountHandle, null: &OwnedFd) -> Result<(), Failure> {

@@ -152,7 +152,7 @@ fn furnish<'a>(
     let tree = sources.tree(&spec.rootfs, false)?;
     let upper = spec.rootfs.upper().map(PathBuf::as_path);
     let mut root = Root::attach(&tree, &stage.path("root"), upper)?;
-    let (user, home) = resolve_user(&root, &spec.process)?;
+    let (user, home) = resolve_user(root.fd(), &spec.process)?;
     identity::check(&user)?;
     // The runtime mounts its own file systems here. Until then, the placeholders cover the image's
     // files and cause the same errors as the sandbox's mounts.

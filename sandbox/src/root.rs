@@ -73,6 +73,25 @@ impl Root {
         })
     }
 
+    /// Opens a directory as a root file system without attaching it.
+    pub(super) fn of_directory(path: &Path) -> Result<Self, Failure> {
+        let open = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, open, Mode::empty())
+            .map_err(Failure::doing("open the root file system"))?;
+        let device = device_of(&fd)?;
+        let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let anchor = rustix::fs::readlinkat(CWD, link, Vec::new())
+            .map_err(Failure::doing("open the root file system"))?;
+        Ok(Self {
+            fd,
+            anchor: path_from(anchor),
+            device,
+            upper: None,
+            made: CreatedStubs::default(),
+            known: BTreeSet::new(),
+        })
+    }
+
     /// Returns the descriptor of the root directory.
     pub(super) fn fd(&self) -> &OwnedFd {
         &self.fd
@@ -260,7 +279,8 @@ pub(super) fn clean(path: &Path) -> PathBuf {
     clean
 }
 
-fn path_from(text: CString) -> PathBuf {
+/// Converts a path from the kernel.
+pub(super) fn path_from(text: CString) -> PathBuf {
     OsString::from_vec(text.into_bytes()).into()
 }
 

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::unix::pipe::Receiver;
 use tokio_util::sync::CancellationToken;
 
+use super::chroot::placed::Placed;
 use super::error::SandboxError;
 use super::isolation::Isolation;
 use super::seal::Seal;
@@ -208,7 +209,7 @@ impl Sandbox {
         io: Io,
         cancel: &CancellationToken,
     ) -> Result<Exit, SandboxError> {
-        self.spawn(spec, io)?.wait(cancel).await
+        self.spawn(spec, io).await?.wait(cancel).await
     }
 
     /// Runs a program with [kept](Spec::kept) trees to its end: see [`Sandbox::run`].
@@ -221,7 +222,7 @@ impl Sandbox {
         io: Io,
         cancel: &CancellationToken,
     ) -> Result<Ended, SandboxError> {
-        let mut running = self.spawn(spec, io)?;
+        let mut running = self.spawn(spec, io).await?;
         let exit = running.end(cancel).await?;
         Ok(Ended { exit, seal: running.seal })
     }
@@ -231,7 +232,7 @@ impl Sandbox {
     /// # Errors
     /// Fails if the sandbox can't be set up or the program can't be found.
     pub async fn start(&self, spec: &Spec, io: Io) -> Result<Running, SandboxError> {
-        let mut running = self.spawn(spec, io)?;
+        let mut running = self.spawn(spec, io).await?;
         while running.state == State::SettingUp {
             running.next_report().await?;
         }
@@ -245,7 +246,20 @@ impl Sandbox {
         Ok(running)
     }
 
-    fn spawn(&self, spec: &Spec, io: Io) -> Result<Running, SandboxError> {
+    async fn spawn(&self, spec: &Spec, io: Io) -> Result<Running, SandboxError> {
+        let placed = match self.isolation {
+            Isolation::Chroot => Some(place(spec.clone()).await?),
+            _ => None,
+        };
+        self.spawn_in(spec, io, placed)
+    }
+
+    fn spawn_in(
+        &self,
+        spec: &Spec,
+        io: Io,
+        placed: Option<Placed>,
+    ) -> Result<Running, SandboxError> {
         if (spec.network == Network::Namespace) != io.namespace.is_some() {
             return Err(SandboxError::Setup("no network namespace was given".to_owned()));
         }
@@ -292,9 +306,23 @@ impl Sandbox {
             made: stubs::CreatedStubs::default(),
             cleanup: stubs::Cleanup::of(&spec.rootfs),
             log: log.map(File::from),
-            seal: Seal::of(spec),
+            seal: Seal::of(spec, self.isolation),
+            placed,
         })
     }
+}
+
+/// Places the mounts of a program in its tree.
+async fn place(spec: Spec) -> Result<Placed, SandboxError> {
+    blocking(move || Placed::place(&spec)).await
+}
+
+/// Runs `work` on a thread that may block.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SandboxError> + Send + 'static,
+) -> Result<T, SandboxError> {
+    let result = tokio::task::spawn_blocking(work).await;
+    result.map_err(|error| SandboxError::host("work on a tree")(io::Error::other(error)))?
 }
 
 /// Logs the program and its mounts, but no file contents.
@@ -353,6 +381,8 @@ pub struct Running {
     /// The error log of a runtime.
     log: Option<File>,
     seal: Seal,
+    /// The mounts in the tree, if the program can't have its own.
+    placed: Option<Placed>,
 }
 
 impl fmt::Debug for Running {
@@ -422,6 +452,9 @@ impl Running {
             },
             State::SettingUp | State::Running => Err(killed()),
         };
+        if let Some(placed) = self.placed.take() {
+            blocking(|| placed.undo()).await?;
+        }
         if let Some(cleanup) = &self.cleanup {
             cleanup.remove(&self.made)?;
         }

@@ -29,6 +29,7 @@ use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fsconfig_set_flag, fspick
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::error::SandboxError;
+use super::isolation::Isolation;
 use super::mount_handle::{make_read_only, mount_id};
 use super::spec::{MountKind, Spec, Tree};
 use super::wire::Failure;
@@ -58,7 +59,13 @@ pub struct Seal {
 
 impl Seal {
     /// Returns the seal of a program before it starts.
-    pub(super) fn of(spec: &Spec) -> Self {
+    ///
+    /// Without namespaces, no mount can be closed. There, the supervisor lets no program reach a
+    /// process outside of its step.
+    pub(super) fn of(spec: &Spec, isolation: Isolation) -> Self {
+        if !isolation.has_namespaces() {
+            return Self::default();
+        }
         let directories = kept(spec).map(|(_, tree)| tree.directory().is_some()).collect();
         Self { directories, ..Self::default() }
     }

@@ -31,12 +31,14 @@ mod profile;
 #[expect(clippy::panic, reason = "tests and fuzz targets fail by it")]
 mod simulate;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 
 use self::calls::CALLS;
-use self::compile::{Architecture, Verdict, compile};
+use self::compile::{ALLOW, Architecture, ERRNO, Verdict, compile};
 pub use self::custom::SeccompProfile;
+use self::custom::{Comparison, Condition};
 use self::more_calls::CALLS_OF_CAPABILITIES;
 pub(super) use self::profile::profile;
 use super::capabilities::Capabilities;
@@ -133,18 +135,72 @@ pub(super) fn install(filter: &Filter) -> io::Result<()> {
     sys::install_filter(&filter.program, filter.options)
 }
 
+/// The commands of `fcntl` that name the process that receives a file's signals: by a number, and
+/// by a structure in memory, which the supervisor can't check.
+pub(super) const SIGNALS_OF_FILE: When = When::Among(1, &[8], &[15]);
+/// The requests of `ioctl` that name it by a structure: `FIOSETOWN` and `SIOCSPGRP`.
+pub(super) const SIGNALS_OF_SOCKET: When = When::Among(1, &[], &[0x8901, 0x8902]);
+
+/// The calls with a number that a filter asks about. It allows all others.
+///
+/// The kernel takes only the lower half of most arguments, so values are compared with that half.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum When {
+    /// All of them.
+    Always,
+    /// Those whose argument of this index is one of the first values. Those whose argument is one of
+    /// the second values fail with EPERM.
+    Among(u32, &'static [u64], &'static [u64]),
+    /// Those whose argument of this index isn't this value in its whole width.
+    Unless(u32, u64),
+    /// Those whose argument of this index doesn't have this bit.
+    Without(u32, u64),
+}
+
+impl When {
+    fn verdict(self) -> Verdict {
+        let condition =
+            |index, comparison, value, second| Condition { index, comparison, value, second };
+        let word = |index, value| condition(index, Comparison::Masked, 0xffff_ffff, value);
+        let unless =
+            |condition| Verdict::Choose { rules: vec![(vec![condition], ALLOW)], otherwise: ASK };
+        match self {
+            Self::Always => Verdict::Return(ASK),
+            Self::Among(index, asked, refused) => {
+                let asked = asked.iter().map(|value| (value, ASK));
+                let refusal = ERRNO | libc::EPERM.cast_unsigned();
+                let all = asked.chain(refused.iter().map(|value| (value, refusal)));
+                let rules = all.map(|(value, verdict)| (vec![word(index, *value)], verdict));
+                Verdict::Choose { rules: rules.collect(), otherwise: ALLOW }
+            }
+            Self::Unless(index, value) => unless(condition(index, Comparison::Equal, value, 0)),
+            Self::Without(index, bit) => unless(condition(index, Comparison::Masked, bit, bit)),
+        }
+    }
+}
+
 /// Returns a filter that asks the supervisor about these calls of the machine's own architecture and
 /// allows all others. With `refuses_others`, the calls of other architectures fail with ENOSYS.
-pub(super) fn notifying(calls: &[libc::c_long], refuses_others: bool) -> io::Result<Filter> {
+pub(super) fn notifying(
+    calls: &[(libc::c_long, When)],
+    refuses_others: bool,
+) -> io::Result<Filter> {
+    let calls =
+        calls.iter().filter_map(|(call, when)| Some((u32::try_from(*call).ok()?, when.verdict())));
+    filter_with(calls, refuses_others)
+}
+
+fn filter_with(
+    calls: impl IntoIterator<Item = (u32, Verdict)>,
+    refuses_others: bool,
+) -> io::Result<Filter> {
     let missing = Verdict::Refuse(libc::ENOSYS.cast_unsigned());
     let others = if refuses_others { missing.clone() } else { Verdict::Allow };
-    let mut numbers: Vec<u32> = calls.iter().filter_map(|call| u32::try_from(*call).ok()).collect();
-    numbers.sort_unstable();
-    numbers.dedup();
+    let known: BTreeMap<u32, Verdict> = calls.into_iter().collect();
     let mut verdicts = vec![(0, Verdict::Allow)];
-    for number in numbers {
+    for (number, verdict) in known {
         verdicts.pop_if(|(same, _)| *same == number);
-        verdicts.push((number, Verdict::Return(ASK)));
+        verdicts.push((number, verdict));
         verdicts.push((number + 1, Verdict::Allow));
     }
     let (native, foreign) = match std::env::consts::ARCH {
@@ -160,6 +216,17 @@ pub(super) fn notifying(calls: &[libc::c_long], refuses_others: bool) -> io::Res
         Architecture { number: foreign, verdicts: vec![(0, others)] },
     ]);
     Ok(Filter { program, options: 0 })
+}
+
+/// Returns a filter that refuses all sockets except local ones.
+pub(super) fn without_network() -> io::Result<Filter> {
+    const LOCAL: u64 = libc::AF_UNIX as u64;
+    let refused = ERRNO | libc::EAFNOSUPPORT.cast_unsigned();
+    let local =
+        Condition { index: 0, comparison: Comparison::Masked, value: 0xffff_ffff, second: LOCAL };
+    let verdict = Verdict::Choose { rules: vec![(vec![local], ALLOW)], otherwise: refused };
+    let socket = u32::try_from(libc::SYS_socket).map_err(io::Error::other)?;
+    filter_with([(socket, verdict)], true)
 }
 
 /// Installs a filter of [`notifying`] and returns its listener.

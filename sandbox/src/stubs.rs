@@ -62,6 +62,13 @@ impl Look {
     }
 }
 
+impl Look {
+    /// Returns the extended attributes.
+    pub(super) fn into_attributes(self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.attributes
+    }
+}
+
 /// The prefixes of overlayfs's own attributes, as root and in a user namespace.
 const OVERLAY: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
@@ -192,7 +199,8 @@ pub(super) fn keeping_times<T>(
     Ok(result)
 }
 
-fn times(stat: &Stat) -> Timestamps {
+/// Returns the times of a file.
+pub(super) fn times(stat: &Stat) -> Timestamps {
     Timestamps {
         last_access: Timespec { tv_sec: stat.st_atime, tv_nsec: stat.st_atime_nsec as _ },
         last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ },

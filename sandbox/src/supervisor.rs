@@ -13,6 +13,8 @@
 //! status. The helper then inherits the remaining processes and kills them (`orphans`). So it does
 //! not matter how the supervisor ends. If the helper dies, the kernel kills the supervisor.
 //!
+//! The supervisor passes the signals that it receives on to the program.
+//!
 //! A signal may interrupt a call after the supervisor has acted, because kernels before 5.19 don't
 //! know `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`. The thread then usually repeats the call. The
 //! supervisor remembers the answer that it couldn't deliver and returns it to the repeated call.
@@ -21,7 +23,8 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::sys::signal::{SigSet, Signal, raise};
+use nix::sys::signal::{SigSet, Signal, kill, raise};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -64,11 +67,6 @@ impl Call<'_> {
     pub(super) fn send(&self, answer: Answer) -> io::Result<()> {
         sys::send(self.listener, self.notification.id, answer)
     }
-
-    /// Returns the descriptor of the listener, which a child process may answer on.
-    pub(super) fn listener(&self) -> &OwnedFd {
-        self.listener
-    }
 }
 
 /// The answer that a thread didn't receive, with the call that it was for.
@@ -101,15 +99,26 @@ pub(super) fn supervise(
         }
         Ok(Fork::Parent(program)) => {
             drop(theirs);
+            // The closure holds the program's descriptors.
+            drop(become_program);
             serve(Pid::from_raw(program), ours, calls)
         }
     }
 }
 
-/// Sends the listener to the supervisor. Call it before any call that the filter notifies.
-pub(super) fn hand_over(socket: &OwnedFd, listener: &OwnedFd) -> Result<(), Failure> {
-    wire::send(socket, &(), &[listener.as_fd()])
+/// Sends the listener to the supervisor. Call it before any call that the filter asks about.
+///
+/// A filter that asks about `sendmsg`, too, can let this message pass by its `token`, a value in an
+/// argument that the kernel ignores. The program doesn't know the token.
+pub(super) fn hand_over(socket: &OwnedFd, listener: &OwnedFd, token: u64) -> Result<(), Failure> {
+    // The content is that of an empty message of `wire`.
+    sys::send_descriptor(socket, b"null", listener, token)
         .map_err(Failure::doing("hand the listener to the supervisor"))
+}
+
+/// Returns a token for [`hand_over`].
+pub(super) fn token() -> Result<u64, Failure> {
+    sys::random_number().map_err(Failure::doing("choose a number"))
 }
 
 /// Runs the supervisor until the program has ended.
@@ -119,18 +128,28 @@ fn serve(
     calls: impl FnOnce(Pid) -> io::Result<Box<dyn Calls>>,
 ) -> ! {
     let _ = rustix::thread::set_name(c"kiln-supervisor");
+    let signals = receive_signals();
     // The supervisor has no input and output of the program, whose readers wait for their end.
     sys::close_standard();
     if let Ok(calls) = calls(program) {
-        let mut supervisor = Supervisor { program, calls, undelivered: HashMap::new() };
+        let undelivered = HashMap::new();
+        let mut supervisor = Supervisor { program, signals, calls, undelivered };
         // Without a listener, the program's calls fail. It reports the error itself.
         let _ = supervisor.run(&socket);
     }
     end_like(program)
 }
 
+/// Makes this process receive all signals through a descriptor.
+fn receive_signals() -> Option<SignalFd> {
+    SigSet::all().thread_block().ok()?;
+    SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).ok()
+}
+
 struct Supervisor {
     program: Pid,
+    /// The descriptor of received signals. `None` if the kernel refuses it.
+    signals: Option<SignalFd>,
     calls: Box<dyn Calls>,
     undelivered: HashMap<u32, Undelivered>,
 }
@@ -145,9 +164,11 @@ impl Supervisor {
         let pause = Timespec { tv_sec: 1, tv_nsec: 0 };
         loop {
             let mut watched =
-                [PollFd::new(&listener, PollFlags::IN), PollFd::new(&end, PollFlags::IN)];
+                vec![PollFd::new(&listener, PollFlags::IN), PollFd::new(&end, PollFlags::IN)];
+            watched.extend(self.signals.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
             rustix::io::retry_on_intr(|| poll(&mut watched, Some(&pause)))?;
             let [asked, ended] = [watched[0].revents(), watched[1].revents()];
+            self.pass_signals();
             if asked.contains(PollFlags::IN) {
                 self.answer(&listener);
             } else if asked.is_empty() {
@@ -155,6 +176,19 @@ impl Supervisor {
             }
             if !ended.is_empty() || asked.contains(PollFlags::HUP) {
                 return Ok(());
+            }
+        }
+    }
+
+    /// Passes received signals on to the program.
+    fn pass_signals(&self) {
+        while let Some(Ok(Some(signal))) = self.signals.as_ref().map(SignalFd::read_signal) {
+            let signal = Signal::try_from(signal.ssi_signo.cast_signed());
+            if let Ok(signal) = signal
+                && signal != Signal::SIGCHLD
+            {
+                // The program may have ended.
+                let _ = kill(self.program, signal);
             }
         }
     }

@@ -19,6 +19,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
 
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 
@@ -34,10 +35,15 @@ const PAGE: u64 = 4096;
 /// The maximum number of descriptors that are kept.
 const KEPT: usize = 64;
 
+/// The time for which a descriptor is kept. Later, the thread may be another one with the same
+/// number, whose predecessor's memory still exists.
+const FRESH: Duration = Duration::from_millis(200);
+
 /// The memory of a thread.
 #[derive(Debug)]
 pub(super) struct Tracee {
     memory: File,
+    opened: Instant,
 }
 
 impl Tracee {
@@ -50,7 +56,7 @@ impl Tracee {
             }
             other => other?,
         };
-        Ok(Self { memory })
+        Ok(Self { memory, opened: Instant::now() })
     }
 
     /// Reads memory until `buffer` is full.
@@ -106,6 +112,7 @@ impl Tracees {
     /// Fails if the kernel doesn't allow access to it.
     pub(super) fn of(&mut self, thread: u32) -> io::Result<&Tracee> {
         use std::collections::hash_map::Entry;
+        self.0.retain(|_, tracee| tracee.opened.elapsed() < FRESH);
         if self.0.len() >= KEPT && !self.0.contains_key(&thread) {
             self.0.clear();
         }

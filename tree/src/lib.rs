@@ -75,6 +75,7 @@ pub use overlay::{Overlay, Upper};
 pub use pack::{PackOptions, Packed, Plan, Whiteouts, pack};
 pub use pack::{find_conflict, write_together};
 pub use pattern::PatternMatcher;
+pub use remove::remove_all;
 pub use retime::retime;
 pub use skeleton::{Manifest, Skeleton, contents};
 pub use stamp::{DiskUse, Stamp, stamp, survey};

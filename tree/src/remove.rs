@@ -24,7 +24,10 @@ struct Level {
 
 /// Removes an entry of a directory and everything below it. Links are not followed. Succeeds if the
 /// entry doesn't exist.
-pub(crate) fn remove_all(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
+///
+/// # Errors
+/// Fails if an entry can't be removed.
+pub fn remove_all(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
     if unlink(dir, name)? {
         return Ok(());
     }

@@ -11,6 +11,7 @@ mod build;
 mod builds;
 mod call;
 mod concurrency;
+mod containers;
 mod contexts;
 mod crash;
 mod debian;

@@ -20,7 +20,7 @@ use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, se
 
 use super::Isolation;
 use crate::capabilities::Capabilities;
-use crate::seccomp;
+use crate::seccomp::{self, When};
 use crate::sys::{self, Fork};
 
 /// The capabilities that the chroot rung needs.
@@ -243,7 +243,8 @@ fn try_supervision() -> Result<(), Failed> {
     let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
     let _ = waitpid(Pid::from_raw(child), None);
     memory.map_err(at(Step::Ptrace))?;
-    let filter = seccomp::notifying(&[libc::SYS_acct], false).map_err(at(Step::Notify))?;
+    let filter =
+        seccomp::notifying(&[(libc::SYS_acct, When::Always)], false).map_err(at(Step::Notify))?;
     seccomp::install_notifying(&filter).map(drop).map_err(at(Step::Notify))
 }
 

@@ -90,6 +90,62 @@ fn install(program: &[FilterInstruction], flags: libc::c_ulong) -> io::Result<Ow
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Returns a number that nobody can predict.
+pub(crate) fn random_number() -> io::Result<u64> {
+    let mut bytes = [0_u8; 8];
+    // SAFETY: the kernel writes at most eight bytes to the array.
+    let result = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    // The kernel always delivers so few bytes at once.
+    if result == 8 { Ok(u64::from_ne_bytes(bytes)) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The index of the argument that holds the token of [`send_descriptor`]. `sendmsg` has three.
+pub(crate) const TOKEN: u32 = 5;
+
+/// Sends a message with a descriptor, and with a token that only filters see.
+pub(crate) fn send_descriptor(
+    socket: impl AsFd,
+    message: &[u8],
+    fd: impl AsFd,
+    token: u64,
+) -> io::Result<()> {
+    /// A control message with one descriptor: `struct cmsghdr`, the descriptor, and padding.
+    #[repr(C)]
+    struct Control {
+        length: usize,
+        level: libc::c_int,
+        kind: libc::c_int,
+        fd: libc::c_int,
+        padding: libc::c_int,
+    }
+    let control = Control {
+        length: size_of::<Control>() - size_of::<libc::c_int>(),
+        level: libc::SOL_SOCKET,
+        kind: libc::SCM_RIGHTS,
+        fd: fd.as_fd().as_raw_fd(),
+        padding: 0,
+    };
+    // The kernel's `struct iovec` and `struct msghdr`, whose fields have the size of an address.
+    let part = [message.as_ptr() as usize, message.len()];
+    let control_address = (&raw const control) as usize;
+    let header = [0, 0, part.as_ptr() as usize, 1, control_address, size_of::<Control>(), 0_usize];
+    // SAFETY: the header leads to one part and one control message with their sizes. All live until
+    // the call returns, and the kernel writes to none of them. The last three arguments have no
+    // meaning.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_sendmsg,
+            socket.as_fd().as_raw_fd(),
+            header.as_ptr(),
+            libc::MSG_NOSIGNAL,
+            0_usize,
+            0_usize,
+            token,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Makes the kernel switch to the receiver at once when a thread asks. Kernels before 6.6 can't.
 pub(crate) fn wake_synchronously(listener: impl AsFd) {
     let fd = listener.as_fd().as_raw_fd();

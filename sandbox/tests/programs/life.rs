@@ -108,7 +108,12 @@ fn side_by_side(room: &Room) {
             std::fs::create_dir(&upper.fs).unwrap();
             std::fs::create_dir(&upper.work).unwrap();
             let mut spec = room.script(&format!("echo {number} > /mine; sleep 0.3; cat /mine"));
-            spec.rootfs = Tree::Overlay { lowers: vec![room.path("base")], upper: Some(upper) };
+            spec.rootfs = if room.isolation.has_namespaces() {
+                Tree::Overlay { lowers: vec![room.path("base")], upper: Some(upper) }
+            } else {
+                room.copy_base(&upper.fs);
+                Tree::Directory(upper.fs)
+            };
             let output = Arc::new(Mutex::new(Vec::new()));
             let sink = Arc::clone(&output);
             let io = Io::to(move |_, bytes| sink.lock().unwrap().extend_from_slice(bytes));
@@ -150,6 +155,8 @@ fn helper_killed(room: &Room) {
     let busybox = room.path("base/bin/busybox");
     std::fs::set_permissions(busybox, PermissionsExt::from_mode(0o4755)).unwrap();
     // The last of the processes above a program is kiln's child: the helper or its keeper.
+    // Without namespaces, a supervisor is below the helper.
+    let supervisors = usize::from(!room.isolation.has_namespaces());
     for (is_host, above) in [(false, 1), (true, 1), (true, 2)] {
         let word = format!("5432{above}{}", u8::from(is_host));
         let mut spec = room.script(&format!("setsid sleep {word} & sleep {word}; true"));
@@ -158,7 +165,7 @@ fn helper_killed(room: &Room) {
         let exit = room.runtime.block_on(async {
             let running = room.sandbox.start(&spec, Io::to(|_, _| {})).await.unwrap();
             until(|| host_runs(&word));
-            let kill = ancestors(&word)[above];
+            let kill = ancestors(&word)[above + supervisors];
             rustix::process::kill_process(kill, rustix::process::Signal::KILL).unwrap();
             running.wait(&CancellationToken::new()).await
         });

@@ -1,6 +1,8 @@
 //! Tests of programs in the sandbox. They require root and a static busybox at `/bin/busybox`.
 //!
 //! Each topic is a file with a table of its tests. Each test gets a [`Room`] of its own.
+//!
+//! Most tests run once more with the isolation `chroot`, each in a process without `CAP_SYS_ADMIN`.
 
 #![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
 #![expect(
@@ -12,15 +14,17 @@
 
 mod choices;
 mod confinement;
+mod emulated;
 mod groups;
 mod life;
 mod mounts;
 mod process;
 mod room;
+mod tree;
 
 use std::path::Path;
 
-use kiln_sandbox::init_if_asked;
+use kiln_sandbox::{Isolation, init_if_asked};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use crate::room::Room;
@@ -34,25 +38,82 @@ const TOPICS: &[&[(&str, Test)]] = &[
     groups::TESTS,
     mounts::TESTS,
     life::TESTS,
+    emulated::TESTS,
+];
+
+/// The prefix of the names of tests with the isolation `chroot`.
+const IN_A_TREE: &str = "in_a_tree::";
+
+/// The tests whose promises a program without namespaces and mounts can't have.
+const NOT_IN_A_TREE: &[(&str, &str)] = &[
+    ("capabilities_and_filters_are_dockers", "two capabilities are missing"),
+    ("another_user_has_no_capabilities", "two capabilities are missing"),
+    ("capabilities_are_those_that_were_chosen", "two capabilities are missing"),
+    ("setuid_programs_gain_the_bounding_set", "no_new_privs is set"),
+    ("a_program_can_be_unfiltered", "the supervisor needs a filter"),
+    ("an_insecure_program_has_everything", "kiln itself has few privileges"),
+    ("a_privileged_program_has_everything_where_it_is_root", "kiln itself has few privileges"),
+    ("programs_of_32_bits_run_and_are_filtered", "the supervisor knows the native calls only"),
+    ("no_network_is_no_network", "there is no loopback device of its own"),
+    ("namespaces_can_be_shared_and_set", "there are no namespaces"),
+    ("process_1_reaps_and_passes_on", "processes have the host's numbers"),
+    (
+        "devices_work_and_others_do_not",
+        "nodes of other devices are refused, and not only opening them",
+    ),
+    ("harmless_device_nodes_can_be_opened", "control groups can't be written"),
+    ("control_groups_are_seen_and_not_written", "control groups can't be written"),
+    ("a_program_is_in_its_groups_and_sees_no_more", "it sees the host's control groups"),
+    ("file_systems_in_memory_have_options", "an empty directory stands for a tmpfs"),
+    ("a_file_in_memory_grows_a_little", "nothing limits the size"),
+    ("read_only_mounts_can_not_be_written", "a copy stands for a read-only mount"),
+    ("selectors_stay_inside", "it mounts an overlay"),
+    ("many_layers_are_mounted", "it mounts an overlay"),
+    ("the_host_sees_no_mount", "there are no mounts"),
 ];
 
 fn main() {
     init_if_asked();
+    if let Some(isolation) = room::chosen() {
+        isolation.give_up_privileges().unwrap();
+    }
     if let Some(word) = std::env::var_os(life::DOOMED) {
         return life::doomed(&word.to_string_lossy());
     }
     let arguments = Arguments::from_args();
     let skip = !rustix::process::geteuid().is_root() || !Path::new("/bin/busybox").exists();
-    let trials = TOPICS
-        .iter()
-        .flat_map(|tests| tests.iter())
-        .map(|(name, test)| {
-            Trial::test(*name, move || {
-                test(&Room::new());
-                Ok::<(), Failed>(())
-            })
-            .with_ignored_flag(skip)
+    let is_chosen = room::chosen().is_some();
+    let usual = TOPICS.iter().flat_map(|tests| tests.iter());
+    let here = usual.clone().filter(|_| !is_chosen).chain(tree_tests().filter(|_| is_chosen));
+    let here = here.map(|(name, test)| {
+        Trial::test(*name, move || {
+            test(&Room::new());
+            Ok::<(), Failed>(())
         })
-        .collect();
+    });
+    let again = tree_tests()
+        .filter(|_| !is_chosen)
+        .map(|(name, _)| Trial::test(format!("{IN_A_TREE}{name}"), move || in_a_tree(name)));
+    let trials = here.chain(again).map(|trial| trial.with_ignored_flag(skip)).collect();
     libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// Returns the tests that run with the isolation `chroot`.
+fn tree_tests() -> impl Iterator<Item = &'static (&'static str, Test)> {
+    let is_possible =
+        |(name, _): &&(&str, Test)| !NOT_IN_A_TREE.iter().any(|(other, _)| other == name);
+    TOPICS.iter().flat_map(|tests| tests.iter()).filter(is_possible).chain(tree::TESTS)
+}
+
+/// Runs a test in a process of its own with the isolation `chroot`.
+fn in_a_tree(name: &str) -> Result<(), Failed> {
+    let output = std::process::Command::new(std::env::current_exe()?)
+        .args(["--exact", name, "--include-ignored"])
+        .env(room::ISOLATION, Isolation::Chroot.name())
+        .output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = [output.stdout, output.stderr].concat();
+    Err(Failed::from(String::from_utf8_lossy(&text).into_owned()))
 }

@@ -13,10 +13,19 @@ use kiln_sandbox::{
 use kiln_tree::Upper;
 use tokio_util::sync::CancellationToken;
 
+/// The environment variable with the isolation of this process's tests.
+pub(crate) const ISOLATION: &str = "KILN_TEST_ISOLATION";
+
+/// Returns the isolation that the environment names.
+pub(crate) fn chosen() -> Option<Isolation> {
+    std::env::var(ISOLATION).ok()?.parse().ok()
+}
+
 /// The environment of a test: a base image and a sandbox.
 pub(crate) struct Room {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) sandbox: Sandbox,
+    pub(crate) isolation: Isolation,
     pub(crate) runtime: tokio::runtime::Runtime,
 }
 
@@ -68,8 +77,9 @@ impl Room {
         std::fs::write(base.join("etc/group"), "root:x:0:\nbob:x:1000:\nstaff:x:50:bob\n").unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         std::fs::create_dir(dir.path().join("anchor")).unwrap();
-        let sandbox = Sandbox::new(&dir.path().join("anchor"), Isolation::strongest()).unwrap();
-        Self { dir, sandbox, runtime }
+        let isolation = chosen().unwrap_or_else(Isolation::strongest);
+        let sandbox = Sandbox::new(&dir.path().join("anchor"), isolation).unwrap();
+        Self { dir, sandbox, isolation, runtime }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -83,10 +93,26 @@ impl Room {
             std::fs::create_dir(path).unwrap();
             std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
         }
+        if !self.isolation.has_namespaces() {
+            self.copy_base(&upper.fs);
+        }
         upper
     }
 
+    /// Copies the base image into a directory.
+    pub(crate) fn copy_base(&self, to: &Path) {
+        let from = self.path("base").join(".");
+        let copied = std::process::Command::new("cp").arg("-a").args([&from, to]).status();
+        assert!(copied.unwrap().success());
+    }
+
     pub(crate) fn rootfs(&self) -> Tree {
+        if !self.isolation.has_namespaces() {
+            if !self.path("fs").exists() {
+                self.upper();
+            }
+            return Tree::Directory(self.path("fs"));
+        }
         Tree::Overlay { lowers: vec![self.path("base")], upper: Some(self.upper()) }
     }
 
@@ -108,6 +134,15 @@ impl Room {
     pub(crate) fn run_with(&self, spec: &Spec, cancel: &CancellationToken) -> Outcome {
         // overlayfs uses a work directory only once.
         self.upper();
+        self.run_until(&self.sandbox, spec, cancel)
+    }
+
+    /// Runs a program in another sandbox.
+    pub(crate) fn run_in(&self, sandbox: &Sandbox, spec: &Spec) -> Outcome {
+        self.run_until(sandbox, spec, &CancellationToken::new())
+    }
+
+    fn run_until(&self, sandbox: &Sandbox, spec: &Spec, cancel: &CancellationToken) -> Outcome {
         let output = Arc::new(Mutex::new((Vec::new(), Vec::new())));
         let sink = Arc::clone(&output);
         let io = Io::to(move |stream, bytes| {
@@ -117,7 +152,7 @@ impl Room {
                 OutputStream::Stderr => output.1.extend_from_slice(bytes),
             }
         });
-        let exit = self.runtime.block_on(self.sandbox.run(spec, io, cancel));
+        let exit = self.runtime.block_on(sandbox.run(spec, io, cancel));
         let output = std::mem::take(&mut *output.lock().unwrap());
         Outcome {
             exit,
@@ -144,8 +179,20 @@ impl Room {
         }
         let mut found = Vec::new();
         walk(&self.path("fs"), "", &mut found);
+        if !self.isolation.has_namespaces() {
+            found.retain(|path| self.has_changed(path));
+        }
         found.sort();
         found
+    }
+
+    /// Returns `true` if an entry of a copy differs from that of the base image.
+    fn has_changed(&self, path: &str) -> bool {
+        let look = |tree: &str| {
+            let metadata = self.path(tree).join(&path[1..]).symlink_metadata().ok()?;
+            Some((metadata.mode(), metadata.uid(), metadata.mtime(), metadata.mtime_nsec()))
+        };
+        look("fs") != look("base")
     }
 
     /// Returns a directory that must stay unchanged.

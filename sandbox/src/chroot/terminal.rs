@@ -1,0 +1,53 @@
+//! Terminals from the host's `/dev/pts`.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+
+use crate::devices::Terminal;
+use crate::spec::TerminalSize;
+use crate::stubs::open_below;
+use crate::wire::Failure;
+
+/// Opens a terminal of this size.
+pub(super) fn open(size: TerminalSize) -> Result<Terminal, Failure> {
+    let open = || -> rustix::io::Result<Terminal> {
+        let (controller, _) = open_controller()?;
+        unlockpt(&controller)?;
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let peer = ioctl_tiocgptpeer(&controller, flags)?;
+        let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&controller, size)?;
+        Ok(Terminal { controller, peer })
+    };
+    open().map_err(Failure::doing("open a terminal"))
+}
+
+/// Makes a terminal the tree's console.
+pub(super) fn show(root: &OwnedFd, terminal: &Terminal) -> Result<(), Failure> {
+    let link = || -> rustix::io::Result<()> {
+        let target = format!("pts/{}", number(&terminal.controller)?);
+        let dev = open_below(root, Path::new("dev"))?;
+        rustix::fs::symlinkat(target, dev, "console")
+    };
+    link().map_err(Failure::doing("make the console"))
+}
+
+/// Opens the controlling end of a new terminal, and returns it with the terminal's number.
+pub(super) fn open_controller() -> rustix::io::Result<(OwnedFd, u32)> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let controller = rustix::fs::open("/dev/ptmx", flags, Mode::empty())?;
+    let number = number(&controller)?;
+    Ok((controller, number))
+}
+
+/// Returns the number of the terminal that a controlling end belongs to.
+pub(super) fn number(controller: impl AsFd) -> rustix::io::Result<u32> {
+    let name = ptsname(controller, Vec::new())?;
+    let number = name.to_bytes().rsplit(|byte| *byte == b'/').next();
+    let number = number.and_then(|number| std::str::from_utf8(number).ok()?.parse().ok());
+    number.ok_or(rustix::io::Errno::NOTTY)
+}

@@ -1,0 +1,508 @@
+//! The setup of a program's emulation, and of the program's process.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{
+    FileType, MemfdFlags, Mode, OFlags, chmod, mkdirat, openat, readlinkat, symlinkat,
+};
+use rustix::io::Errno;
+use rustix::process::{fchdir, getpid};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+
+use super::calls::asked;
+use super::metadata::Metadata;
+use super::mounts::{Mounts, Shown, VirtualMount, join, own_path, parent_of};
+use super::resolve::Caller;
+use super::scratch::Scratch;
+use super::sockets::Sockets;
+use super::state::{Roles, State, States};
+use super::{Copies, Emulation};
+use crate::child::{self, Ready};
+use crate::devices::{DEVICES, LINKS, Terminal};
+use crate::helper::Task;
+use crate::program::{self, Image};
+use crate::root::clean;
+use crate::sources::open_inside;
+use crate::spec::{Mount, MountKind, Network, Spec, TerminalSize, TmpfsOptions, Tree};
+use crate::stubs::{CreatedStubs, keeping_times};
+use crate::users::ResolvedUser;
+use crate::wire::{self, Failure, Report};
+use crate::{identity, init, seccomp, supervisor, sys};
+
+const PATH: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
+
+/// The limit on links while a path is created.
+const MOST_LINKS: u32 = 40;
+
+/// Runs as the supervisor of a program, and as the program in a process below.
+#[expect(clippy::exit, reason = "the process is one of its own, and has no caller to return to")]
+pub(in super::super) fn run(task: Task) -> ! {
+    let control = task.control.try_clone();
+    let has_terminal = task.spec.process.terminal.is_some();
+    let failure = match prepare(&task) {
+        Ok((mut emulation, process)) => supervisor::supervise(
+            move |socket| match become_program(task, process, &socket) {
+                Ok(never) => match never {},
+                Err(failure) => failure,
+            },
+            move |program| {
+                emulation.set_program(program, has_terminal);
+                Ok(Box::new(emulation))
+            },
+        ),
+        Err(failure) => failure,
+    };
+    if let Ok(control) = control {
+        // If kiln has closed the socket, it needs no report.
+        let _ = wire::send(control, &Report::Failed(failure), &[]);
+    }
+    std::process::exit(child::FAILED)
+}
+
+/// The parts of the program's process.
+struct Process {
+    /// The real working directory.
+    directory: OwnedFd,
+    home: Option<String>,
+    terminal: Option<Terminal>,
+    made: CreatedStubs,
+}
+
+fn prepare(task: &Task) -> Result<(Emulation, Process), Failure> {
+    rustix::process::umask(Mode::empty());
+    let spec = &task.spec;
+    let Some(path) = spec.rootfs.directory() else {
+        return Err(Failure::new("without mounts, a root file system has to be one directory"));
+    };
+    let root = rustix::fs::open(path, PATH | OFlags::DIRECTORY, Mode::empty())
+        .map_err(Failure::doing("open the root file system"))?;
+    let (user, home) = child::resolve_user(&root, &spec.process)?;
+    let scratch = Scratch::new(&task.anchor).map_err(Failure::doing("make a directory"))?;
+    let mounts = Mounts::new(root).map_err(Failure::doing("open the root file system"))?;
+    let directory = scratch.fd().try_clone().map_err(Failure::doing("open a directory"))?;
+    let mut setup = Setup {
+        emulation: Emulation {
+            mounts,
+            states: States::new(first_state()),
+            memory: Default::default(),
+            scratch,
+            copies: Copies::default(),
+            sockets: Sockets::default(),
+            pending: Default::default(),
+            hostname: spec.hostname.clone(),
+            domain: spec.domainname.clone(),
+            first: 0,
+            capabilities: spec.privileges.capabilities.set().bits(),
+        },
+        made: CreatedStubs::default(),
+        number: 0,
+    };
+    setup.mount_own(spec)?;
+    let terminal = spec.process.terminal.map(open_terminal).transpose()?;
+    for mount in &spec.mounts {
+        setup.mount(mount).map_err(|failure| Failure {
+            message: format!("mount at {}: {}", mount.target.display(), failure.message),
+            ..failure
+        })?;
+    }
+    let Setup { mut emulation, made, .. } = setup.finish(spec, &user)?;
+    emulation.states = States::new(state_of(&user, &emulation, spec)?);
+    Ok((emulation, Process { directory, home, terminal, made }))
+}
+
+/// Returns the state in which the supervisor itself uses paths.
+fn first_state() -> State {
+    State {
+        user: Roles::all(0),
+        group: Roles::all(0),
+        groups: Vec::new(),
+        umask: 0o022,
+        directory: b"/".to_vec(),
+        root: b"/".to_vec(),
+        program: b"/".to_vec(),
+        keeps_capabilities: false,
+        has_capabilities: false,
+    }
+}
+
+/// Returns the state of the program's process.
+fn state_of(user: &ResolvedUser, emulation: &Emulation, spec: &Spec) -> Result<State, Failure> {
+    use std::os::unix::ffi::OsStrExt;
+    let caller = own_caller();
+    let path = clean(&spec.process.cwd);
+    let action = format!("enter working directory {}", path.display());
+    let found = emulation.tables().find(&caller, b"/", path.as_os_str().as_bytes(), true);
+    let found = found.map_err(Failure::doing(&action))?;
+    if found.kind != FileType::Directory {
+        return Err(Failure::doing(&action)(Errno::NOTDIR));
+    }
+    let (uid, gid, mut groups) = (user.uid, user.gid, user.groups.clone());
+    // The kernel sorts them, too.
+    groups.sort_unstable();
+    let state = first_state();
+    Ok(State {
+        user: Roles::all(uid),
+        group: Roles::all(gid),
+        groups,
+        directory: found.path,
+        ..state
+    })
+}
+
+fn own_caller() -> Caller {
+    let thread = getpid().as_raw_nonzero().get().cast_unsigned();
+    Caller { thread, state: std::rc::Rc::new(first_state()) }
+}
+
+/// An emulation whose mounts are being made.
+struct Setup {
+    emulation: Emulation,
+    made: CreatedStubs,
+    /// The number of file systems in memory.
+    number: usize,
+}
+
+/// The file to create in place of a missing one.
+#[derive(Clone, Copy)]
+enum Missing {
+    /// A directory that is removed afterwards.
+    StubDirectory,
+    /// A file that is removed afterwards.
+    StubFile,
+    /// A directory that stays and has this owner.
+    Directory(u32, u32),
+}
+
+impl Setup {
+    /// Makes `/proc`, `/sys` and `/dev`.
+    fn mount_own(&mut self, spec: &Spec) -> Result<(), Failure> {
+        let proc = open_host("/proc")?;
+        self.place(b"/proc", |mount| VirtualMount { is_proc: true, ..mount }, proc)?;
+        // A container may have no `/sys`.
+        if let Ok(sys) = open_host("/sys") {
+            self.place(b"/sys", |mount| mount.readonly(true), sys)?;
+        }
+        let dev = self.emulation.scratch.directory("dev");
+        let dev = dev.map_err(Failure::doing("make /dev"))?;
+        let is_complete = fill_dev(&dev, spec).map_err(Failure::doing("furnish /dev"));
+        is_complete?;
+        self.place(b"/dev", |mount| mount, path_of(&dev)?)?;
+        for (name, ..) in DEVICES {
+            let path = format!("/dev/{name}");
+            if let Ok(device) = open_host(&path) {
+                self.place(path.as_bytes(), |mount| mount, device)?;
+            }
+        }
+        if let Ok(pts) = open_host("/dev/pts") {
+            self.place(b"/dev/pts", |mount| mount, pts)?;
+        }
+        let mut hostname = spec.hostname.clone().into_bytes();
+        hostname.push(b'\n');
+        let file = memory_file(&hostname).map_err(Failure::doing("make a file"))?;
+        let shown = Some(Shown { mode: 0o444, uid: 0, gid: 0 });
+        let path = b"/proc/sys/kernel/hostname";
+        let mount = VirtualMount::new(path, file).map_err(Failure::doing("make a file"))?;
+        self.emulation.mounts.add(VirtualMount { is_readonly: true, shown, ..mount });
+        Ok(())
+    }
+
+    /// Makes a mount at a path without links.
+    fn place(
+        &mut self,
+        target: &[u8],
+        change: impl FnOnce(VirtualMount) -> VirtualMount,
+        fd: OwnedFd,
+    ) -> Result<(), Failure> {
+        let shown = String::from_utf8_lossy(target).into_owned();
+        let action = format!("mount {shown}");
+        let kind = super::kind_of(fd.as_fd()).map_err(Failure::doing(&action))?;
+        let missing =
+            if kind == FileType::Directory { Missing::StubDirectory } else { Missing::StubFile };
+        let path = self.open_or_make(target, missing).map_err(Failure::doing(&action))?;
+        if path != target {
+            return Err(Failure::new(format!("{action}: it is no directory in the image")));
+        }
+        let mount = VirtualMount::new(target, fd).map_err(Failure::doing(&action))?;
+        self.emulation.mounts.add(change(mount));
+        Ok(())
+    }
+
+    /// Makes a mount of the specification.
+    fn mount(&mut self, mount: &Mount) -> Result<(), Failure> {
+        use std::os::unix::ffi::OsStrExt;
+        let target = clean(&mount.target);
+        if target == Path::new("/") {
+            return Err(Failure::new("nothing can be mounted over the root file system"));
+        }
+        let doing = |errno| Failure::doing::<Errno>("open")(errno);
+        let (fd, is_readonly, shown) = self.source(&mount.kind)?;
+        let kind = super::kind_of(fd.as_fd()).map_err(doing)?;
+        let missing =
+            if kind == FileType::Directory { Missing::StubDirectory } else { Missing::StubFile };
+        let path = self.open_or_make(target.as_os_str().as_bytes(), missing).map_err(doing)?;
+        let (holder, _) = self.emulation.mounts.holding(&path);
+        if self.emulation.mounts.get(holder).is_proc {
+            return Err(Failure::new("nothing can be mounted in /proc"));
+        }
+        let mount = VirtualMount::new(&path, fd).map_err(doing)?;
+        self.emulation.mounts.add(VirtualMount { is_readonly, shown, ..mount });
+        Ok(())
+    }
+
+    /// Opens the source of a mount. Returns whether it is read-only, and the attributes to show.
+    fn source(&mut self, kind: &MountKind) -> Result<(OwnedFd, bool, Option<Shown>), Failure> {
+        match kind {
+            MountKind::Bind { tree, selector, readonly, .. } => {
+                Ok((bound(tree, selector)?, *readonly, None))
+            }
+            MountKind::Tmpfs { mode, options, .. } => {
+                let fd = self.memory_directory(*mode, options);
+                Ok((fd.map_err(Failure::doing("make a directory"))?, options.readonly, None))
+            }
+            MountKind::Device(path) => {
+                let device = rustix::fs::open(path, PATH, Mode::empty());
+                Ok((device.map_err(Failure::doing("open the device"))?, false, None))
+            }
+            MountKind::File { contents, mode, uid, gid, readonly } => {
+                let file = memory_file(contents).map_err(Failure::doing("create file"))?;
+                let shown = Shown { mode: *mode, uid: *uid, gid: *gid };
+                Ok((file, *readonly, Some(shown)))
+            }
+        }
+    }
+
+    fn memory_directory(&mut self, mode: u32, options: &TmpfsOptions) -> io::Result<OwnedFd> {
+        self.number += 1;
+        let directory = self.emulation.scratch.directory(&format!("memory{}", self.number))?;
+        let metadata = Metadata::of(directory.as_fd(), None)?;
+        metadata.set_owner(directory.as_fd(), options.uid, options.gid)?;
+        metadata.set_mode(directory.as_fd(), mode)?;
+        Ok(directory)
+    }
+
+    /// Makes the working directory.
+    fn finish(mut self, spec: &Spec, user: &ResolvedUser) -> Result<Self, Failure> {
+        use std::os::unix::ffi::OsStrExt;
+        let path = clean(&spec.process.cwd);
+        let action = format!("create {} in the root file system", path.display());
+        self.open_or_make(path.as_os_str().as_bytes(), Missing::Directory(user.uid, user.gid))
+            .map_err(Failure::doing(&action))?;
+        if spec.readonly_rootfs {
+            self.emulation.mounts.make_root_readonly();
+        }
+        Ok(self)
+    }
+
+    /// Returns the path without links of a file, and creates its missing parts.
+    fn open_or_make(&mut self, path: &[u8], missing: Missing) -> Result<Vec<u8>, Errno> {
+        self.walk(path, missing, &mut 0)
+    }
+
+    fn walk(&mut self, path: &[u8], missing: Missing, links: &mut u32) -> Result<Vec<u8>, Errno> {
+        let caller = own_caller();
+        match self.emulation.tables().find(&caller, b"/", path, true) {
+            Ok(found) => return Ok(found.path),
+            Err(Errno::NOENT) if path != b"/" => {}
+            Err(errno) => return Err(errno),
+        }
+        let above = match missing {
+            Missing::StubFile => Missing::StubDirectory,
+            other => other,
+        };
+        let parent = self.walk(parent_of(path), above, links)?;
+        let start = path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+        let name = &path[start..];
+        let directory = self.emulation.mounts.open_directory(&parent)?;
+        // A link whose target is missing: the target is created.
+        if let Ok(target) = readlinkat(&directory.fd, name, Vec::new()) {
+            *links += 1;
+            if *links > MOST_LINKS {
+                return Err(Errno::LOOP);
+            }
+            let target = join_text(&parent, target.as_bytes());
+            return self.walk(&target, missing, links);
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let open = openat(&directory.fd, ".", flags, Mode::empty())?;
+        self.make(&open, &join(&parent, name), missing, directory.mount == 0)
+    }
+
+    fn make(
+        &mut self,
+        parent: &OwnedFd,
+        path: &[u8],
+        missing: Missing,
+        is_in_root: bool,
+    ) -> Result<Vec<u8>, Errno> {
+        use std::os::unix::ffi::OsStrExt;
+        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        let mode = Mode::from_raw_mode(0o755);
+        match missing {
+            Missing::Directory(uid, gid) => {
+                mkdirat(parent, name, mode)?;
+                let made = openat(parent, name, PATH | OFlags::NOFOLLOW, Mode::empty())?;
+                Metadata::of(made.as_fd(), None)?.set_owner(made.as_fd(), uid, gid)?;
+                return Ok(path.to_vec());
+            }
+            Missing::StubDirectory => keeping_times(parent, || mkdirat(parent, name, mode))?,
+            Missing::StubFile => {
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+                let mode = Mode::from_raw_mode(0o644);
+                keeping_times(parent, || openat(parent, name, flags, mode).map(drop))?;
+            }
+        }
+        if is_in_root {
+            let relative = path.strip_prefix(b"/").unwrap_or(path);
+            self.made.stubs.push(Path::new(std::ffi::OsStr::from_bytes(relative)).to_owned());
+        }
+        Ok(path.to_vec())
+    }
+}
+
+/// Returns the absolute path of a link's target.
+fn join_text(directory: &[u8], target: &[u8]) -> Vec<u8> {
+    use std::os::unix::ffi::OsStrExt;
+    let directory = Path::new(std::ffi::OsStr::from_bytes(directory));
+    let path = directory.join(std::ffi::OsStr::from_bytes(target));
+    clean(&path).as_os_str().as_bytes().to_vec()
+}
+
+fn open_host(path: &str) -> Result<OwnedFd, Failure> {
+    rustix::fs::open(path, PATH, Mode::empty()).map_err(Failure::doing(&format!("open {path}")))
+}
+
+/// Opens a directory once more as a path.
+fn path_of(directory: &OwnedFd) -> Result<OwnedFd, Failure> {
+    openat(directory, ".", PATH | OFlags::DIRECTORY, Mode::empty())
+        .map_err(Failure::doing("open a directory"))
+}
+
+/// Opens the part of a tree that is mounted.
+fn bound(tree: &Tree, selector: &Path) -> Result<OwnedFd, Failure> {
+    let Some(path) = tree.directory() else {
+        return Err(Failure::new("without mounts, a tree has to be one directory"));
+    };
+    let action = format!("open {}", path.display());
+    let root = rustix::fs::open(path, PATH, Mode::empty()).map_err(Failure::doing(&action))?;
+    if selector.as_os_str().is_empty() || selector == Path::new("/") {
+        return Ok(root);
+    }
+    let action = format!("open {}", selector.display());
+    open_inside(&root, selector, OFlags::PATH).map_err(Failure::doing(&action))
+}
+
+/// Makes the directories, the links and the places of devices in `/dev`.
+fn fill_dev(dev: &OwnedFd, spec: &Spec) -> rustix::io::Result<()> {
+    for (name, ..) in DEVICES {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        drop(openat(dev, name, flags, Mode::from_raw_mode(0o666))?);
+    }
+    for (target, name) in LINKS {
+        symlinkat(target, dev, name)?;
+    }
+    let mode = Mode::from_raw_mode(0o755);
+    mkdirat(dev, "pts", mode)?;
+    for (name, is_there) in [("mqueue", true), ("shm", spec.shm_size.is_some())] {
+        if is_there {
+            mkdirat(dev, name, mode)?;
+            let made = openat(dev, name, PATH | OFlags::NOFOLLOW, Mode::empty())?;
+            chmod(own_path(made.as_fd()), Mode::from_raw_mode(0o1777))?;
+        }
+    }
+    Ok(())
+}
+
+fn memory_file(contents: &[u8]) -> io::Result<OwnedFd> {
+    let mut file = File::from(rustix::fs::memfd_create("kiln", MemfdFlags::CLOEXEC)?);
+    file.write_all(contents)?;
+    Ok(file.into())
+}
+
+fn open_terminal(size: TerminalSize) -> Result<Terminal, Failure> {
+    let open = || -> rustix::io::Result<Terminal> {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let controller = openpt(flags)?;
+        unlockpt(&controller)?;
+        let peer = ioctl_tiocgptpeer(&controller, flags)?;
+        let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&controller, size)?;
+        Ok(Terminal { controller, peer })
+    };
+    open().map_err(Failure::doing("open a terminal"))
+}
+
+/// Becomes the program: after the filter is in place, the supervisor answers this process's calls.
+fn become_program(
+    task: Task,
+    process: Process,
+    socket: &OwnedFd,
+) -> Result<std::convert::Infallible, Failure> {
+    let Task { spec, filter, gate, input, stdout, stderr, control, .. } = task;
+    let Process { directory, home, terminal, made } = process;
+    child::take_output(&stdout, &stderr)?;
+    if let Some(terminal) = &terminal {
+        wire::send(&control, &Report::Terminal, &[terminal.controller.as_fd()])
+            .map_err(Failure::doing("hand the terminal over"))?;
+    }
+    child::configure(&spec)?;
+    let stdin = match input {
+        Some(input) => input,
+        None => rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(Failure::doing("open /dev/null"))?,
+    };
+    let own = ResolvedUser {
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        groups: Vec::new(),
+    };
+    child::connect(&stdin, terminal.as_ref(), &own)?;
+    identity::set_limits(&spec.process.rlimits)?;
+    child::die_with_parent()?;
+    child::wait_at(gate)?;
+    fchdir(&directory).map_err(Failure::doing("enter a directory"))?;
+    let filter = filter?;
+    let token = supervisor::token()?;
+    let asking = seccomp::notifying(&asked(token), true);
+    let asking = asking.map_err(Failure::doing("compile the system call filter"))?;
+    rustix::thread::set_no_new_privs(true).map_err(Failure::doing("set no_new_privs"))?;
+    if let Some(filter) = &filter {
+        seccomp::install(filter).map_err(Failure::doing("install the system call filter"))?;
+    }
+    if spec.network == Network::None {
+        seccomp::without_network()
+            .and_then(|filter| seccomp::install(&filter))
+            .map_err(Failure::doing("install the system call filter"))?;
+    }
+    let listener = seccomp::install_notifying(&asking)
+        .map_err(Failure::doing("install the filter that asks the supervisor"))?;
+    supervisor::hand_over(socket, &listener, token)?;
+    drop(listener);
+    execute(&spec, home, made, &control)
+}
+
+fn execute(
+    spec: &Spec,
+    home: Option<String>,
+    made: CreatedStubs,
+    control: &OwnedFd,
+) -> Result<std::convert::Infallible, Failure> {
+    let process = &spec.process;
+    let name = process.args.first().ok_or_else(|| Failure::new("no program to execute"))?;
+    let path = program::find(name, &process.env)?;
+    let mut env = process.env.clone();
+    if !env.iter().any(|entry| entry.starts_with("HOME=")) {
+        env.push(format!("HOME={}", home.as_deref().unwrap_or("/")));
+    }
+    let image = Image::new(&path, &process.args, &env)?;
+    Ready { made, kept: Vec::new() }.report(control)?;
+    sys::close_on_exec_above().map_err(Failure::doing("close descriptors"))?;
+    let parts = process.has_init.then(|| init::split(process.terminal.is_some())).transpose()?;
+    if let Some(init::Part::Init { program }) = parts {
+        init::run(program);
+    }
+    Err(image.execute())
+}

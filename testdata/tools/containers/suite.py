@@ -1,0 +1,245 @@
+"""The parts of the suite, and what they share: engines, an image that holds kiln, and volumes."""
+import concurrent.futures
+import functools
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+
+from kernels import root, scenarios
+from kernels.trouble import Missing
+
+from . import engines, golden, judging, pods, probes, settings
+from .tables import Cell, Costs, Listing, Matrix
+
+# Where volumes are in containers.
+DATA, OUT, KILN = '/data', '/out', '/usr/bin/kiln'
+# The root file system of containers has no other users: nothing of the machine is known there.
+FILES = {'etc/passwd': 'root:x:0:0:root:/root:/bin/sh\n', 'etc/group': 'root:x:0:\n', 'etc/subuid': '', 'etc/subgid': ''}
+HERE = 'root of the machine'
+STEPS = 200
+
+DESCRIPTIONS = {HERE: '', **{setting.name: setting.description for setting in settings.ALL}}
+# Cells that fail for a reason that kiln can't change: the setting and the probe, with the reason.
+EXCEPTIONS = {}
+
+
+def require(options):
+    """Fails where this machine lacks what containers need."""
+    if os.geteuid() != 0:
+        raise Missing('root: container engines are started')
+    kinds = {settings.BY_NAME[name].engine for name in options.setting}
+    if kinds & {settings.DOCKER, settings.REMAPPED}:
+        engines.find('dockerd', 'docker.io')
+    if kinds & {settings.PODMAN, settings.KUBERNETES}:
+        pods.require()
+    if settings.REMAPPED in kinds:
+        with open('/etc/subuid', encoding='utf-8') as file:
+            if f'{engines.REMAPPED_TO}:' not in file.read():
+                raise Missing(f'subordinate IDs of {engines.REMAPPED_TO}: run testdata/tools/setup test')
+
+
+class Suite:
+    """What all parts share."""
+
+    def __init__(self, options, work):
+        self.options, self.work = options, work
+        self.kiln, self.data = os.path.join(work, 'kiln'), None
+        self.lock = threading.RLock()
+        self.engines, self.made = {}, {}
+        self.sections, self.failures = [], []
+
+    def prepare(self):
+        """Copies the program, and makes what the probes build from."""
+        os.chmod(self.work, 0o711)
+        shutil.copy2(self.options.kiln, self.kiln)
+        self.data = probes.Data(os.path.join(self.work, 'data'), self.kiln, self.options.cache)
+
+    def stop(self):
+        """Stops the engines."""
+        for engine in self.engines.values():
+            engine.stop()
+
+    def say(self, line):
+        """Prints a line."""
+        with self.lock:
+            print(line, flush=True)
+
+    def once(self, name, make):
+        """Returns what `make` makes, the first time."""
+        with self.lock:
+            if name not in self.made:
+                self.made[name] = make()
+            return self.made[name]
+
+    def start(self, names):
+        """Starts the engines of settings, and gives each the image with kiln."""
+        kinds = {settings.BY_NAME[name].engine for name in names} - set(self.engines)
+        for kind in kinds:
+            engine = self.make_engine(kind, os.path.join(self.work, kind))
+            engine.start()
+            self.engines[kind] = engine
+        archive = self.once('archive', self.make_archive)
+        for kind in kinds:
+            self.engines[kind].wait()
+            self.engines[kind].load(archive)
+
+    def make_engine(self, kind, directory):
+        """Returns an engine of a kind, with its state in a directory."""
+        if kind in (settings.PODMAN, settings.KUBERNETES):
+            return pods.Podman(directory, is_strict=kind == settings.KUBERNETES)
+        return engines.Docker(directory, is_remapped=kind == settings.REMAPPED)
+
+    def make_archive(self):
+        """Makes the root file system of containers: busybox, kiln, and the libraries that it is linked with."""
+        archive, tree = os.path.join(self.work, 'image.tar'), root.Root()
+        tree.place(self.kiln, KILN)
+        for name, text in FILES.items():
+            tree.write_text(name, text)
+        subprocess.run(['tar', '-C', tree.directory, '-cf', archive, '.'], check=True)
+        return archive
+
+    def volume(self, name):
+        """Returns a new directory that every user may write to."""
+        directory = tempfile.mkdtemp(prefix=f'{name}-', dir=self.work)
+        os.chmod(directory, 0o777)
+        return directory
+
+    def run(self, setting, names, rounds=1):
+        """Runs probes in a setting, and yields their outcomes."""
+        setting = settings.BY_NAME[setting]
+        out, data = self.volume(setting.name), self.data.of(setting)
+        environment = {'KILN': KILN, 'DATA': DATA, 'OUT': OUT, 'ROUNDS': rounds, 'ISOLATION': self.options.isolation}
+        lines = self.engines[setting.engine].run(
+            setting, ['/bin/sh', f'{DATA}/runner', *names], {data: f'{DATA}:ro', out: OUT}, environment,
+            seconds=900 * rounds)
+        yield from self.read(lines, out, rounds)
+        self.remove(out)
+
+    def run_here(self, names, rounds=1):
+        """Runs probes as root of this machine, and yields their outcomes."""
+        out = self.volume('here')
+        environment = dict(os.environ, KILN=self.kiln, DATA=self.data.directory, OUT=out, ROUNDS=str(rounds), ISOLATION='')
+        command = ['unshare', '--mount', '--net', '--pid', '--fork', '--kill-child', '--mount-proc', 'sh', '-c',
+                   'ip link set lo up; exec sh "$@"', 'sh', os.path.join(self.data.directory, 'runner'), *names]
+        lines = engines.stream(command, environment, 900 * rounds, lambda: None)
+        yield from self.read(lines, out, rounds)
+
+    def read(self, lines, out, rounds):
+        """Yields the outcomes that lines tell of, with their images."""
+        for outcome in scenarios.read(lines, self.say):
+            outcome.image = os.path.join(out, f'{outcome.name}-{rounds}/image.tar')
+            yield outcome
+
+    def in_parallel(self, jobs):
+        """Runs functions, as many at a time as there may be containers."""
+        with concurrent.futures.ThreadPoolExecutor(self.options.jobs) as pool:
+            for job in [pool.submit(job) for job in jobs]:
+                job.result()
+
+    def conclude(self, table):
+        """Keeps a table for the report, with what failed though it was to pass, or the other way round."""
+        text, failures = table.text(DESCRIPTIONS), table.failures()
+        expected = {key: why for key, why in EXCEPTIONS.items() if key in table.cells}
+        known = [key for key in failures if key in expected]
+        if known:
+            text += '\nWhat can\'t be built:\n\n' + ''.join(f'- {" ".join(key)}: {expected[key]}\n' for key in known)
+        self.sections.append(text)
+        self.failures += [f'{probe} in {setting}: {why}' for (setting, probe), why in failures.items()
+                          if (setting, probe) not in expected]
+        self.failures += [f'{" in ".join(reversed(key))} is an exception, and passes' for key in expected if key not in failures]
+        self.failures += table.wrong_rungs(self.options.isolation)
+
+    def selected(self, names):
+        """Returns those of some settings that are to be tried, or all that are named."""
+        wanted = self.options.setting
+        return wanted if self.options.is_chosen else [name for name in settings.BY_NAME if name in names]
+
+    def report(self):
+        """Prints the tables, and returns the exit status."""
+        text = '\n'.join(self.sections)
+        print(f'\n{text}')
+        if self.options.out:
+            with open(self.options.out, 'w', encoding='utf-8') as file:
+                file.write(text)
+        for failure in self.failures:
+            print(f'failed: {failure}')
+        return 1 if self.failures else 0
+
+    def remove(self, directory):
+        """Removes what builds have written."""
+        if not self.options.keep:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+class Comparison:
+    """Probes that are built in settings, and as root of this machine."""
+
+    def __init__(self, suite, table, names, judge=judging.judge):
+        self.suite, self.table, self.names, self.judge = suite, table, names, judge
+        self.reference = {}
+
+    def run(self):
+        """Builds everything, first as root of this machine."""
+        rounds, places = self.suite.options.rounds, [name for name in self.table.settings if name != HERE]
+        self.suite.start(places)
+        self.note(HERE, self.suite.run_here(self.names, rounds))
+        self.suite.in_parallel([functools.partial(self.run_in, setting, rounds) for setting in places])
+        self.suite.conclude(self.table)
+
+    def run_in(self, setting, rounds):
+        """Builds everything in a setting."""
+        self.note(setting, self.suite.run(setting, self.names, rounds))
+
+    def note(self, setting, outcomes):
+        """Notes how probes ended, and says so."""
+        missing = list(self.names)
+        for outcome in outcomes:
+            missing.remove(outcome.name)
+            cell = self.judge(outcome, self.reference.get(outcome.name))
+            self.table.set(setting, outcome.name, cell)
+            self.suite.say(f'{setting:20} {outcome.name:10} {cell.seconds:6.2f} s  {cell.rung or "":7} {cell.why or "ok"}')
+            if cell.why and self.suite.options.verbose:
+                self.suite.say('\n'.join(f'    {line}' for line in outcome.said))
+            if setting == HERE:
+                self.reference[outcome.name] = outcome
+        for name in missing:
+            self.table.set(setting, name, Cell('it did not run', 0))
+
+
+def matrix(suite):
+    """The probes in every setting."""
+    names = suite.options.probe or (probes.SHORT if suite.options.short else probes.MATRIX)
+    build(suite, 'Settings of container engines', names, suite.options.setting)
+
+
+def packages(suite):
+    """Many packages of Debian's, and wheels, on every rung."""
+    build(suite, 'Packages', ['packages'], suite.selected(settings.BY_RUNG.values()))
+
+
+def build(suite, title, names, places):
+    """Builds probes in settings."""
+    for name in names:
+        suite.data.add(name)
+    Comparison(suite, Matrix(title, [HERE, *places], names), names).run()
+
+
+def golden_images(suite):
+    """The golden images on every rung, in a setting that has it."""
+    names = golden.prepare(suite.data, suite.options.probe)
+    places = suite.selected(settings.BY_RUNG.values())
+    suite.data.give_to_users()
+    Comparison(suite, Listing('Golden images', [HERE, *places], names), names, golden.judge).run()
+
+
+def steps(suite):
+    """What a step costs on every rung."""
+    for name, number in {'no-steps': 0, 'steps': STEPS}.items():
+        suite.data.add_text(name, 'FROM base\nENV A=b\n' + 'RUN true\n' * number)
+    places = suite.selected(settings.BY_RUNG.values())
+    Comparison(suite, Costs('Steps', [HERE, *places], ['no-steps', 'steps'], STEPS), ['no-steps', 'steps']).run()
+
+
+PARTS = {'matrix': matrix, 'golden': golden_images, 'steps': steps, 'packages': packages}
