@@ -53,6 +53,7 @@ mod reproducible;
 mod restricted;
 mod rewrite;
 mod rootless;
+mod rootless_network;
 mod run;
 mod run_confinement;
 mod run_options;
