@@ -10,6 +10,7 @@ mod attestations;
 mod build;
 mod builds;
 mod call;
+mod ci_examples;
 mod concurrency;
 mod containers;
 mod contexts;
