@@ -34,6 +34,10 @@ impl Emulation {
     pub(super) fn metadata(&self, found: &Found) -> Result<Metadata, Errno> {
         let shown = found.mount.and_then(|mount| self.mounts.get(mount).shown);
         let mut metadata = Metadata::of(found.fd.as_fd(), shown)?;
+        let process = found.mount.and_then(|mount| self.tables().process_at(mount, &found.path));
+        if let Some(state) = process {
+            metadata.belong_to(&state);
+        }
         if let Some((directory, name)) = self.entry(found) {
             metadata.apply_entry(directory.fd.as_fd(), &name)?;
         }

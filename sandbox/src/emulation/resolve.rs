@@ -161,6 +161,15 @@ impl<'a> Tables<'a> {
         is_found.then_some(Found { fd, kind, path: whole, mount: Some(mount) })
     }
 
+    /// Returns the state of the process that a file of `/proc` belongs to.
+    pub(super) fn process_at(self, mount: usize, path: &[u8]) -> Option<Rc<State>> {
+        if !self.mounts.get(mount).is_proc {
+            return None;
+        }
+        let process = path.split(|byte| *byte == b'/').nth(2)?;
+        Some(self.states.of(processes::number(process)?))
+    }
+
     /// Finds the directory of the last component of `path`.
     pub(super) fn place(
         self,
@@ -223,7 +232,10 @@ impl Walk<'_> {
             return Ok(());
         }
         let mount = self.tables.mounts.get(self.current.mount);
-        let metadata = Metadata::of(self.current.fd.as_fd(), mount.shown)?;
+        let mut metadata = Metadata::of(self.current.fd.as_fd(), mount.shown)?;
+        if let Some(state) = self.tables.process_at(self.current.mount, &self.current.path) {
+            metadata.belong_to(&state);
+        }
         if metadata.allows(&self.caller.state, Access::EXECUTE) {
             Ok(())
         } else {
