@@ -166,6 +166,9 @@ impl ProgramCalls {
     /// Notes the program's process.
     pub(super) fn begin(&mut self, program: i32) {
         self.processes.first = program;
+        // Files aren't opened with the rights of kiln's own groups. Without the capability, kiln has
+        // no groups of others.
+        let _ = rustix::thread::set_thread_groups(&[]);
     }
 
     /// Finds the file of a path. Returns `None` if the kernel can do so itself.
