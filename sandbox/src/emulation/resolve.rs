@@ -21,20 +21,6 @@ use super::state::{State, States};
 /// The kernel's limit on links in a path.
 const MOST_LINKS: u32 = 40;
 
-/// The files of `/proc` that are hidden, as on every other rung.
-const MASKED: [&[u8]; 10] = [
-    b"acpi",
-    b"asound",
-    b"interrupts",
-    b"kcore",
-    b"keys",
-    b"latency_stats",
-    b"sched_debug",
-    b"scsi",
-    b"timer_list",
-    b"timer_stats",
-];
-
 /// A thread that uses a path.
 #[derive(Clone, Debug)]
 pub(super) struct Caller {
@@ -338,13 +324,7 @@ impl Walk<'_> {
         if let Some(process) = processes::number(name) {
             return if processes::is_ours(process) { Ok(None) } else { Err(Errno::NOENT) };
         }
-        if !MASKED.contains(&name) {
-            return Ok(None);
-        }
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let fd = rustix::fs::open("/dev/null", flags, Mode::empty())?;
-        let path = join(&self.current.path, name);
-        Ok(Some(Step::File(Found { fd, kind: FileType::CharacterDevice, path, mount: None })))
+        Ok(None)
     }
 
     /// Follows a link to an open file of a process.
