@@ -10,6 +10,7 @@ mod attestations;
 mod build;
 mod builds;
 mod call;
+mod changed_root;
 mod concurrency;
 mod containers;
 mod contexts;
