@@ -11,6 +11,7 @@ mod build;
 mod builds;
 mod call;
 mod ci_examples;
+mod changed_root;
 mod concurrency;
 mod containers;
 mod contexts;
