@@ -12,7 +12,7 @@ FROM debian:trixie-slim AS debian
 
 FROM debian AS programs
 RUN apt-get update && \
-    apt-get install -y --no-install-recommends ca-certificates git nftables uidmap && \
+    apt-get install -y --no-install-recommends ca-certificates git nftables passt uidmap && \
     rm -rf /var/lib/apt/lists/*
 
 FROM programs AS certificates

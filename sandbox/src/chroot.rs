@@ -90,7 +90,6 @@ pub(super) fn run(task: Task) -> ! {
 
 fn start(task: Task) -> Result<Infallible, Failure> {
     child::take_output(&task.stdout, &task.stderr)?;
-    check(&task.spec)?;
     let (program, mut calls) = prepare(task)?;
     let become_program = move |socket: OwnedFd| match program.execute(&socket) {
         Ok(never) => match never {},
@@ -103,7 +102,7 @@ fn start(task: Task) -> Result<Infallible, Failure> {
 }
 
 /// Fails if the specification requires what only mounts or namespaces provide.
-fn check(spec: &Spec) -> Result<(), Failure> {
+pub(super) fn check(spec: &Spec) -> Result<(), Failure> {
     let missing = if spec.runtime.is_some() {
         "an OCI runtime"
     } else if spec.readonly_rootfs {

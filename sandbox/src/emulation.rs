@@ -46,6 +46,7 @@ mod setup;
 mod sockets;
 mod state;
 mod system;
+mod views;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -79,6 +80,8 @@ struct Emulation {
     sockets: Sockets,
     /// The calls that threads repeat, with what has to be done then.
     pending: HashMap<u32, Repeated>,
+    /// The directory that stands for `/proc` when it is listed.
+    listing: OwnedFd,
     /// The number of the program's process, which seems to be process 1. Zero if it doesn't.
     first: u32,
     hostname: String,

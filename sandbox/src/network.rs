@@ -20,16 +20,23 @@
 //! takes one. It starts to create the first when it knows that a step will run, while it prepares
 //! the step's files. A build whose steps are all cached creates none.
 //!
+//! # Without root
+//!
+//! In a user namespace, the bridge is in a [gateway](gateway), a network namespace of the process's
+//! own, which `pasta` or `slirp4netns` connects with the host's network. Everything else is the same.
+//!
 //! # Requirements
 //!
-//! The network requires root in the machine's initial user namespace, `CAP_NET_ADMIN`, and the
-//! program `nft`. Otherwise kiln uses the host's network.
+//! The network requires root and `CAP_NET_ADMIN`, and the program `nft`. In a user namespace it also
+//! requires `CAP_SYS_ADMIN` there, the device `/dev/net/tun`, and one of the two programs. Otherwise
+//! kiln uses the host's network.
 
 #![expect(clippy::disallowed_methods, reason = "the files are the kernel's")]
 
 mod error;
 mod firewall;
 mod forwarding;
+mod gateway;
 mod generation;
 mod host;
 mod namespace;
@@ -40,13 +47,15 @@ mod relay;
 mod resolver;
 mod rules;
 mod subnet;
+mod thread;
+mod uplink;
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use rustix::thread::{CapabilitySet, CapabilitySets, capabilities};
+use rustix::thread::{CapabilitySet, capabilities};
 use tokio::sync::OnceCell;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
@@ -172,7 +181,7 @@ impl Bridge {
     ) -> Result<Published, NetworkError> {
         let gone = || NetworkError::Unavailable("there is no bridge".to_owned());
         let host = self.inner.host.get().and_then(|host| host.as_ref().ok()).ok_or_else(gone)?;
-        Published::open(&host.nft, namespace.address(), ports).await
+        Published::open(host, namespace.address(), ports).await
     }
 
     fn pool(&self) -> std::sync::MutexGuard<'_, Pool> {
@@ -183,9 +192,9 @@ impl Bridge {
 
 impl Inner {
     async fn create(&self) -> Result<NetworkNamespace, NetworkError> {
-        privileged()?;
+        let place = place()?;
         let resolver = self.resolver.get_or_init(|| Resolver::new(&self.options.resolv_conf));
-        let (host, inside) = tokio::join!(self.host(resolver), Inside::make(resolver));
+        let (host, inside) = tokio::join!(self.host(place, resolver), Inside::make(resolver));
         let (host, inside) = (host?, inside?);
         // The host's rules are written at the same time.
         let connected = NetworkNamespace::connect(inside, host, resolver);
@@ -194,26 +203,38 @@ impl Inner {
         Ok(namespace)
     }
 
-    async fn host(&self, resolver: &Resolver) -> Result<&Host, NetworkError> {
-        let prepare = || Host::prepare(&self.options, resolver);
+    async fn host(&self, place: Place, resolver: &Resolver) -> Result<&Host, NetworkError> {
+        let prepare = || Host::prepare(place, &self.options, resolver);
         self.host.get_or_init(prepare).await.as_ref().map_err(Clone::clone)
     }
 }
 
-/// Fails if this process lacks the required rights.
-fn privileged() -> Result<(), NetworkError> {
+/// The place of the bridge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// The network namespace of this process, which controls the machine's network.
+    Machine,
+    /// A gateway, because this process is in a user namespace.
+    UserNamespace,
+}
+
+/// Returns the place where this process may have a bridge.
+fn place() -> Result<Place, NetworkError> {
     let refuse = |problem: &str| Err(NetworkError::Unavailable(problem.to_owned()));
     if !rustix::process::geteuid().is_root() {
         return refuse("that takes root");
     }
-    // The initial user namespace maps all users.
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    if map.split_whitespace().ne(["0", "0", "4294967295"]) {
-        return refuse("that takes root outside of any user namespace");
-    }
-    let has = |own: CapabilitySets| own.effective.contains(CapabilitySet::NET_ADMIN);
-    if !capabilities(None).is_ok_and(has) {
+    let own = capabilities(None).map_or(CapabilitySet::empty(), |own| own.effective);
+    if !own.contains(CapabilitySet::NET_ADMIN) {
         return refuse("that takes the capability CAP_NET_ADMIN");
     }
-    Ok(())
+    // The initial user namespace maps all users.
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    if map.split_whitespace().eq(["0", "0", "4294967295"]) {
+        return Ok(Place::Machine);
+    }
+    if !own.contains(CapabilitySet::SYS_ADMIN) {
+        return refuse("that takes the capability CAP_SYS_ADMIN");
+    }
+    Ok(Place::UserNamespace)
 }

@@ -24,12 +24,12 @@ pub(crate) use notify::{
 };
 pub use process::limit_resources;
 pub(crate) use process::{
-    CloneResult, Fork, Namespaces, clone, close_all, close_on_exec_above, close_standard, fork,
-    fork_watched, has_clone3, has_close_range, reset_signals,
+    CloneResult, Fork, Namespaces, clone, close_all, close_on_exec_above, close_standard,
+    end_with_thread, fork, fork_watched, has_clone3, has_close_range, reset_signals,
 };
 pub(crate) use seccomp::{FilterInstruction, install_filter};
 pub(crate) use status::{extended_status, status};
 pub(crate) use trace::{
-    STATX_SIZE, Stopped, carried_number, carry_number, request_stop, statfs, statx,
+    STATX_SIZE, Stopped, carried_number, carry_number, file_limit, request_stop, statfs, statx,
 };
 pub(crate) use watch::watch;

@@ -178,7 +178,7 @@ echo kept out
 }
 
 /// A server that tells callers their address.
-const WHO: &str = "
+pub(crate) const WHO: &str = "
 import socket, sys
 server = socket.create_server((sys.argv[1], int(sys.argv[2])))
 while True:
@@ -188,7 +188,7 @@ while True:
 ";
 
 /// A name server with a single answer.
-const NAMES: &str = "
+pub(crate) const NAMES: &str = "
 import socket, struct, threading
 def answer(question):
     body = question[12:]

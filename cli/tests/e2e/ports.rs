@@ -129,7 +129,7 @@ until_there nothing_left
 }
 
 /// A server that sends datagrams back.
-const ECHO: &str = "
+pub(crate) const ECHO: &str = "
 import socket
 server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 server.bind(('', 7))
@@ -139,7 +139,7 @@ while True:
 ";
 
 /// A client that sends a datagram until it comes back.
-const ASK: &str = "
+pub(crate) const ASK: &str = "
 import socket, sys
 asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 asking.settimeout(0.5)

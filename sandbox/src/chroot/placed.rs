@@ -104,6 +104,7 @@ impl Placed {
     /// Places the mounts of a specification.
     pub(crate) fn place(spec: &Spec) -> Result<Self, SandboxError> {
         let setup = |failure: Failure| SandboxError::Setup(failure.message);
+        super::check(spec).map_err(setup)?;
         let path = spec.rootfs.directory().ok_or_else(|| {
             let message =
                 "the layers are mounted, but this isolation requires copies (isolation: chroot)";
@@ -324,7 +325,7 @@ impl Placed {
             return Ok(());
         }
         while let Some(mount) = self.mounts.pop() {
-            self.remove_mount(mount).map_err(SandboxError::host("remove a mount of a step"))?;
+            self.remove_mount(&mount).map_err(SandboxError::host("remove a mount of a step"))?;
         }
         while let Some(own) = self.own.pop() {
             self.remove_own(&own).map_err(|errno| {
@@ -334,7 +335,7 @@ impl Placed {
         self.uncover_nodes()
             .map_err(|errno| SandboxError::host("restore a device node")(errno.into()))?;
         if let (path, Some(_)) = &self.beside {
-            let _ = rustix::fs::unlinkat(CWD, &*path, AtFlags::REMOVEDIR);
+            let _ = rustix::fs::unlinkat(CWD, path, AtFlags::REMOVEDIR);
         }
         match Cleanup::of(&self.tree) {
             Some(cleanup) => cleanup.remove(&self.made),
@@ -342,7 +343,7 @@ impl Placed {
         }
     }
 
-    fn remove_mount(&mut self, mount: PlacedMount) -> std::io::Result<()> {
+    fn remove_mount(&mut self, mount: &PlacedMount) -> std::io::Result<()> {
         if let Some(source) = &mount.source {
             source.take_changes(&open_below(&mount.entry, Path::new("."))?)?;
         }
@@ -631,9 +632,9 @@ impl Source {
                 } else if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
                     && stat.st_nlink > 1
                 {
-                    let names = &mut linked.entry(stat.st_ino).or_default();
-                    names.0 = stat.st_nlink as u64;
-                    names.1.push(path.into_os_string().into_encoded_bytes());
+                    let (links, names) = linked.entry(stat.st_ino).or_default();
+                    *links = stat.st_nlink as u64;
+                    names.push(path.into_os_string().into_encoded_bytes());
                 }
             }
         }

@@ -20,6 +20,9 @@ use super::{Emulation, HERE, Reply, Request};
 
 type Done = Result<Reply, Errno>;
 
+/// The type of file systems in memory.
+const TMPFS: u64 = 0x0102_1994;
+
 /// The kernel's limit on the value of an extended attribute, in bytes.
 const MAX_VALUE: u64 = 64 << 10;
 
@@ -31,6 +34,10 @@ impl Emulation {
     pub(super) fn metadata(&self, found: &Found) -> Result<Metadata, Errno> {
         let shown = found.mount.and_then(|mount| self.mounts.get(mount).shown);
         let mut metadata = Metadata::of(found.fd.as_fd(), shown)?;
+        let process = found.mount.and_then(|mount| self.tables().process_at(mount, &found.path));
+        if let Some(state) = process {
+            metadata.belong_to(&state);
+        }
         if let Some((directory, name)) = self.entry(found) {
             metadata.apply_entry(directory.fd.as_fd(), &name)?;
         }
@@ -116,6 +123,7 @@ impl Emulation {
         match self.entry(found) {
             Some((directory, name)) => {
                 set_entry_owner(directory.fd.as_fd(), &name, Owner { uid, gid })?;
+                mark_changed(found)?;
             }
             None => metadata.set_owner(fd, uid, gid)?,
         }
@@ -194,6 +202,17 @@ impl Emulation {
         self.write(request, at, &target)?;
         Ok(Reply::Value(target.len() as i64))
     }
+}
+
+/// Updates the time of a file's last status change, by which changes are found.
+fn mark_changed(found: &Found) -> Result<(), Errno> {
+    let stat = rustix::fs::fstat(&found.fd)?;
+    let time = |tv_sec, nanoseconds| Timespec { tv_sec, tv_nsec: nanoseconds as _ };
+    let times = Timestamps {
+        last_access: time(stat.st_atime, stat.st_atime_nsec),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+    };
+    utimensat(&found.fd, "", &times, AtFlags::EMPTY_PATH)
 }
 
 /// Returns `true` if a process may give a file to an owner.
@@ -296,8 +315,10 @@ pub(super) fn statfs(emulation: &mut Emulation, request: &Request<'_>) -> Done {
     let [path, at, ..] = request.arguments;
     let found = emulation.found(request, HERE, path, 0)?;
     let path = std::ffi::CString::new(own_path(found.fd.as_fd())).map_err(|_| Errno::INVAL)?;
-    let statfs = crate::sys::statfs(&path)
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    let mut statfs = crate::sys::statfs(&path).map_err(|error| super::errno(&error))?;
+    if found.mount.is_some_and(|mount| emulation.mounts.get(mount).is_memory) {
+        statfs[..8].copy_from_slice(&TMPFS.to_ne_bytes());
+    }
     emulation.write(request, at, &statfs)
 }
 

@@ -112,6 +112,11 @@ impl Metadata {
         Ok(())
     }
 
+    /// Makes the file one of a process.
+    pub(super) fn belong_to(&mut self, state: &State) {
+        (self.uid, self.gid) = (state.user.effective, state.group.effective);
+    }
+
     /// Applies the owner that a directory records for a link or fifo of this name.
     pub(super) fn apply_entry(
         &mut self,

@@ -31,7 +31,7 @@ use crate::spec::{Mount, MountKind, Network, Spec, TerminalSize, TmpfsOptions, T
 use crate::stubs::{CreatedStubs, keeping_times};
 use crate::users::ResolvedUser;
 use crate::wire::{self, Failure, Report};
-use crate::{identity, init, seccomp, supervisor, sys};
+use crate::{identity, init, masks, seccomp, supervisor, sys};
 
 const PATH: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 
@@ -83,6 +83,8 @@ fn prepare(task: &Task) -> Result<(Emulation, Process), Failure> {
     let (user, home) = child::resolve_user(&root, &spec.process)?;
     let scratch = Scratch::new(&task.anchor).map_err(Failure::doing("make a directory"))?;
     let mounts = Mounts::new(root).map_err(Failure::doing("open the root file system"))?;
+    let listing = scratch.directory("proc").map_err(Failure::doing("make a directory"))?;
+    super::views::make_listing(&listing).map_err(Failure::doing("list /proc"))?;
     let directory = scratch.fd().try_clone().map_err(Failure::doing("open a directory"))?;
     let mut setup = Setup {
         emulation: Emulation {
@@ -95,6 +97,7 @@ fn prepare(task: &Task) -> Result<(Emulation, Process), Failure> {
             pending: Default::default(),
             hostname: spec.hostname.clone(),
             domain: spec.domainname.clone(),
+            listing,
             first: 0,
             capabilities: spec.privileges.capabilities.set().bits(),
         },
@@ -103,6 +106,9 @@ fn prepare(task: &Task) -> Result<(Emulation, Process), Failure> {
     };
     setup.mount_own(spec)?;
     let terminal = spec.process.terminal.map(open_terminal).transpose()?;
+    if let Some(terminal) = &terminal {
+        setup.add_console(terminal)?;
+    }
     for mount in &spec.mounts {
         setup.mount(mount).map_err(|failure| Failure {
             message: format!("mount at {}: {}", mount.target.display(), failure.message),
@@ -180,8 +186,11 @@ enum Missing {
 impl Setup {
     /// Makes `/proc`, `/sys` and `/dev`.
     fn mount_own(&mut self, spec: &Spec) -> Result<(), Failure> {
+        let listing = VirtualMount::new(b"/proc", path_of(&self.emulation.listing)?);
+        let listing = listing.map_err(Failure::doing("mount /proc"))?;
         let proc = open_host("/proc")?;
         self.place(b"/proc", |mount| VirtualMount { is_proc: true, ..mount }, proc)?;
+        self.emulation.mounts.add_below(VirtualMount { is_hidden: true, ..listing });
         // A container may have no `/sys`.
         if let Ok(sys) = open_host("/sys") {
             self.place(b"/sys", |mount| mount.readonly(true), sys)?;
@@ -197,6 +206,7 @@ impl Setup {
                 self.place(path.as_bytes(), |mount| mount, device)?;
             }
         }
+        self.mask(spec)?;
         if let Ok(pts) = open_host("/dev/pts") {
             self.place(b"/dev/pts", |mount| mount, pts)?;
         }
@@ -208,6 +218,38 @@ impl Setup {
         let mount = VirtualMount::new(path, file).map_err(Failure::doing("make a file"))?;
         self.emulation.mounts.add(VirtualMount { is_readonly: true, shown, ..mount });
         Ok(())
+    }
+
+    /// Hides parts of `/proc` and `/sys`.
+    fn mask(&mut self, spec: &Spec) -> Result<(), Failure> {
+        if !spec.security.is_sandbox() || !spec.privileges.hides_system {
+            return Ok(());
+        }
+        let empty = self.emulation.scratch.directory("empty");
+        let empty = empty.map_err(Failure::doing("make a directory"))?;
+        for path in masks::masked() {
+            let Ok(hidden) = open_host(&path) else { continue };
+            let action = format!("mask {path}");
+            let kind = super::kind_of(hidden.as_fd()).map_err(Failure::doing(&action))?;
+            let is_directory = kind == FileType::Directory;
+            let mask = if is_directory { path_of(&empty)? } else { open_host("/dev/null")? };
+            let mount = VirtualMount::new(path.as_bytes(), mask);
+            let mount = mount.map_err(Failure::doing(&action))?.readonly(is_directory);
+            self.emulation.mounts.add(VirtualMount {
+                is_memory: is_directory,
+                is_alias: true,
+                ..mount
+            });
+        }
+        Ok(())
+    }
+
+    /// Shows the terminal as the console.
+    fn add_console(&mut self, terminal: &Terminal) -> Result<(), Failure> {
+        let peer = rustix::fs::open(own_path(terminal.peer.as_fd()), PATH, Mode::empty())
+            .map_err(Failure::doing("open the terminal"))?;
+        let alias = |mount| VirtualMount { is_alias: true, ..mount };
+        self.place(b"/dev/console", alias, peer)
     }
 
     /// Makes a mount at a path without links.
@@ -239,17 +281,28 @@ impl Setup {
             return Err(Failure::new("nothing can be mounted over the root file system"));
         }
         let doing = |errno| Failure::doing::<Errno>("open")(errno);
+        let is_in_proc = |emulation: &Emulation, path: &[u8]| {
+            emulation.mounts.get(emulation.mounts.holding(path).0).is_proc
+        };
+        let in_proc = || Failure::new("nothing can be mounted in /proc");
+        if is_in_proc(&self.emulation, target.as_os_str().as_bytes()) {
+            return Err(in_proc());
+        }
         let (fd, is_readonly, shown) = self.source(&mount.kind)?;
+        let is_memory = matches!(mount.kind, MountKind::Tmpfs { .. });
         let kind = super::kind_of(fd.as_fd()).map_err(doing)?;
         let missing =
             if kind == FileType::Directory { Missing::StubDirectory } else { Missing::StubFile };
         let path = self.open_or_make(target.as_os_str().as_bytes(), missing).map_err(doing)?;
-        let (holder, _) = self.emulation.mounts.holding(&path);
-        if self.emulation.mounts.get(holder).is_proc {
-            return Err(Failure::new("nothing can be mounted in /proc"));
+        if is_in_proc(&self.emulation, &path) {
+            return Err(in_proc());
+        }
+        let found = self.emulation.tables().find(&own_caller(), b"/", &path, true);
+        if (found.map_err(doing)?.kind == FileType::Directory) != (kind == FileType::Directory) {
+            return Err(doing(Errno::NOTDIR));
         }
         let mount = VirtualMount::new(&path, fd).map_err(doing)?;
-        self.emulation.mounts.add(VirtualMount { is_readonly, shown, ..mount });
+        self.emulation.mounts.add(VirtualMount { is_readonly, is_memory, shown, ..mount });
         Ok(())
     }
 
@@ -264,8 +317,14 @@ impl Setup {
                 Ok((fd.map_err(Failure::doing("make a directory"))?, options.readonly, None))
             }
             MountKind::Device(path) => {
+                let action = format!("mount device {}", path.display());
                 let device = rustix::fs::open(path, PATH, Mode::empty());
-                Ok((device.map_err(Failure::doing("open the device"))?, false, None))
+                let device = device.map_err(Failure::doing(&action))?;
+                let kind = super::kind_of(device.as_fd()).map_err(Failure::doing(&action))?;
+                if !matches!(kind, FileType::CharacterDevice | FileType::BlockDevice) {
+                    return Err(Failure::new(format!("{action}: it is no device")));
+                }
+                Ok((device, false, None))
             }
             MountKind::File { contents, mode, uid, gid, readonly } => {
                 let file = memory_file(contents).map_err(Failure::doing("create file"))?;
@@ -402,6 +461,10 @@ fn fill_dev(dev: &OwnedFd, spec: &Spec) -> rustix::io::Result<()> {
         drop(openat(dev, name, flags, Mode::from_raw_mode(0o666))?);
     }
     for (target, name) in LINKS {
+        // Not every kernel has `/proc/kcore`.
+        if name == "core" && !Path::new(target).exists() {
+            continue;
+        }
         symlinkat(target, dev, name)?;
     }
     let mode = Mode::from_raw_mode(0o755);
@@ -416,7 +479,7 @@ fn fill_dev(dev: &OwnedFd, spec: &Spec) -> rustix::io::Result<()> {
     Ok(())
 }
 
-fn memory_file(contents: &[u8]) -> io::Result<OwnedFd> {
+pub(super) fn memory_file(contents: &[u8]) -> io::Result<OwnedFd> {
     let mut file = File::from(rustix::fs::memfd_create("kiln", MemfdFlags::CLOEXEC)?);
     file.write_all(contents)?;
     Ok(file.into())

@@ -13,11 +13,12 @@ use rustix::io::Errno;
 use tokio::sync::OnceCell;
 
 use super::error::NetworkError;
+use super::gateway::Gateway;
 use super::generation::{self, Note};
 use super::netlink::{Link, LinkChange, Netlink, is};
 use super::rules::{self, Program};
 use super::subnet::Subnet;
-use super::{BridgeOptions, firewall, forwarding};
+use super::{BridgeOptions, Place, firewall, forwarding};
 use crate::network::resolver::Resolver;
 
 /// The name of the bridge's interface.
@@ -34,6 +35,8 @@ const DIRECTORY: &str = "/run/kiln";
 pub(super) struct Host {
     pub(super) bridge: Arc<HostBridge>,
     pub(super) nft: Program,
+    /// The gateway in whose namespace the bridge is. `None` if that is this process's own.
+    pub(super) gateway: Option<Arc<Gateway>>,
     /// The result of writing the packet filter rules, which is tried once.
     rules: OnceCell<Result<(), NetworkError>>,
 }
@@ -42,23 +45,46 @@ impl Host {
     /// Finds the bridge and creates its missing parts. Packets pass after [`Host::rules`], which
     /// can run while a namespace is created.
     pub(super) async fn prepare(
+        place: Place,
         options: &BridgeOptions,
         resolver: &Resolver,
     ) -> Result<Self, NetworkError> {
         let nft = Program::find("nft", &options.path).ok_or_else(|| {
             NetworkError::Unavailable("the program nft isn't there: install nftables".to_owned())
         })?;
-        let netlink = Netlink::open().map_err(NetworkError::doing("open a netlink socket"))?;
-        let lock = lock().await?;
-        let direct: Vec<Subnet> = resolver.direct().collect();
-        let bridge = blocking(move || HostBridge::open(netlink, &direct)).await?;
-        drop(lock);
-        Ok(Self { bridge: Arc::new(bridge), nft, rules: OnceCell::new() })
+        let (bridge, gateway) = match place {
+            Place::Machine => {
+                let doing = NetworkError::doing("open a netlink socket");
+                let netlink = Netlink::open().map_err(doing)?;
+                let lock = lock().await?;
+                let direct: Vec<Subnet> = resolver.direct().collect();
+                let bridge = blocking(move || HostBridge::open(netlink, &direct)).await?;
+                drop(lock);
+                (bridge, None)
+            }
+            Place::UserNamespace => {
+                let (gateway, bridge) = Gateway::open(options, resolver).await?;
+                (bridge, Some(Arc::new(gateway)))
+            }
+        };
+        Ok(Self { bridge: Arc::new(bridge), nft, gateway, rules: OnceCell::new() })
     }
 
-    /// Writes the packet filter rules unless they are current.
+    /// Returns the address under which namespaces reach the host.
+    pub(super) fn address(&self) -> Ipv4Addr {
+        let outer = self.gateway.as_ref().and_then(|gateway| gateway.host);
+        outer.unwrap_or(self.bridge.subnet.address)
+    }
+
+    /// Writes the packet filter rules unless they are current, and connects the gateway.
     pub(super) async fn rules(&self, options: &BridgeOptions) -> Result<(), NetworkError> {
         let write = || async {
+            if let Some(gateway) = &self.gateway {
+                let thread = Some(&*gateway.thread);
+                let rules = rules::write(&self.nft, thread, self.bridge.subnet, &[]);
+                let connected = gateway.connect(&self.bridge.netlink);
+                return tokio::try_join!(rules, connected).map(drop);
+            }
             let _lock = lock().await?;
             let note =
                 Note::about(Path::new(DIRECTORY), &rules::bridge_rules(self.bridge.subnet, &[]));
@@ -69,7 +95,7 @@ impl Host {
             }
             let before = generation::current();
             let guard = if forwards { Vec::new() } else { forwarding::interfaces(BRIDGE)? };
-            let chains = rules::write(&self.nft, self.bridge.subnet, &guard).await?;
+            let chains = rules::write(&self.nft, None, self.bridge.subnet, &guard).await?;
             if !guard.is_empty() {
                 // The rule that restricts forwarding to the bridge is in place by now.
                 forwarding::turn_on()?;
@@ -151,16 +177,18 @@ impl HostBridge {
                 return Ok(Self { netlink, index: link.index, subnet, mtu: mtu(&link) });
             }
         }
-        let routes = Routes::read(&netlink)?;
-        let used: Vec<Subnet> = routes.used.iter().chain(direct).copied().collect();
-        let subnet = Subnet::choose(&used).ok_or_else(|| {
-        let problem = format!(
-            "no private network is left for containers: give a bridge {BRIDGE} an address by hand"
-        );
-        NetworkError::Unavailable(problem)
-    })?;
+        let mut surroundings = Surroundings::read(&netlink)?;
+        surroundings.used.extend(direct);
+        Self::create(netlink, &surroundings)
+    }
+
+    /// Creates the bridge in the namespace of the calling thread and of `netlink`.
+    pub(super) fn create(
+        netlink: Netlink,
+        surroundings: &Surroundings,
+    ) -> Result<Self, NetworkError> {
+        let (subnet, mtu) = (surroundings.choose()?, surroundings.mtu);
         let index = make(&netlink, subnet.address)?;
-        let mtu = routes.mtu.min(MTU);
         let change = LinkChange { is_up: None, mtu: Some(mtu) };
         netlink.change(index, change).map_err(doing("set the MTU of"))?;
         let added = netlink.add_address(index, subnet.address, subnet.prefix);
@@ -204,27 +232,39 @@ fn subnet_of(netlink: &Netlink, bridge: u32) -> Result<Option<Subnet>, NetworkEr
 }
 
 /// The relevant facts about the host's routes.
-struct Routes {
+pub(super) struct Surroundings {
     /// The networks that the host uses.
-    used: Vec<Subnet>,
+    pub(super) used: Vec<Subnet>,
     /// The maximum packet size of the default routes in bytes.
-    mtu: u32,
+    pub(super) mtu: u32,
 }
 
-impl Routes {
-    fn read(netlink: &Netlink) -> Result<Self, NetworkError> {
-        let mut routes = Self { used: Vec::new(), mtu: MTU };
+impl Surroundings {
+    /// Reads the routes of the namespace of `netlink`.
+    pub(super) fn read(netlink: &Netlink) -> Result<Self, NetworkError> {
+        let mut this = Self { used: Vec::new(), mtu: MTU };
         for route in netlink.routes().map_err(NetworkError::doing("read routes"))? {
             if route.prefix > 0 {
                 let network = |address| Subnet { address, prefix: route.prefix };
-                routes.used.extend(route.destination.map(network));
+                this.used.extend(route.destination.map(network));
             } else if let Some(interface) = route.interface
                 && let Ok(Some(link)) = netlink.link_by_index(interface)
             {
-                routes.mtu = routes.mtu.min(mtu(&link));
+                this.mtu = this.mtu.min(mtu(&link));
             }
         }
-        Ok(routes)
+        Ok(this)
+    }
+
+    /// Returns a network that the host doesn't use.
+    pub(super) fn choose(&self) -> Result<Subnet, NetworkError> {
+        let none = || {
+            NetworkError::Unavailable(format!(
+                "no private network is left for containers: give a bridge {BRIDGE} an address by \
+                 hand"
+            ))
+        };
+        Subnet::choose(&self.used).ok_or_else(none)
     }
 }
 

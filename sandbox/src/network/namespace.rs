@@ -30,6 +30,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::error::NetworkError;
+use super::gateway::Gateway;
 use super::host::{Host, HostBridge, blocking, hardware};
 use super::netlink::{LinkChange, Netlink, Pair, is};
 use super::relay::Sockets;
@@ -51,6 +52,8 @@ pub struct NetworkNamespace {
     /// The tasks that still set up the namespace.
     coming: JoinSet<Result<(), NetworkError>>,
     _relay: Option<JoinSet<()>>,
+    /// The gateway that leads to the host's network, which may outlive the bridge's other users.
+    _gateway: Option<Arc<Gateway>>,
 }
 
 impl NetworkNamespace {
@@ -64,7 +67,7 @@ impl NetworkNamespace {
         self.address
     }
 
-    /// Returns the host's address on the bridge.
+    /// Returns the address under which the namespace reaches the host.
     pub fn gateway(&self) -> Ipv4Addr {
         self.gateway
     }
@@ -100,7 +103,7 @@ impl NetworkNamespace {
             Ok((namespace, bridge, address, name))
         };
         let (namespace, bridge, address, name) = blocking(connect).await?;
-        let gateway = bridge.subnet.address;
+        let gateway = host.address();
         let mut coming = JoinSet::new();
         coming.spawn_blocking(move || {
             bridge.attach(&name, address)?;
@@ -114,6 +117,7 @@ impl NetworkNamespace {
             gateway,
             resolv_conf: resolver.text.clone(),
             coming,
+            _gateway: host.gateway.clone(),
             _relay: relay.transpose().map_err(NetworkError::doing("relay questions for names"))?,
         })
     }
@@ -218,9 +222,7 @@ impl HostBridge {
     /// Sets up the port of the bridge that leads to a namespace.
     fn attach(&self, name: &str, address: Ipv4Addr) -> Result<(), NetworkError> {
         let attach = || -> io::Result<()> {
-            let flags = SocketFlags::CLOEXEC;
-            let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
-            let port = netdevice::name_to_index(socket, name)?;
+            let port = self.netlink.link_by_name(name)?.ok_or(Errno::NODEV)?.index;
             self.netlink.isolate(port)?;
             self.netlink.set_way(port, hardware(address))?;
             self.netlink.set_neighbour(self.index, address, hardware(address))

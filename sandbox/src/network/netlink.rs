@@ -34,6 +34,9 @@ const PORT_LEARNING: u16 = 8;
 const PORT_UNICAST_FLOOD: u16 = 9;
 const PORT_ISOLATED: u16 = 33;
 const VETH_PEER: u16 = 1;
+// Constants from linux/if_link.h and linux/ip.h.
+const IPV4_SETTINGS: u16 = 1;
+const IPV4_FORWARDING: u16 = 1;
 
 /// A socket to the tables of one network namespace: that of the thread that opened it.
 #[derive(Debug)]
@@ -169,6 +172,20 @@ impl Netlink {
         if let Some(mtu) = change.mtu {
             request.number(libc::IFLA_MTU, mtu);
         }
+        self.ask(request).map(drop)
+    }
+
+    /// Raises an interface that forwards the packets that arrive on it. That needs no file in
+    /// `/proc/sys`, which may be read-only.
+    pub(super) fn raise_router(&self, index: u32, mtu: u32) -> io::Result<()> {
+        let mut request = Request::of_link(libc::RTM_NEWLINK, REQUEST | ACKNOWLEDGE, index);
+        request.set_up(true);
+        request.number(libc::IFLA_MTU, mtu);
+        request.nested(libc::IFLA_AF_SPEC, |families| {
+            families.nested(libc::AF_INET as u16, |family| {
+                family.nested(IPV4_SETTINGS, |settings| settings.number(IPV4_FORWARDING, 1));
+            });
+        });
         self.ask(request).map(drop)
     }
 
@@ -519,6 +536,9 @@ mod tests {
                 routes.contains(&Route { prefix, destination, interface: Some(made.index) })
             };
             assert!(has(24, Some(Ipv4Addr::new(10, 1, 2, 0))) && has(0, None), "{routes:?}");
+            netlink.raise_router(made.index, 1300).unwrap();
+            let forwards = std::fs::read_to_string("/proc/sys/net/ipv4/conf/bridge0/forwarding");
+            assert_eq!(forwards.unwrap(), "1\n");
             netlink.change(made.index, LinkChange { is_up: Some(false), mtu: None }).unwrap();
             assert!(!netlink.link_by_name("bridge0").unwrap().unwrap().is_up);
         });

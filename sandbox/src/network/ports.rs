@@ -3,7 +3,7 @@
 //! For each one, kiln binds a socket on the host. It reserves the port, and a [proxy] forwards what
 //! arrives there: from the host itself, from other namespaces, and by IPv6. A packet filter rule
 //! redirects IPv4 from elsewhere past the proxy, so that the container sees the caller's address.
-//! On hosts without such rules, the proxy forwards everything.
+//! On hosts without such rules, and without root, the proxy forwards everything.
 //!
 //! Socket and rule apply to the requested addresses only. The kernel removes both when this process
 //! ends.
@@ -12,6 +12,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_ipv6_v6only, set_socket_reuseaddr};
@@ -19,8 +20,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, lis
 use tokio::task::JoinSet;
 
 use super::error::NetworkError;
-use super::proxy;
-use super::rules::{OwnRules, Program};
+use super::host::Host;
+use super::proxy::{self, Destination};
+use super::rules::OwnRules;
 
 /// The maximum number of connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -99,29 +101,36 @@ impl Published {
 
     /// Publishes ports of the namespace with the address `to`.
     pub(super) async fn open(
-        nft: &Program,
+        host: &Host,
         to: Ipv4Addr,
         ports: &[Port],
     ) -> Result<Self, NetworkError> {
+        let thread = host.gateway.as_ref().map(|gateway| Arc::clone(&gateway.thread));
+        let is_sctp = |port: &Port| port.protocol == Protocol::Sctp;
+        if thread.is_some() && ports.iter().any(is_sctp) {
+            let problem = "publish sctp ports: that takes root";
+            return Err(NetworkError::Unavailable(problem.to_owned()));
+        }
         let (mut endpoints, mut proxies) = (Vec::new(), JoinSet::new());
         let room = proxy::Room::default();
         for port in ports {
             let (endpoint, socket) = reserve(port)?;
             if let Some(socket) = socket {
-                let to = SocketAddr::from((to, port.container));
+                let address = SocketAddr::from((to, port.container));
+                let to = Destination { address, thread: thread.clone() };
                 proxy::start(&mut proxies, socket, port.protocol, to, &room)
                     .map_err(NetworkError::doing(format!("publish port {}", endpoint.host)))?;
             }
             endpoints.push(endpoint);
         }
         let rules: Vec<String> = endpoints.iter().filter_map(|end| rule(end, to)).collect();
-        if rules.is_empty() {
+        if rules.is_empty() || thread.is_some() {
             return Ok(Self { endpoints, _proxies: proxies, _rules: None });
         }
         let name = format!("kiln-{}-{:x}", std::process::id(), u32::from(to));
-        let rules = match OwnRules::redirect(nft, &name, &rules).await {
+        let rules = match OwnRules::redirect(&host.nft, &name, &rules).await {
             Ok(rules) => Some(rules),
-            Err(error) if ports.iter().any(|port| port.protocol == Protocol::Sctp) => {
+            Err(error) if ports.iter().any(is_sctp) => {
                 return Err(NetworkError::doing("publish sctp ports")(error));
             }
             Err(error) => {

@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::ports::Protocol;
+use super::thread::NamespaceThread;
 
 /// The maximum number of concurrent connections over all ports of a namespace. Others wait to be
 /// accepted. Each connection takes two descriptors.
@@ -71,12 +72,38 @@ impl Room {
     }
 }
 
+/// A port in a namespace, and the way there.
+#[derive(Clone, Debug)]
+pub(super) struct Destination {
+    pub(super) address: SocketAddr,
+    /// The thread in whose namespace connections begin. `None` for that of this process.
+    pub(super) thread: Option<Arc<NamespaceThread>>,
+}
+
+impl Destination {
+    async fn connect(&self) -> io::Result<TcpStream> {
+        match &self.thread {
+            Some(thread) => thread.connect(self.address).await,
+            None => TcpStream::connect(self.address).await,
+        }
+    }
+
+    /// Returns a socket for datagrams to and from the port.
+    async fn datagrams(&self) -> io::Result<UdpSocket> {
+        let socket = match &self.thread {
+            Some(thread) => thread.datagrams().await?,
+            None => UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?,
+        };
+        socket.connect(self.address).await.map(|()| socket)
+    }
+}
+
 /// Forwards everything that arrives at `socket` until `tasks` is dropped.
 pub(super) fn start(
     tasks: &mut JoinSet<()>,
     socket: OwnedFd,
     protocol: Protocol,
-    to: SocketAddr,
+    to: Destination,
     room: &Room,
 ) -> io::Result<()> {
     if protocol == Protocol::Udp {
@@ -89,7 +116,7 @@ pub(super) fn start(
     Ok(())
 }
 
-async fn pass_connections(listener: TcpListener, to: SocketAddr, room: Room) {
+async fn pass_connections(listener: TcpListener, to: Destination, room: Room) {
     let mut tasks = JoinSet::new();
     loop {
         while tasks.try_join_next().is_some() {}
@@ -99,10 +126,10 @@ async fn pass_connections(listener: TcpListener, to: SocketAddr, room: Room) {
             continue;
         };
         let Ok(place) = Arc::clone(&room.places).acquire_owned().await else { return };
-        let half_open = room.half_open;
+        let (half_open, to) = (room.half_open, to.clone());
         tasks.spawn(async move {
             // If no program listens in the namespace, the client's connection is closed.
-            let connected = timeout(PATIENCE, TcpStream::connect(to)).await;
+            let connected = timeout(PATIENCE, to.connect()).await;
             let Ok(Ok(server)) = connected else { return };
             prepare(&client);
             prepare(&server);
@@ -186,7 +213,7 @@ impl Activity {
 /// A waiting datagram and its share of the memory.
 type Datagram = (Vec<u8>, OwnedSemaphorePermit);
 
-async fn pass_datagrams(socket: Arc<UdpSocket>, to: SocketAddr) {
+async fn pass_datagrams(socket: Arc<UdpSocket>, to: Destination) {
     let mut senders: HashMap<SocketAddr, mpsc::Sender<Datagram>> = HashMap::new();
     let room = Arc::new(Semaphore::new(WAITING_BYTES));
     let mut tasks = JoinSet::new();
@@ -202,7 +229,7 @@ async fn pass_datagrams(socket: Arc<UdpSocket>, to: SocketAddr) {
             }
             let (sender, receiver) = mpsc::channel(WAITING);
             senders.insert(from, sender);
-            tasks.spawn(pass_for(Arc::clone(&socket), receiver, from, to));
+            tasks.spawn(pass_for(Arc::clone(&socket), receiver, from, to.clone()));
         }
         // Datagrams for a slow reader are dropped.
         if let Some(sender) = senders.get(&from)
@@ -218,12 +245,9 @@ async fn pass_for(
     socket: Arc<UdpSocket>,
     mut datagrams: mpsc::Receiver<Datagram>,
     from: SocketAddr,
-    to: SocketAddr,
+    to: Destination,
 ) {
-    let Ok(server) = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await else { return };
-    if server.connect(to).await.is_err() {
-        return;
-    }
+    let Ok(server) = to.datagrams().await else { return };
     let mut buffer = vec![0; MAX_DATAGRAM];
     loop {
         let turn = async {
@@ -256,6 +280,7 @@ mod tests {
         socket.set_nonblocking(true).unwrap();
         let port = socket.local_addr().unwrap();
         let mut tasks = JoinSet::new();
+        let to = Destination { address: to, thread: None };
         start(&mut tasks, socket.into(), Protocol::Tcp, to, &room).unwrap();
         (server, port, tasks)
     }

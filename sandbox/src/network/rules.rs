@@ -28,6 +28,7 @@ use tokio::time::timeout;
 use super::error::NetworkError;
 use super::host::BRIDGE;
 use super::subnet::Subnet;
+use super::thread::NamespaceThread;
 
 /// The name of the bridge's table in the family `inet`.
 pub(super) const TABLE: &str = "kiln";
@@ -59,28 +60,44 @@ impl Program {
     /// Returns a command with a minimal environment. The program must not read settings from a home
     /// directory or write to it.
     pub(super) fn command(&self) -> Command {
+        let mut command = Command::from(self.blocking_command());
+        command.kill_on_drop(true);
+        command
+    }
+
+    /// Returns the same command for a caller that waits on a thread of its own.
+    pub(super) fn blocking_command(&self) -> std::process::Command {
         tracing::debug!(program = %self.0.display(), "running a program");
-        let mut command = Command::new(&self.0);
-        command.env_clear().env("HOME", "/dev/null").current_dir("/").kill_on_drop(true);
+        let mut command = std::process::Command::new(&self.0);
+        command.env_clear().env("HOME", "/dev/null").current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command
     }
 }
 
-/// Writes the bridge's rules. Returns the list of all IPv4 chains.
+/// Writes the bridge's rules, in the namespace of `thread` if given. Returns the list of all IPv4
+/// chains.
 pub(super) async fn write(
     nft: &Program,
+    thread: Option<&NamespaceThread>,
     subnet: Subnet,
     guard: &[String],
 ) -> Result<String, NetworkError> {
     let script = bridge_rules(subnet, guard);
-    apply(nft, &script).await.map_err(NetworkError::doing("write packet filter rules"))
+    apply(nft, thread, &script).await.map_err(NetworkError::doing("write packet filter rules"))
 }
 
-async fn apply(nft: &Program, script: &str) -> io::Result<String> {
+async fn apply(
+    nft: &Program,
+    thread: Option<&NamespaceThread>,
+    script: &str,
+) -> io::Result<String> {
     let mut command = nft.command();
     command.args(["-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = command.spawn()?;
+    let mut child = match thread {
+        Some(thread) => thread.run(move || command.spawn()).await??,
+        None => command.spawn()?,
+    };
     let mut stdin = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
     let finish = async {
         stdin.write_all(script.as_bytes()).await?;

@@ -66,6 +66,22 @@ pub fn limit_resources(command: &mut tokio::process::Command, limits: [(Resource
     unsafe { command.pre_exec(set) };
 }
 
+/// Makes the kernel kill a program when the thread that starts it ends.
+pub(crate) fn end_with_thread(command: &mut std::process::Command) {
+    let parent = rustix::process::getpid();
+    let bind = move || {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+        // The parent may have ended before.
+        if rustix::process::getppid() != Some(parent) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec, the closure makes two system calls. It takes no lock and
+    // allocates no memory.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(command, bind) };
+}
+
 /// Forks a child into new namespaces and into a control group of version 2.
 ///
 /// # Errors

@@ -9,6 +9,7 @@ use crate::room::{Room, bind, file, tmpfs};
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("processes_elsewhere_are_out_of_reach", other_processes),
+    ("a_program_is_process_1", process_one),
     ("a_changed_root_directory_is_not_left", escape),
     ("only_harmless_nodes_are_made", nodes),
     ("the_kernels_files_are_those_of_the_step", kernel_files),
@@ -36,6 +37,15 @@ fn other_processes(room: &Room) {
     assert!(names.ends_with(&["killed", "end"]), "{seen}");
     let known = |name: &&str| ["sh", "cat", "killed", "end"].contains(name);
     assert!(names.iter().all(known), "{seen}");
+}
+
+fn process_one(room: &Room) {
+    let seen = room.sh(
+        "echo $$; kill -9 $$; kill -TERM 1; sh -c 'echo $PPID; test $$ = 1 || echo other'; \
+         trap 'echo caught' USR1; kill -USR1 $$; readlink /proc/self > /tmp/x; cat /proc/1/comm; \
+         ls -d /proc/1; env -i sh -c 'kill -9 $PPID'; echo end",
+    );
+    assert_eq!(seen.ok(), "1\n1\nother\ncaught\nsh\n/proc/1\nend\n");
 }
 
 fn escape(room: &Room) {
