@@ -102,7 +102,7 @@ mod wire;
 pub use capabilities::Capabilities;
 pub use error::SandboxError;
 pub use helper::init_if_asked;
-pub use isolation::{Isolation, Obstacle, ProbeError, is_filtered, probe};
+pub use isolation::{Isolation, Obstacle, ProbeError, is_confined, is_filtered, probe};
 pub use kernel::{KernelFeature, features};
 pub use mount_handle::mount_without_devices;
 pub use run::{
