@@ -10,7 +10,7 @@ import threading
 from kernels import root, scenarios
 from kernels.trouble import Missing
 
-from . import builders, engines, golden, judging, pods, probes, settings
+from . import builders, engines, golden, judging, pods, probes, security, settings
 from .tables import Cell, Costs, Listing, Matrix
 
 # Where volumes are in containers.
@@ -46,10 +46,14 @@ class Suite:
     def __init__(self, options, work):
         self.options, self.work = options, work
         self.kiln, self.data = os.path.join(work, 'kiln'), None
-        self.image, self.runner = engines.IMAGE, 'runner'
+        self.use_kiln()
         self.lock = threading.RLock()
         self.engines, self.made, self.archives = {}, {}, {}
         self.sections, self.failures = [], []
+
+    def use_kiln(self):
+        """Has containers hold kiln, not another builder."""
+        self.image, self.runner = engines.IMAGE, 'runner'
 
     def prepare(self):
         """Copies the program, and makes what the probes build from."""
@@ -133,6 +137,14 @@ class Suite:
             outcome.image = os.path.join(out, f'{outcome.name}-{rounds}/image.tar')
             yield outcome
 
+    def note(self, table, setting, outcome, cell):
+        """Notes how something ended in a setting, and says so."""
+        with self.lock:
+            table.set(setting, outcome.name, cell)
+            self.say(f'{setting:20} {outcome.name:10} {cell.seconds:6.2f} s  {cell.rung or "":7} {cell.why or "ok"}')
+            if cell.why and self.options.verbose:
+                self.say('\n'.join(f'    {line}' for line in outcome.said))
+
     def in_parallel(self, jobs):
         """Runs functions, as many at a time as there may be containers."""
         with concurrent.futures.ThreadPoolExecutor(self.options.jobs) as pool:
@@ -203,10 +215,7 @@ class Comparison:
             missing.remove(outcome.name)
             judge = judging.judge if setting == HERE else self.judge
             cell = judge(outcome, self.reference.get(outcome.name))
-            self.table.set(setting, outcome.name, cell)
-            self.suite.say(f'{setting:20} {outcome.name:10} {cell.seconds:6.2f} s  {cell.rung or "":7} {cell.why or "ok"}')
-            if cell.why and self.suite.options.verbose:
-                self.suite.say('\n'.join(f'    {line}' for line in outcome.said))
+            self.suite.note(self.table, setting, outcome, cell)
             if setting == HERE:
                 self.reference[outcome.name] = outcome
         for name in missing:
@@ -260,4 +269,17 @@ def other_builders(suite):
         Comparison(suite, table, names, builders.judge, is_ours=False).run()
 
 
-PARTS = {'matrix': matrix, 'golden': golden_images, 'steps': steps, 'packages': packages, 'builders': other_builders}
+def attacks(suite):
+    """The attack table on every rung."""
+    suite.image, suite.archives[security.IMAGE] = security.IMAGE, os.path.join(suite.work, 'security.tar')
+    security.make_archive(suite.archives[security.IMAGE])
+    places = suite.selected(security.BY_RUNG.values())
+    suite.start(places)
+    table = Listing('Attack table', places, [])
+    suite.in_parallel([functools.partial(security.run, suite, setting, table) for setting in places])
+    suite.conclude(table)
+
+
+PARTS = {'matrix': matrix, 'golden': golden_images, 'steps': steps, 'packages': packages, 'security': attacks, 'builders': other_builders}
+# Those that `all` stands for: the rest takes long, or needs more than this repository.
+ALL = ['matrix', 'golden', 'steps', 'packages', 'security']
