@@ -101,7 +101,7 @@ pub(super) fn supervise(
             drop(theirs);
             // The closure holds the program's descriptors.
             drop(become_program);
-            serve(Pid::from_raw(program), ours, calls)
+            serve(Pid::from_raw(program), &ours, calls)
         }
     }
 }
@@ -124,7 +124,7 @@ pub(super) fn token() -> Result<u64, Failure> {
 /// Runs the supervisor until the program has ended.
 fn serve(
     program: Pid,
-    socket: OwnedFd,
+    socket: &OwnedFd,
     calls: impl FnOnce(Pid) -> io::Result<Box<dyn Calls>>,
 ) -> ! {
     let _ = rustix::thread::set_name(c"kiln-supervisor");
@@ -135,7 +135,7 @@ fn serve(
         let undelivered = HashMap::new();
         let mut supervisor = Supervisor { program, signals, calls, undelivered };
         // Without a listener, the program's calls fail. It reports the error itself.
-        let _ = supervisor.run(&socket);
+        let _ = supervisor.run(socket);
     }
     end_like(program)
 }
@@ -159,7 +159,7 @@ impl Supervisor {
         let number = rustix::process::Pid::from_raw(self.program.as_raw())
             .ok_or_else(|| io::Error::other("the program has no number"))?;
         let end = pidfd_open(number, PidfdFlags::empty())?;
-        let Some(listener) = self.wait_for_listener(socket, &end)? else { return Ok(()) };
+        let Some(listener) = Self::wait_for_listener(socket, &end)? else { return Ok(()) };
         sys::wake_synchronously(&listener);
         let pause = Timespec { tv_sec: 1, tv_nsec: 0 };
         loop {
@@ -194,7 +194,7 @@ impl Supervisor {
     }
 
     /// Receives the listener. Returns `None` if the program has ended without sending it.
-    fn wait_for_listener(&self, socket: &OwnedFd, end: &OwnedFd) -> io::Result<Option<OwnedFd>> {
+    fn wait_for_listener(socket: &OwnedFd, end: &OwnedFd) -> io::Result<Option<OwnedFd>> {
         let mut watched = [PollFd::new(socket, PollFlags::IN), PollFd::new(end, PollFlags::IN)];
         rustix::io::retry_on_intr(|| poll(&mut watched, None))?;
         let message = wire::receive::<()>(socket)?;

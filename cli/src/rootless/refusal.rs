@@ -5,7 +5,7 @@
 use std::io;
 
 use anyhow::Error;
-use kiln_sandbox::{Isolation, Obstacle, ProbeError};
+use kiln_sandbox::{Capabilities, Isolation, Obstacle, ProbeError};
 
 /// The kernel's settings, each with the value that forbids user namespaces and one that allows
 /// them.
@@ -14,6 +14,9 @@ const SWITCHES: [(&str, &str, &str); 3] = [
     ("kernel.unprivileged_userns_clone", "0", "1"),
     (APPARMOR, "1", "0"),
 ];
+
+/// The step of a trial in which the kernel refuses a map of IDs.
+const MAP_IDS: &str = "map ids";
 
 /// AppArmor's setting, which Ubuntu turns on.
 const APPARMOR: &str = "kernel.apparmor_restrict_unprivileged_userns";
@@ -24,9 +27,20 @@ pub(super) fn obstacle(isolation: Isolation, error: &ProbeError) -> Obstacle {
     let (ProbeError::Refused { error, .. }, Isolation::UserNamespace) = (error, isolation) else {
         return Obstacle { isolation, cause: reason.clone(), reason };
     };
-    let cause = cause(error, kiln_sandbox::is_filtered(), setting);
+    let cause = if reason.starts_with(MAP_IDS) && lacks_setfcap() {
+        // Since Linux 5.12, mapping root takes this capability.
+        "no CAP_SETFCAP".to_owned()
+    } else {
+        cause(error, kiln_sandbox::is_filtered(), setting)
+    };
     let reason = if reason.ends_with(')') { reason } else { format!("{reason} ({cause})") };
     Obstacle { isolation, reason, cause }
+}
+
+/// Returns `true` if this process is root without the capability to set file capabilities.
+fn lacks_setfcap() -> bool {
+    let has = |capability| Capabilities::effective().is_ok_and(|own| own.contain(capability));
+    rustix::process::geteuid().is_root() && !Capabilities::named("SETFCAP").is_some_and(has)
 }
 
 /// Adds an explanation to the kernel's error for a user namespace.

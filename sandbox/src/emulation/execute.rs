@@ -329,7 +329,7 @@ impl Copies {
                 place.insert(copy(scratch, file, part, number).map_err(|error| errno(&error))?)
             }
         };
-        Ok(rustix::io::fcntl_dupfd_cloexec(copy, 0)?)
+        rustix::io::fcntl_dupfd_cloexec(copy, 0)
     }
 }
 

@@ -11,6 +11,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, openat2, readlinkat}
 use rustix::io::Errno;
 
 /// A file or directory of the host at a path in the container.
+#[expect(clippy::struct_excessive_bools, reason = "each is an independent property")]
 #[derive(Debug)]
 pub(super) struct VirtualMount {
     /// The path in the container: absolute, without links.
