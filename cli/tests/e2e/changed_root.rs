@@ -6,7 +6,7 @@ use kiln_testkit::{Kiln, Need, skip};
 const BINARY: &str = env!("CARGO_BIN_EXE_kiln");
 
 /// Steps that use most of what the sandbox provides. None of them depends on the isolation.
-const DOCKERFILE: &str = r#"
+const DOCKERFILE: &str = r"
 FROM base AS tools
 RUN mkdir -p /data/d && echo tool > /data/tool && ln -s tool /data/link
 FROM base
@@ -26,7 +26,7 @@ RUN --mount=type=cache,target=/var/cache/c --network=none test -e /var/cache/c/y
 USER 1000:1000
 WORKDIR /w
 RUN id -u > /deep/id; cat /proc/self/comm /etc/hosts > /deep/seen; ! cat /etc/shadow 2>/dev/null
-"#;
+";
 
 #[test]
 fn a_changed_root_directory_yields_the_same_image() {
