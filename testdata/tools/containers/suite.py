@@ -22,7 +22,8 @@ STEPS = 200
 
 DESCRIPTIONS = {HERE: '', **{setting.name: setting.description for setting in settings.ALL}}
 # Cells that fail for a reason that kiln can't change: the setting and the probe, with the reason.
-EXCEPTIONS = {}
+ONE_ID = 'the user namespace has one ID: a step can\'t change to another, and links belong to root; `--isolation none` builds it'
+EXCEPTIONS = {(setting, probe): ONE_ID for setting in ('suser', 'spuser') for probe in ('copy', 'user', 'debian')}
 
 
 def require(options):
@@ -158,9 +159,12 @@ class Suite:
             return
         text, failures = table.text(DESCRIPTIONS), table.failures()
         expected = {key: why for key, why in EXCEPTIONS.items() if key in table.cells}
-        known = [key for key in failures if key in expected]
+        known = {}
+        for setting, probe in (key for key in failures if key in expected):
+            known.setdefault((setting, expected[setting, probe]), []).append(probe)
         if known:
-            text += '\nWhat can\'t be built:\n\n' + ''.join(f'- {" ".join(key)}: {expected[key]}\n' for key in known)
+            text += '\nWhat can\'t be built:\n\n'
+            text += ''.join(f'- {setting}, {", ".join(names)}: {reason}\n' for (setting, reason), names in known.items())
         self.sections.append(text)
         self.failures += [f'{probe} in {setting}: {why}' for (setting, probe), why in failures.items()
                           if (setting, probe) not in expected]
