@@ -187,8 +187,9 @@ impl Processes {
             libc::SYS_gettid if thread.cast_signed() == self.first => self.own_number(thread),
             libc::SYS_gettid => Answer::Continue,
             libc::SYS_getppid => self.number_of_parent(thread),
-            libc::SYS_kill if self.is_first(number(0)) => self.signal_first(thread, number(1)),
-            libc::SYS_tkill if self.is_first(number(0)) => self.signal_first(thread, number(1)),
+            libc::SYS_kill | libc::SYS_tkill if self.is_first(number(0)) => {
+                self.signal_first(thread, number(1))
+            }
             libc::SYS_tgkill if self.is_first(number(0)) && self.is_first(number(1)) => {
                 self.signal_first(thread, number(2))
             }

@@ -3,7 +3,7 @@
 use rustix::io::Errno;
 
 use super::{Emulation, Reply, Request};
-use super::{attributes, entries, execute, identity, open, sockets, system};
+use super::{attributes, entries, execute, extended, identity, open, sockets, system};
 use crate::seccomp::{self, When};
 use crate::sys;
 
@@ -61,18 +61,18 @@ const COMMON: &[Entry] = &[
     (libc::SYS_fchown, When::Always, attributes::fchown),
     (libc::SYS_utimensat, When::Always, attributes::utimensat_call),
     (libc::SYS_truncate, When::Always, attributes::truncate),
-    (libc::SYS_setxattr, When::Always, attributes::extended::setxattr),
-    (libc::SYS_lsetxattr, When::Always, attributes::extended::lsetxattr),
-    (libc::SYS_fsetxattr, When::Always, attributes::extended::fsetxattr),
-    (libc::SYS_getxattr, When::Always, attributes::extended::getxattr),
-    (libc::SYS_lgetxattr, When::Always, attributes::extended::lgetxattr),
-    (libc::SYS_fgetxattr, When::Always, attributes::extended::fgetxattr),
-    (libc::SYS_listxattr, When::Always, attributes::extended::listxattr),
-    (libc::SYS_llistxattr, When::Always, attributes::extended::llistxattr),
-    (libc::SYS_flistxattr, When::Always, attributes::extended::flistxattr),
-    (libc::SYS_removexattr, When::Always, attributes::extended::removexattr),
-    (libc::SYS_lremovexattr, When::Always, attributes::extended::lremovexattr),
-    (libc::SYS_fremovexattr, When::Always, attributes::extended::fremovexattr),
+    (libc::SYS_setxattr, When::Always, extended::setxattr),
+    (libc::SYS_lsetxattr, When::Always, extended::lsetxattr),
+    (libc::SYS_fsetxattr, When::Always, extended::fsetxattr),
+    (libc::SYS_getxattr, When::Always, extended::getxattr),
+    (libc::SYS_lgetxattr, When::Always, extended::lgetxattr),
+    (libc::SYS_fgetxattr, When::Always, extended::fgetxattr),
+    (libc::SYS_listxattr, When::Always, extended::listxattr),
+    (libc::SYS_llistxattr, When::Always, extended::llistxattr),
+    (libc::SYS_flistxattr, When::Always, extended::flistxattr),
+    (libc::SYS_removexattr, When::Always, extended::removexattr),
+    (libc::SYS_lremovexattr, When::Always, extended::lremovexattr),
+    (libc::SYS_fremovexattr, When::Always, extended::fremovexattr),
     (XATTRAT[0], When::Always, system::missing),
     (XATTRAT[1], When::Always, system::missing),
     (XATTRAT[2], When::Always, system::missing),

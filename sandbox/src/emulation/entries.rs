@@ -192,10 +192,14 @@ impl Emulation {
         let state = &request.caller.state;
         let entry = self.may_remove(&from, state)?;
         match self.may_remove(&to, state) {
-            Err(Errno::NOENT) => drop(self.may_change(&to.directory, state)?),
+            Err(Errno::NOENT) => {
+                self.may_change(&to.directory, state)?;
+            }
             // A directory may be renamed to a name with a slash.
             Err(Errno::NOTDIR) if to.is_directory => return Err(Errno::NOTDIR),
-            other => drop(other?),
+            other => {
+                other?;
+            }
         }
         if from.directory.mount != to.directory.mount {
             return Err(Errno::XDEV);

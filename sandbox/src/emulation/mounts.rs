@@ -11,6 +11,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, openat2, readlinkat}
 use rustix::io::Errno;
 
 /// A file or directory of the host at a path in the container.
+#[expect(clippy::struct_excessive_bools, reason = "each is an independent property")]
 #[derive(Debug)]
 pub(super) struct VirtualMount {
     /// The path in the container: absolute, without links.
@@ -87,6 +88,18 @@ impl Mounts {
 
     pub(super) fn make_root_readonly(&mut self) {
         self.0[0].is_readonly = true;
+    }
+
+    /// Returns the directories from which programs may be executed.
+    pub(super) fn trees(&self) -> Result<Vec<OwnedFd>, Errno> {
+        let all = self.0.iter().filter(|mount| !mount.is_proc && !mount.is_alias);
+        let mut trees = Vec::new();
+        for mount in all {
+            if kind_of(mount.fd.as_fd())? == FileType::Directory {
+                trees.push(rustix::io::fcntl_dupfd_cloexec(mount.fd.as_fd(), 0)?);
+            }
+        }
+        Ok(trees)
     }
 
     /// Adds a mount that the last one covers.

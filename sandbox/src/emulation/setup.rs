@@ -1,5 +1,9 @@
-//! The setup of a program's emulation, and of the program's process.
+//! The setup of a program's emulation: its mounts, `/dev`, and its first state.
 
+#![expect(clippy::disallowed_methods, reason = "the file is the kernel's")]
+
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,70 +13,36 @@ use rustix::fs::{
     FileType, MemfdFlags, Mode, OFlags, chmod, mkdirat, openat, readlinkat, symlinkat,
 };
 use rustix::io::Errno;
-use rustix::process::{fchdir, getpid};
+use rustix::process::getpid;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use super::calls::asked;
 use super::metadata::Metadata;
 use super::mounts::{Mounts, Shown, VirtualMount, join, own_path, parent_of};
 use super::resolve::Caller;
 use super::scratch::Scratch;
 use super::sockets::Sockets;
+use super::start::Process;
 use super::state::{Roles, State, States};
 use super::{Copies, Emulation};
-use crate::child::{self, Ready};
+use crate::child;
 use crate::devices::{DEVICES, LINKS, Terminal};
 use crate::helper::Task;
-use crate::program::{self, Image};
+use crate::masks;
 use crate::root::clean;
 use crate::sources::open_inside;
-use crate::spec::{Mount, MountKind, Network, Spec, TerminalSize, TmpfsOptions, Tree};
+use crate::spec::{Mount, MountKind, Spec, TerminalSize, TmpfsOptions, Tree};
 use crate::stubs::{CreatedStubs, keeping_times};
 use crate::users::ResolvedUser;
-use crate::wire::{self, Failure, Report};
-use crate::{identity, init, masks, seccomp, supervisor, sys};
+use crate::wire::Failure;
 
 const PATH: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 
 /// The limit on links while a path is created.
 const MOST_LINKS: u32 = 40;
 
-/// Runs as the supervisor of a program, and as the program in a process below.
-#[expect(clippy::exit, reason = "the process is one of its own, and has no caller to return to")]
-pub(in super::super) fn run(task: Task) -> ! {
-    let control = task.control.try_clone();
-    let has_terminal = task.spec.process.terminal.is_some();
-    let failure = match prepare(&task) {
-        Ok((mut emulation, process)) => supervisor::supervise(
-            move |socket| match become_program(task, process, &socket) {
-                Ok(never) => match never {},
-                Err(failure) => failure,
-            },
-            move |program| {
-                emulation.set_program(program, has_terminal);
-                Ok(Box::new(emulation))
-            },
-        ),
-        Err(failure) => failure,
-    };
-    if let Ok(control) = control {
-        // If kiln has closed the socket, it needs no report.
-        let _ = wire::send(control, &Report::Failed(failure), &[]);
-    }
-    std::process::exit(child::FAILED)
-}
-
-/// The parts of the program's process.
-struct Process {
-    /// The real working directory.
-    directory: OwnedFd,
-    home: Option<String>,
-    terminal: Option<Terminal>,
-    made: CreatedStubs,
-}
-
-fn prepare(task: &Task) -> Result<(Emulation, Process), Failure> {
+/// Makes the emulation of a program, and the parts of the program's process.
+pub(super) fn prepare(task: &Task) -> Result<(Emulation, Process), Failure> {
     rustix::process::umask(Mode::empty());
     let spec = &task.spec;
     let Some(path) = spec.rootfs.directory() else {
@@ -90,11 +60,11 @@ fn prepare(task: &Task) -> Result<(Emulation, Process), Failure> {
         emulation: Emulation {
             mounts,
             states: States::new(first_state()),
-            memory: Default::default(),
+            memory: RefCell::default(),
             scratch,
             copies: Copies::default(),
             sockets: Sockets::default(),
-            pending: Default::default(),
+            pending: HashMap::default(),
             hostname: spec.hostname.clone(),
             domain: spec.domainname.clone(),
             listing,
@@ -116,8 +86,9 @@ fn prepare(task: &Task) -> Result<(Emulation, Process), Failure> {
         })?;
     }
     let Setup { mut emulation, made, .. } = setup.finish(spec, &user)?;
+    let trees = emulation.mounts.trees().map_err(Failure::doing("open a directory"))?;
     emulation.states = States::new(state_of(&user, &emulation, spec)?);
-    Ok((emulation, Process { directory, home, terminal, made }))
+    Ok((emulation, Process { directory, trees, home, terminal, made }))
 }
 
 /// Returns the state in which the supervisor itself uses paths.
@@ -496,76 +467,4 @@ fn open_terminal(size: TerminalSize) -> Result<Terminal, Failure> {
         Ok(Terminal { controller, peer })
     };
     open().map_err(Failure::doing("open a terminal"))
-}
-
-/// Becomes the program: after the filter is in place, the supervisor answers this process's calls.
-fn become_program(
-    task: Task,
-    process: Process,
-    socket: &OwnedFd,
-) -> Result<std::convert::Infallible, Failure> {
-    let Task { spec, filter, gate, input, stdout, stderr, control, .. } = task;
-    let Process { directory, home, terminal, made } = process;
-    child::take_output(&stdout, &stderr)?;
-    if let Some(terminal) = &terminal {
-        wire::send(&control, &Report::Terminal, &[terminal.controller.as_fd()])
-            .map_err(Failure::doing("hand the terminal over"))?;
-    }
-    child::configure(&spec)?;
-    let stdin = match input {
-        Some(input) => input,
-        None => rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(Failure::doing("open /dev/null"))?,
-    };
-    let own = ResolvedUser {
-        uid: rustix::process::geteuid().as_raw(),
-        gid: rustix::process::getegid().as_raw(),
-        groups: Vec::new(),
-    };
-    child::connect(&stdin, terminal.as_ref(), &own)?;
-    identity::set_limits(&spec.process.rlimits)?;
-    child::die_with_parent()?;
-    child::wait_at(gate)?;
-    fchdir(&directory).map_err(Failure::doing("enter a directory"))?;
-    let filter = filter?;
-    let token = supervisor::token()?;
-    let asking = seccomp::notifying(&asked(token), true);
-    let asking = asking.map_err(Failure::doing("compile the system call filter"))?;
-    rustix::thread::set_no_new_privs(true).map_err(Failure::doing("set no_new_privs"))?;
-    if let Some(filter) = &filter {
-        seccomp::install(filter).map_err(Failure::doing("install the system call filter"))?;
-    }
-    if spec.network == Network::None {
-        seccomp::without_network()
-            .and_then(|filter| seccomp::install(&filter))
-            .map_err(Failure::doing("install the system call filter"))?;
-    }
-    let listener = seccomp::install_notifying(&asking)
-        .map_err(Failure::doing("install the filter that asks the supervisor"))?;
-    supervisor::hand_over(socket, &listener, token)?;
-    drop(listener);
-    execute(&spec, home, made, &control)
-}
-
-fn execute(
-    spec: &Spec,
-    home: Option<String>,
-    made: CreatedStubs,
-    control: &OwnedFd,
-) -> Result<std::convert::Infallible, Failure> {
-    let process = &spec.process;
-    let name = process.args.first().ok_or_else(|| Failure::new("no program to execute"))?;
-    let path = program::find(name, &process.env)?;
-    let mut env = process.env.clone();
-    if !env.iter().any(|entry| entry.starts_with("HOME=")) {
-        env.push(format!("HOME={}", home.as_deref().unwrap_or("/")));
-    }
-    let image = Image::new(&path, &process.args, &env)?;
-    Ready { made, kept: Vec::new() }.report(control)?;
-    sys::close_on_exec_above().map_err(Failure::doing("close descriptors"))?;
-    let parts = process.has_init.then(|| init::split(process.terminal.is_some())).transpose()?;
-    if let Some(init::Part::Init { program }) = parts {
-        init::run(program);
-    }
-    Err(image.execute())
 }

@@ -1,5 +1,7 @@
 //! Calls that name a process, and calls about the machine.
 
+#![expect(clippy::unnecessary_wraps, reason = "all handlers of calls have one type")]
+
 use rustix::io::Errno;
 
 use super::processes;
@@ -65,7 +67,7 @@ pub(super) fn kill(emulation: &mut Emulation, request: &Request<'_>) -> Done {
     match target {
         0 => Ok(Reply::Continue),
         // The kernel would signal every process of the same user.
-        -1 => emulation.signal_all(request, signal),
+        -1 => signal_all(request, signal),
         1.. => for_process(emulation, request, 0, Errno::SRCH),
         _ => {
             let group = target.unsigned_abs();
@@ -225,17 +227,15 @@ pub(super) fn not_permitted(_: &mut Emulation, _: &Request<'_>) -> Done {
     Err(Errno::PERM)
 }
 
-impl Emulation {
-    /// Sends a signal to all of the program's processes except the caller.
-    fn signal_all(&self, request: &Request<'_>, signal: u64) -> Done {
-        let caller = processes::leader(request.caller.thread)?;
-        let others = processes::all().into_iter().filter(|process| *process != caller);
-        let mut is_sent = false;
-        for process in others.filter(|process| processes::is_ours(*process)) {
-            let process = nix::unistd::Pid::from_raw(process.cast_signed());
-            let signal = nix::sys::signal::Signal::try_from(signal as i32).ok();
-            is_sent |= nix::sys::signal::kill(process, signal).is_ok();
-        }
-        if is_sent { Ok(Reply::Value(0)) } else { Err(Errno::SRCH) }
+/// Sends a signal to all of the program's processes except the caller.
+fn signal_all(request: &Request<'_>, signal: u64) -> Done {
+    let caller = processes::leader(request.caller.thread)?;
+    let others = processes::all().into_iter().filter(|process| *process != caller);
+    let mut is_sent = false;
+    for process in others.filter(|process| processes::is_ours(*process)) {
+        let process = nix::unistd::Pid::from_raw(process.cast_signed());
+        let signal = nix::sys::signal::Signal::try_from(signal as i32).ok();
+        is_sent |= nix::sys::signal::kill(process, signal).is_ok();
     }
+    if is_sent { Ok(Reply::Value(0)) } else { Err(Errno::SRCH) }
 }

@@ -204,16 +204,21 @@ fn rows(mounts: &Mounts) -> Vec<(usize, String, String, &'static str)> {
 }
 
 fn mounts(mounts: &Mounts) -> String {
-    let rows = rows(mounts).into_iter();
-    rows.map(|(_, target, options, kind)| format!("{kind} {target} {kind} {options} 0 0\n"))
-        .collect()
+    let mut text = String::new();
+    for (_, target, options, kind) in rows(mounts) {
+        // Writing to a string can't fail.
+        let _ = writeln!(text, "{kind} {target} {kind} {options} 0 0");
+    }
+    text
 }
 
 fn mount_info(mounts: &Mounts) -> String {
-    let rows = rows(mounts).into_iter();
-    rows.map(|(number, target, options, kind)| {
+    let mut text = String::new();
+    for (number, target, options, kind) in rows(mounts) {
         let parent = usize::from(number > 1);
-        format!("{number} {parent} 0:{number} / {target} {options} - {kind} {kind} rw\n")
-    })
-    .collect()
+        let place = format!("{number} {parent} 0:{number} / {target} {options}");
+        // Writing to a string can't fail.
+        let _ = writeln!(text, "{place} - {kind} {kind} rw");
+    }
+    text
 }

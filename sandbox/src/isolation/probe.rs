@@ -20,6 +20,7 @@ use rustix::mount::{
     fsmount, fsopen, mount, mount_change,
 };
 use rustix::process::{Gid, Uid, getegid, geteuid};
+use rustix::system::sethostname;
 use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::Isolation;
@@ -92,6 +93,7 @@ type Failed = (Step, io::Error);
 enum Step {
     Unshare,
     Map,
+    HostName,
     Mount,
     Chroot,
     SwitchUser,
@@ -100,9 +102,10 @@ enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Unshare,
         Self::Map,
+        Self::HostName,
         Self::Mount,
         Self::Chroot,
         Self::SwitchUser,
@@ -114,6 +117,7 @@ impl Step {
         match self {
             Self::Unshare => "unshare",
             Self::Map => "map ids",
+            Self::HostName => "set the host name",
             Self::Mount => "mount",
             Self::Chroot => "chroot",
             Self::SwitchUser => "setuid",
@@ -224,11 +228,13 @@ fn try_detached_mount() -> Result<(), Failed> {
 }
 
 fn try_mounts() -> Result<(), Failed> {
-    unshare(CloneFlags::CLONE_NEWNS).map_err(at(Step::Unshare))?;
-    try_mount()
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS).map_err(at(Step::Unshare))?;
+    try_namespaces()
 }
 
-fn try_mount() -> Result<(), Failed> {
+/// Changes the mounts and the host name. Some filters allow namespaces, but no other host name.
+fn try_namespaces() -> Result<(), Failed> {
+    sethostname(b"kiln").map_err(at(Step::HostName))?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(at(Step::Mount))?;
     mount("kiln", "/", "tmpfs", MountFlags::empty(), None).map_err(at(Step::Mount))
@@ -236,14 +242,15 @@ fn try_mount() -> Result<(), Failed> {
 
 fn try_user_namespace() -> Result<(), Failed> {
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
-    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).map_err(at(Step::Unshare))?;
+    let namespaces = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS;
+    unshare(namespaces).map_err(at(Step::Unshare))?;
     let write = |name: &str, text: String| {
         fs::write(format!("/proc/self/{name}"), text).map_err(at(Step::Map))
     };
     write("setgroups", "deny".to_owned())?;
     write("uid_map", format!("0 {uid} 1"))?;
     write("gid_map", format!("0 {gid} 1"))?;
-    try_mount()
+    try_namespaces()
 }
 
 fn try_chroot() -> Result<(), Failed> {

@@ -40,15 +40,18 @@ const TOPICS: &[&[(&str, Test)]] = &[
     life::TESTS,
 ];
 
+/// The names of tests, each with the reason why an isolation can't pass it.
+type Missing = &'static [(&'static str, &'static str)];
+
 /// The isolations besides root's, with the prefix of their tests' names and the tests that they can't
 /// pass.
-const OTHERS: [(Isolation, &str, &[(&str, &str)]); 2] = [
+const OTHERS: [(Isolation, &str, Missing); 2] = [
     (Isolation::Chroot, "in_a_tree::", NOT_IN_A_TREE),
     (Isolation::None, "without_privileges::", NOT_WITHOUT_PRIVILEGES),
 ];
 
 /// The tests whose promises a program without any privileges can't have.
-const NOT_WITHOUT_PRIVILEGES: &[(&str, &str)] = &[
+const NOT_WITHOUT_PRIVILEGES: Missing = &[
     ("an_insecure_program_has_everything", "kiln itself has no privileges"),
     ("a_privileged_program_has_everything_where_it_is_root", "kiln itself has no privileges"),
     ("capabilities_are_those_that_were_chosen", "nothing can be mounted"),
@@ -72,7 +75,7 @@ const NOT_WITHOUT_PRIVILEGES: &[(&str, &str)] = &[
 ];
 
 /// The tests whose promises a program without namespaces and mounts can't have.
-const NOT_IN_A_TREE: &[(&str, &str)] = &[
+const NOT_IN_A_TREE: Missing = &[
     ("capabilities_and_filters_are_dockers", "two capabilities are missing"),
     ("another_user_has_no_capabilities", "two capabilities are missing"),
     ("capabilities_are_those_that_were_chosen", "two capabilities are missing"),
@@ -135,7 +138,7 @@ fn usual() -> impl Iterator<Item = &'static (&'static str, Test)> {
     TOPICS.iter().flat_map(|tests| tests.iter())
 }
 
-fn has(names: &[(&str, &str)], name: &str) -> bool {
+fn has(names: Missing, name: &str) -> bool {
     names.iter().any(|(other, _)| *other == name)
 }
 
