@@ -29,7 +29,7 @@ use crate::tracee::Tracees;
 const NAME_FIELD: usize = 65;
 
 /// The calls with a path that both architectures have.
-const PATH_CALLS: [libc::c_long; 14] = [
+const PATH_CALLS: [libc::c_long; 15] = [
     libc::SYS_openat,
     libc::SYS_openat2,
     libc::SYS_newfstatat,
@@ -42,13 +42,14 @@ const PATH_CALLS: [libc::c_long; 14] = [
     libc::SYS_unlinkat,
     libc::SYS_renameat,
     libc::SYS_renameat2,
+    libc::SYS_linkat,
     libc::SYS_mknodat,
     libc::SYS_uname,
 ];
 
 /// The older calls with a path, which newer architectures don't have.
 #[cfg(target_arch = "x86_64")]
-const OLD_CALLS: [libc::c_long; 9] = [
+const OLD_CALLS: [libc::c_long; 10] = [
     libc::SYS_open,
     libc::SYS_stat,
     libc::SYS_lstat,
@@ -57,6 +58,7 @@ const OLD_CALLS: [libc::c_long; 9] = [
     libc::SYS_unlink,
     libc::SYS_rmdir,
     libc::SYS_rename,
+    libc::SYS_link,
     libc::SYS_mknod,
 ];
 #[cfg(not(target_arch = "x86_64"))]
@@ -414,10 +416,36 @@ impl ProgramCalls {
     }
 
     fn rename(&mut self, call: &Call<'_>, from: PathArgument, to: PathArgument) -> Outcome {
-        match self.remove(call, from)? {
-            Answer::Continue => self.remove(call, to),
-            other => Ok(other),
+        for path in [from, to] {
+            match self.remove(call, path)? {
+                Answer::Continue => {}
+                other => return Ok(other),
+            }
         }
+        self.join(call, from, to)
+    }
+
+    /// Refuses a link in a read-only mount.
+    fn link(&mut self, call: &Call<'_>, from: PathArgument, to: PathArgument) -> Outcome {
+        let full = self.full_path(call, to);
+        if full.is_some_and(|full| self.table.is_read_only(&self.tree, &full, false)) {
+            return Err(Errno::ROFS);
+        }
+        self.join(call, from, to)
+    }
+
+    /// Refuses a link or a move between two mounts.
+    fn join(&mut self, call: &Call<'_>, from: PathArgument, to: PathArgument) -> Outcome {
+        let paths = (self.full_path(call, from), self.full_path(call, to));
+        let (Some(from), Some(to)) = paths else { return Ok(Answer::Continue) };
+        let served = |path: &[u8]| match self.tree.place(path, false) {
+            Place::Inode(device, inode) => {
+                self.files.iter().any(|file| file.inode == (device, inode))
+            }
+            _ => false,
+        };
+        let is_between = self.table.is_between(&self.tree, [&from, &to]) || served(&from);
+        if is_between { Err(Errno::XDEV) } else { Ok(Answer::Continue) }
     }
 
     /// Prepares the execution of a program that is named by a path in `/proc`. The kernel can't
@@ -562,6 +590,10 @@ impl ProgramCalls {
                 let to = PathArgument { directory: third as u32 as i32, address: fourth };
                 self.rename(call, at, to)
             }
+            libc::SYS_linkat => {
+                let to = PathArgument { directory: third as u32 as i32, address: fourth };
+                self.link(call, at, to)
+            }
             libc::SYS_mknodat => self.make_node(call, at, third, fourth),
             libc::SYS_uname => Ok(self.describe(call, first)),
             _ => match self.change(call, number, &arguments) {
@@ -599,6 +631,10 @@ impl ProgramCalls {
             libc::SYS_rename => {
                 let to = PathArgument { directory: libc::AT_FDCWD, address: second };
                 self.rename(call, path, to)
+            }
+            libc::SYS_link => {
+                let to = PathArgument { directory: libc::AT_FDCWD, address: second };
+                self.link(call, path, to)
             }
             libc::SYS_mknod => self.make_node(call, path, second, third),
             _ => Ok(Answer::Continue),
