@@ -227,9 +227,14 @@ impl ProgramCalls {
                         Some(caller) => caller,
                         None => Caller::of(thread).map_err(|_| Errno::SRCH)?,
                     };
-                    let below = (kernel, rest);
-                    let resolved =
-                        self.kernel.resolve(&self.tree, &self.processes, &who, below, follows)?;
+                    let resolved = self.kernel.resolve(
+                        &self.tree,
+                        &self.processes,
+                        &who,
+                        kernel,
+                        rest,
+                        follows,
+                    )?;
                     match resolved {
                         Resolved::Node(node) => return Ok(Some(Found::Node(node, who))),
                         // The directory itself is in the tree.
@@ -336,7 +341,8 @@ impl ProgramCalls {
         call: &Call<'_>,
         path: PathArgument,
         follows: bool,
-        (into, mask): (u64, Option<u32>),
+        into: u64,
+        mask: Option<u32>,
     ) -> Outcome {
         let Some(found) = self.find(call, path, follows)? else { return Ok(Answer::Continue) };
         let file = self.look(found, follows)?;
@@ -370,12 +376,7 @@ impl ProgramCalls {
         Ok(Answer::Value(0))
     }
 
-    fn read_link(
-        &mut self,
-        call: &Call<'_>,
-        path: PathArgument,
-        (into, size): (u64, u64),
-    ) -> Outcome {
+    fn read_link(&mut self, call: &Call<'_>, path: PathArgument, into: u64, size: u64) -> Outcome {
         let Some(found) = self.find(call, path, false)? else { return Ok(Answer::Continue) };
         let target = match found {
             Found::Served(_) => return Err(Errno::INVAL),
@@ -578,11 +579,11 @@ impl ProgramCalls {
                 Some(how) => self.open(call, at, how),
                 None => Ok(Answer::Continue),
             },
-            libc::SYS_newfstatat => self.status(call, at, follows(fourth), (third, None)),
-            libc::SYS_statx => self.status(call, at, follows(third), (fifth, Some(fourth as u32))),
+            libc::SYS_newfstatat => self.status(call, at, follows(fourth), third, None),
+            libc::SYS_statx => self.status(call, at, follows(third), fifth, Some(fourth as u32)),
             libc::SYS_faccessat => self.access(call, at, third, 0),
             libc::SYS_faccessat2 => self.access(call, at, third, fourth),
-            libc::SYS_readlinkat => self.read_link(call, at, (third, fourth)),
+            libc::SYS_readlinkat => self.read_link(call, at, third, fourth),
             libc::SYS_execve => self.execute(call, here(first)),
             libc::SYS_execveat => self.execute(call, at),
             libc::SYS_unlinkat => self.remove(call, at),
@@ -623,10 +624,10 @@ impl ProgramCalls {
                 let flags = OFlags::from_bits_retain(second as u32);
                 self.open(call, path, How { flags, mode: third as u32 })
             }
-            libc::SYS_stat => self.status(call, path, true, (second, None)),
-            libc::SYS_lstat => self.status(call, path, false, (second, None)),
+            libc::SYS_stat => self.status(call, path, true, second, None),
+            libc::SYS_lstat => self.status(call, path, false, second, None),
             libc::SYS_access => self.access(call, path, second, 0),
-            libc::SYS_readlink => self.read_link(call, path, (second, third)),
+            libc::SYS_readlink => self.read_link(call, path, second, third),
             libc::SYS_unlink | libc::SYS_rmdir => self.remove(call, path),
             libc::SYS_rename => {
                 let to = PathArgument { directory: libc::AT_FDCWD, address: second };
