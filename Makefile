@@ -2,6 +2,8 @@
 # make test    formats, lints and tests everything, as CI does
 # make test-kernels  tries kiln on Debian's and Ubuntu's kernels and on file systems of many kinds (docs/reference/platforms.md);
 #              ONLY='kernels golden', KERNELS='5.10 6.1', OUT=FILE, JOBS=2, all optional
+# make test-containers  tries kiln in containers of many settings, and compares it with root (docs/reference/platforms.md);
+#              ONLY='matrix golden', SETTINGS='droot restr', OUT=FILE, JOBS=2, ROUNDS=3, all optional
 # make bench   measures kiln beside the other builders that are installed (bench/README.md);
 #              ROUNDS=5 ONLY=w1,run BUILDERS=kiln,buildah OUT=DIR WORK=DIR, all optional
 #
@@ -20,6 +22,7 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 KILN := $(TARGET)/release/kiln
 BASE := $(TARGET)/demo/base
+GUEST := $(TARGET)/x86_64-unknown-linux-gnu/guest/kiln
 
 PREFIX ?= /usr/local
 CERTIFICATES ?= /etc/ssl/certs
@@ -28,7 +31,7 @@ SHARE = $(DESTDIR)$(PREFIX)/share
 SELF ?= $(KILN)
 CARGO_DEB := $(TARGET)/tools/bin/cargo-deb
 
-.PHONY: all build demo test test-kernels lint bench install uninstall dist dist-aarch64 deb image \
+.PHONY: all build demo test test-containers test-kernels guest lint bench install uninstall dist dist-aarch64 deb image \
     test-dist clean
 
 all: build
@@ -58,14 +61,24 @@ test:
 	$(CARGO) test --workspace --locked
 	python3 -m unittest discover -s bench -t .
 	python3 -m unittest discover -s testdata/tools/kernels -t testdata/tools
+	python3 -m unittest discover -s testdata/tools/containers -t testdata/tools
 
-# A static binary runs whatever the guest's libraries are.
-test-kernels:
-	testdata/tools/setup kernels
+# A static binary runs whatever the libraries of a guest or a container are.
+guest:
 	RUSTFLAGS='-C target-feature=+crt-static' \
 	    $(CARGO) build --profile guest --locked -p kiln-cli --target x86_64-unknown-linux-gnu
-	testdata/tools/kernels/run $(ONLY) --kiln $(TARGET)/x86_64-unknown-linux-gnu/guest/kiln \
+
+test-kernels:
+	testdata/tools/setup kernels
+	$(MAKE) guest
+	testdata/tools/kernels/run $(ONLY) --kiln $(GUEST) \
 	    $(KERNELS:%=--kernel %) $(if $(OUT),--out $(OUT)) $(if $(JOBS),--jobs $(JOBS))
+
+test-containers:
+	testdata/tools/setup test
+	$(MAKE) guest
+	testdata/tools/containers/run $(or $(ONLY),all) --kiln $(GUEST) $(SETTINGS:%=--setting %) \
+	    $(if $(OUT),--out $(OUT)) $(if $(JOBS),--jobs $(JOBS)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 bench: dist
 	bench/run --kiln target/dist/kiln $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY)) \

@@ -29,7 +29,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use kiln_oci::error::chain;
-use kiln_sandbox::{Capabilities, Isolation, Obstacle, ProbeError, probe};
+use kiln_sandbox::{Capabilities, Isolation, Obstacle, ProbeError, is_confined, probe};
 use nix::sched::{CloneFlags, unshare};
 use rustix::process::{Gid, Uid, getegid, geteuid};
 
@@ -78,11 +78,8 @@ pub(crate) fn choose(choice: IsolationChoice, printer: &Printer) -> Result<Rung>
 fn strongest(printer: &Printer) -> Result<Rung> {
     let mut obstacles = Vec::new();
     for isolation in Isolation::ALL {
-        match probe(isolation) {
-            Ok(()) => {
-                let isolation = take(isolation, printer)?;
-                return Ok(Rung { isolation, obstacles });
-            }
+        match attempt(isolation, printer)? {
+            Ok(isolation) => return Ok(Rung { isolation, obstacles }),
             Err(error) => obstacles.push(refusal::obstacle(isolation, &error)),
         }
     }
@@ -95,11 +92,8 @@ fn only(isolation: Isolation, printer: &Printer) -> Result<Rung> {
     if isolation == Isolation::UserNamespace && is_root_of_namespace() {
         return Ok(Rung { isolation, obstacles: Vec::new() });
     }
-    match (probe(isolation), isolation) {
-        (Ok(()), _) => {
-            let isolation = take(isolation, printer)?;
-            Ok(Rung { isolation, obstacles: Vec::new() })
-        }
+    match (attempt(isolation, printer)?, isolation) {
+        (Ok(isolation), _) => Ok(Rung { isolation, obstacles: Vec::new() }),
         (Err(error), Isolation::None) => {
             let obstacles = vec![refusal::obstacle(isolation, &error)];
             Ok(Rung { isolation, obstacles })
@@ -111,12 +105,21 @@ fn only(isolation: Isolation, printer: &Printer) -> Result<Rung> {
     }
 }
 
-/// Makes this process ready for a rung that works.
-fn take(isolation: Isolation, printer: &Printer) -> Result<Isolation> {
+/// Tries a rung, and makes this process ready for it. Returns the rung or its obstacle.
+///
+/// # Errors
+/// Fails if this process has entered a user namespace that it can't use.
+fn attempt(isolation: Isolation, printer: &Printer) -> Result<Result<Isolation, ProbeError>> {
+    // Entering a user namespace is a trial itself, unless it may fail halfway.
+    if (isolation != Isolation::UserNamespace || is_confined())
+        && let Err(error) = probe(isolation)
+    {
+        return Ok(Err(error));
+    }
     match isolation {
-        Isolation::UserNamespace => enter(printer).map(|()| isolation),
-        Isolation::Root if is_root_of_namespace() => Ok(Isolation::UserNamespace),
-        _ => Ok(isolation),
+        Isolation::UserNamespace => Ok(enter(printer)?.map(|()| isolation)),
+        Isolation::Root if is_root_of_namespace() => Ok(Ok(Isolation::UserNamespace)),
+        _ => Ok(Ok(isolation)),
     }
 }
 
@@ -134,13 +137,17 @@ fn has(capabilities: Capabilities) -> bool {
     Capabilities::effective().is_ok_and(|own| own.contain(capabilities))
 }
 
-/// Makes this process root of a user namespace.
-fn enter(printer: &Printer) -> Result<()> {
+/// Makes this process root of a user namespace. Returns the obstacle if the kernel refuses one.
+///
+/// # Errors
+/// Fails if the process is in the namespace but can't become its root.
+fn enter(printer: &Printer) -> Result<Result<(), ProbeError>> {
     let (uid, gid) = (geteuid(), getegid());
     let mapper = plan(uid).map(Mapper::start).transpose()?;
     // The root directory and open descriptors stay the same.
-    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
-        .map_err(|errno| refusal::explain("unshare", errno.into()))?;
+    if let Err(errno) = unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS) {
+        return Ok(Err(ProbeError::Refused { action: "unshare", error: errno.into() }));
+    }
     match mapper.map(Mapper::map).transpose() {
         Ok(Some(())) => {}
         Ok(None) => map_self(uid, gid)?,
@@ -155,7 +162,8 @@ fn enter(printer: &Printer) -> Result<()> {
     // The caller's current group may not be the one that is mapped to root's.
     rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT)
         .and_then(|()| rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT))
-        .context("become root of the user namespace")
+        .context("become root of the user namespace")?;
+    Ok(Ok(()))
 }
 
 /// Returns the hint for a program that failed because kiln has a single user ID.

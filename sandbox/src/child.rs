@@ -16,6 +16,7 @@ use super::cgroup::Membership;
 use super::change_root::change_root;
 use super::devices::{OwnMounts, Terminal};
 use super::helper::Task;
+use super::inner_namespace::InnerNamespace;
 use super::mount_handle::{MountHandle, restrict_attached};
 use super::program::{self, Image};
 use super::root::{Missing, Root, is_pipe};
@@ -24,7 +25,7 @@ use super::sources::{Linked, Sources, open_inside};
 use super::spec::{Network, Process, Spec, Sysctl, User};
 use super::stubs::CreatedStubs;
 use super::wire::{self, Failure, Report};
-use super::{identity, init, inner_namespace, oci, seal, seccomp};
+use super::{identity, init, oci, seal, seccomp};
 use crate::sys::{self, MountAttributes};
 use crate::users::{ResolvedUser, UserDatabase};
 
@@ -64,8 +65,8 @@ struct PreparedRoot {
     terminal: Option<Terminal>,
     user: ResolvedUser,
     home: Option<String>,
-    /// `true` if the program sees the processes of others in `/proc`.
-    shows_others: bool,
+    /// The namespace to enter if the program sees the processes of others in `/proc`.
+    inner: Option<InnerNamespace>,
     /// The descriptors of mounts that kiln requested.
     kept: Vec<OwnedFd>,
 }
@@ -98,13 +99,13 @@ fn become_program(task: Task) -> Result<std::convert::Infallible, Failure> {
         rustix::system::setdomainname(name.as_bytes())
             .map_err(Failure::doing("set the domain name"))?;
     }
-    let PreparedRoot { root, stdin, terminal, user, home, shows_others, kept } = furnished;
+    let PreparedRoot { root, stdin, terminal, user, home, inner, kept } = furnished;
     let ready = Ready { made: root.into_made(), kept };
     connect(&stdin, terminal.as_ref(), &user)?;
     identity::set_limits(&spec.process.rlimits)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    if shows_others {
-        inner_namespace::enter(!spec.security.is_sandbox())?;
+    if let Some(inner) = inner {
+        inner.enter(!spec.security.is_sandbox())?;
     }
     identity::assume(&user, &spec)?;
     die_with(helper.as_ref())?;
@@ -244,9 +245,10 @@ fn furnish(spec: &Spec, anchor: &Path, input: Option<OwnedFd>) -> Result<Prepare
         Some(input) => input,
         None => own.open_null()?,
     };
+    let inner = own.shows_others().then(InnerNamespace::prepare).transpose()?;
     let mounts: Vec<_> = mounts.iter().map(AsFd::as_fd).collect();
     let kept = seal::handles(spec, root.fd().as_fd(), &mounts)?;
-    Ok(PreparedRoot { root, stdin, terminal, user, home, shows_others: own.shows_others(), kept })
+    Ok(PreparedRoot { root, stdin, terminal, user, home, inner, kept })
 }
 
 pub(super) fn resolve_user(

@@ -90,7 +90,6 @@ pub(super) fn run(task: Task) -> ! {
 
 fn start(task: Task) -> Result<Infallible, Failure> {
     child::take_output(&task.stdout, &task.stderr)?;
-    check(&task.spec)?;
     let (program, mut calls) = prepare(task)?;
     let become_program = move |socket: OwnedFd| match program.execute(&socket) {
         Ok(never) => match never {},
@@ -103,7 +102,7 @@ fn start(task: Task) -> Result<Infallible, Failure> {
 }
 
 /// Fails if the specification requires what only mounts or namespaces provide.
-fn check(spec: &Spec) -> Result<(), Failure> {
+pub(super) fn check(spec: &Spec) -> Result<(), Failure> {
     let missing = if spec.runtime.is_some() {
         "an OCI runtime"
     } else if spec.readonly_rootfs {
@@ -240,7 +239,8 @@ impl Program {
         rustix::thread::set_no_new_privs(true).map_err(Failure::doing("set no_new_privs"))?;
         // Other processes could hand in descriptors of directories outside. Not every kernel can
         // prevent their use.
-        sys::confine_to(&self.root).map_err(Failure::doing("confine the program to its tree"))?;
+        sys::confine_to([self.root.as_fd()])
+            .map_err(Failure::doing("confine the program to its tree"))?;
         let doing =
             |error| Failure::doing::<std::io::Error>("install the supervisor's filter")(error);
         let listener = seccomp::install_notifying(&self.notifying).map_err(doing)?;

@@ -31,6 +31,7 @@ use super::sources::Sources;
 use super::spec::{Security, Spec, TerminalSize};
 use super::sysfs;
 use super::wire::Failure;
+use crate::sys::MountAttributes;
 
 /// The harmless devices, with their numbers.
 pub(super) const DEVICES: [(&str, u32, u32); 6] = [
@@ -100,7 +101,12 @@ impl OwnMounts {
         let (proc, shows_others) = match MountHandle::file_system("proc", &[], inert) {
             // The processes don't belong to this user namespace, or parts of `/proc` are hidden.
             // Then the kernel lets only root mount a whole one.
-            Err(_) if is_namespace => (host_proc()?, !spec.shared.pid),
+            Err(_) if is_namespace && spec.shared.pid => (host_proc()?, false),
+            Err(_) if is_namespace => {
+                let proc = host_proc()?;
+                proc.restrict(MountAttributes::INERT)?;
+                (proc, true)
+            }
             other => (other?, false),
         };
         Ok(Self {

@@ -34,6 +34,7 @@ mod attributes;
 mod calls;
 mod entries;
 mod execute;
+mod extended;
 mod identity;
 mod metadata;
 mod mounts;
@@ -44,8 +45,10 @@ mod resolve;
 mod scratch;
 mod setup;
 mod sockets;
+mod start;
 mod state;
 mod system;
+mod views;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -59,8 +62,8 @@ use self::execute::{Copies, Execution};
 use self::mounts::{Mounts, kind_of, path_of};
 use self::resolve::{Caller, Found, Tables};
 use self::scratch::Scratch;
-pub(super) use self::setup::run;
 use self::sockets::{Binding, Sockets};
+pub(super) use self::start::run;
 use self::state::States;
 use super::supervisor::{Call, Calls};
 use super::tracee::Tracees;
@@ -79,6 +82,10 @@ struct Emulation {
     sockets: Sockets,
     /// The calls that threads repeat, with what has to be done then.
     pending: HashMap<u32, Repeated>,
+    /// The directory that stands for `/proc` when it is listed.
+    listing: OwnedFd,
+    /// The number of the program's process, which seems to be process 1. Zero if it doesn't.
+    first: u32,
     hostname: String,
     /// The NIS domain name. `None` for the machine's.
     domain: Option<String>,
@@ -159,6 +166,12 @@ impl Calls for Emulation {
 }
 
 impl Emulation {
+    /// Makes the program's process seem to be process 1, as in a namespace of its own. With a
+    /// terminal, it keeps its number, because a shell compares that with those of process groups.
+    fn set_program(&mut self, program: nix::unistd::Pid, has_terminal: bool) {
+        self.first = if has_terminal { 0 } else { program.as_raw().cast_unsigned() };
+    }
+
     /// Handles a repeated call.
     fn go_on(&mut self, request: &Request<'_>, pending: Pending) -> Result<Reply, Errno> {
         match pending {
@@ -170,7 +183,7 @@ impl Emulation {
     }
 
     fn tables(&self) -> Tables<'_> {
-        Tables { mounts: &self.mounts, states: &self.states }
+        Tables { mounts: &self.mounts, states: &self.states, first: self.first }
     }
 
     /// Reads a path of the caller, and returns it after the directory that it is relative to.

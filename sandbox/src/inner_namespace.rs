@@ -5,33 +5,54 @@
 //! command lines of all processes to everyone. For everything else in `/proc/PID`, such as the
 //! environment, the memory and the root directory, it compares users, capabilities and namespaces.
 //! kiln, its helper and the programs of other steps have the program's user, and its capabilities or
-//! more. But they aren't in its namespace, so it gets nothing of theirs.
+//! more. But they aren't in its namespace, so it gets nothing of theirs. The kernel lets the user of
+//! a process write to some of its files without that comparison (`oom_score_adj`), so `/proc` is
+//! read-only.
 //!
 //! All IDs are mapped to themselves. A child process outside of the namespace writes the maps.
 
-#![expect(clippy::disallowed_methods, reason = "the files are the kernel's")]
-
+use std::fs::File;
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::OwnedFd;
 
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
+use rustix::fs::{Mode, OFlags};
 
 use super::wire::Failure;
 use crate::sys::{self, Fork};
 
-/// Moves this process, which has a single thread, into a new user namespace in which it has all
-/// capabilities. With `has_mounts`, it has the privileges over its mounts, too.
-pub(super) fn enter(has_mounts: bool) -> Result<(), Failure> {
-    try_enter(has_mounts).map_err(Failure::doing("enter a user namespace of the program's own"))
+/// A user namespace that doesn't exist yet.
+pub(super) struct InnerNamespace {
+    /// The directory of this process in the outer `/proc`, which is writable.
+    place: OwnedFd,
 }
 
-fn try_enter(has_mounts: bool) -> io::Result<()> {
-    // The number of this process in `/proc`, which counts the processes of another namespace.
-    let number = std::fs::read_link("/proc/self")?;
-    let map = |name| -> io::Result<String> {
-        identity(&std::fs::read_to_string(format!("/proc/self/{name}"))?)
-    };
+impl InnerNamespace {
+    /// Prepares the namespace. The root directory must be the outer one.
+    pub(super) fn prepare() -> Result<Self, Failure> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let place = rustix::fs::open("/proc/self", flags, Mode::empty())
+            .map_err(Failure::doing("open /proc/self"))?;
+        Ok(Self { place })
+    }
+
+    /// Moves this process, which has a single thread, into the namespace, in which it has all
+    /// capabilities. With `has_mounts`, it has the privileges over its mounts, too.
+    pub(super) fn enter(self, has_mounts: bool) -> Result<(), Failure> {
+        let doing = Failure::doing("enter a user namespace of the program's own");
+        try_enter(&self.place, has_mounts).map_err(doing)
+    }
+}
+
+/// Opens a file in the directory of a process.
+fn open(place: &OwnedFd, name: &str, access: OFlags) -> io::Result<File> {
+    Ok(rustix::fs::openat(place, name, access | OFlags::CLOEXEC, Mode::empty())?.into())
+}
+
+fn try_enter(place: &OwnedFd, has_mounts: bool) -> io::Result<()> {
+    let map = |name| identity(&io::read_to_string(open(place, name, OFlags::RDONLY)?)?);
     let maps = [("uid_map", map("uid_map")?), ("gid_map", map("gid_map")?)];
     let (mut reader, mut writer) = io::pipe()?;
     let mapper = match sys::fork()? {
@@ -39,8 +60,9 @@ fn try_enter(has_mounts: bool) -> io::Result<()> {
             drop(writer);
             // The pipe ends without a byte if the parent has failed.
             let is_ready = matches!(reader.read(&mut [0]), Ok(1));
-            let place = std::path::Path::new("/proc").join(number);
-            let write = |(name, map): &(&str, String)| std::fs::write(place.join(name), map);
+            let write = |(name, map): &(&str, String)| {
+                open(place, name, OFlags::WRONLY)?.write_all(map.as_bytes())
+            };
             finish(is_ready && maps.iter().all(|map| write(map).is_ok()))
         }
         Fork::Parent(child) => Pid::from_raw(child),

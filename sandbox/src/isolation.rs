@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::error::SandboxError;
 use super::identity;
 
-pub use probe::{ProbeError, is_filtered, probe};
+pub use probe::{ProbeError, is_confined, is_filtered, probe};
 
 /// A way to isolate programs (a *rung*). Every rung yields the same files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -27,6 +27,10 @@
 //! Instead of executing the program, the child may execute another OCI runtime, such as runc, with
 //! a configuration of the same content: `oci`.
 //!
+//! Without the privileges for namespaces and mounts, a supervisor answers some calls of the program
+//! in their place: `supervisor`. With the isolation [`Chroot`](Isolation::Chroot) the program is
+//! root in a changed root directory: `chroot`.
+//!
 //! # Invariants
 //!
 //! - The program never sees a descriptor, a path or an environment variable of the host. Even its
@@ -102,7 +106,7 @@ mod wire;
 pub use capabilities::Capabilities;
 pub use error::SandboxError;
 pub use helper::init_if_asked;
-pub use isolation::{Isolation, Obstacle, ProbeError, is_filtered, probe};
+pub use isolation::{Isolation, Obstacle, ProbeError, is_confined, is_filtered, probe};
 pub use kernel::{KernelFeature, features};
 pub use mount_handle::mount_without_devices;
 pub use run::{

@@ -22,6 +22,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal, kill, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -69,6 +70,9 @@ impl Call<'_> {
     }
 }
 
+/// The time between two looks for processes that have lost their parents and ended.
+const REAPING: Duration = Duration::from_secs(1);
+
 /// The answer that a thread didn't receive, with the call that it was for.
 type Undelivered = (i32, [u64; 6], Answer);
 
@@ -101,7 +105,7 @@ pub(super) fn supervise(
             drop(theirs);
             // The closure holds the program's descriptors.
             drop(become_program);
-            serve(Pid::from_raw(program), ours, calls)
+            serve(Pid::from_raw(program), &ours, calls)
         }
     }
 }
@@ -124,7 +128,7 @@ pub(super) fn token() -> Result<u64, Failure> {
 /// Runs the supervisor until the program has ended.
 fn serve(
     program: Pid,
-    socket: OwnedFd,
+    socket: &OwnedFd,
     calls: impl FnOnce(Pid) -> io::Result<Box<dyn Calls>>,
 ) -> ! {
     let _ = rustix::thread::set_name(c"kiln-supervisor");
@@ -135,7 +139,7 @@ fn serve(
         let undelivered = HashMap::new();
         let mut supervisor = Supervisor { program, signals, calls, undelivered };
         // Without a listener, the program's calls fail. It reports the error itself.
-        let _ = supervisor.run(&socket);
+        let _ = supervisor.run(socket);
     }
     end_like(program)
 }
@@ -159,20 +163,25 @@ impl Supervisor {
         let number = rustix::process::Pid::from_raw(self.program.as_raw())
             .ok_or_else(|| io::Error::other("the program has no number"))?;
         let end = pidfd_open(number, PidfdFlags::empty())?;
-        let Some(listener) = self.wait_for_listener(socket, &end)? else { return Ok(()) };
+        let Some(listener) = Self::wait_for_listener(socket, &end)? else { return Ok(()) };
         sys::wake_synchronously(&listener);
         let pause = Timespec { tv_sec: 1, tv_nsec: 0 };
+        let mut reaped = Instant::now();
         loop {
             let mut watched =
                 vec![PollFd::new(&listener, PollFlags::IN), PollFd::new(&end, PollFlags::IN)];
             watched.extend(self.signals.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
             rustix::io::retry_on_intr(|| poll(&mut watched, Some(&pause)))?;
             let [asked, ended] = [watched[0].revents(), watched[1].revents()];
-            self.pass_signals();
+            if watched.get(2).is_some_and(|signals| !signals.revents().is_empty()) {
+                self.pass_signals();
+            }
             if asked.contains(PollFlags::IN) {
                 self.answer(&listener);
-            } else if asked.is_empty() {
+            }
+            if reaped.elapsed() >= REAPING {
                 orphans::reap(&[self.program.as_raw()]);
+                reaped = Instant::now();
             }
             if !ended.is_empty() || asked.contains(PollFlags::HUP) {
                 return Ok(());
@@ -194,7 +203,7 @@ impl Supervisor {
     }
 
     /// Receives the listener. Returns `None` if the program has ended without sending it.
-    fn wait_for_listener(&self, socket: &OwnedFd, end: &OwnedFd) -> io::Result<Option<OwnedFd>> {
+    fn wait_for_listener(socket: &OwnedFd, end: &OwnedFd) -> io::Result<Option<OwnedFd>> {
         let mut watched = [PollFd::new(socket, PollFlags::IN), PollFd::new(end, PollFlags::IN)];
         rustix::io::retry_on_intr(|| poll(&mut watched, None))?;
         let message = wire::receive::<()>(socket)?;
@@ -231,7 +240,8 @@ fn end_like(program: Pid) -> ! {
             Ok(WaitStatus::Exited(_, code)) => std::process::exit(code),
             Ok(WaitStatus::Signaled(_, signal, _)) => die_by(signal),
             Err(nix::errno::Errno::EINTR) | Ok(_) => {}
-            Err(_) => std::process::exit(1),
+            // It was reaped when a deadly signal met it in a stop for the supervisor.
+            Err(_) => die_by(Signal::SIGKILL),
         }
     }
 }

@@ -30,6 +30,6 @@ pub(crate) use process::{
 pub(crate) use seccomp::{FilterInstruction, install_filter};
 pub(crate) use status::{extended_status, status};
 pub(crate) use trace::{
-    STATX_SIZE, Stopped, carried_number, carry_number, request_stop, statfs, statx,
+    STATX_SIZE, Stopped, carried_number, carry_number, file_limit, request_stop, statfs, statx,
 };
 pub(crate) use watch::watch;

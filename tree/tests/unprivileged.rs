@@ -3,6 +3,8 @@
 //! Each test runs as root first, and then once more in a process of another user.
 
 #![expect(clippy::disallowed_methods, reason = "tests open the files that they create")]
+#![expect(clippy::unwrap_used, reason = "a test fails by it")]
+#![expect(clippy::print_stdout, reason = "the process without privileges reports to the test")]
 
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;

@@ -5,15 +5,21 @@
 use std::io;
 
 use anyhow::Error;
-use kiln_sandbox::{Isolation, Obstacle, ProbeError};
+use kiln_sandbox::{Capabilities, Isolation, Obstacle, ProbeError};
 
 /// The kernel's settings, each with the value that forbids user namespaces and one that allows
 /// them.
 const SWITCHES: [(&str, &str, &str); 3] = [
     ("user.max_user_namespaces", "0", "10000"),
     ("kernel.unprivileged_userns_clone", "0", "1"),
-    ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
+    (APPARMOR, "1", "0"),
 ];
+
+/// The step of a trial in which the kernel refuses a map of IDs.
+const MAP_IDS: &str = "map ids";
+
+/// AppArmor's setting, which Ubuntu turns on.
+const APPARMOR: &str = "kernel.apparmor_restrict_unprivileged_userns";
 
 /// Returns the obstacle of a rung whose trial has failed.
 pub(super) fn obstacle(isolation: Isolation, error: &ProbeError) -> Obstacle {
@@ -21,9 +27,20 @@ pub(super) fn obstacle(isolation: Isolation, error: &ProbeError) -> Obstacle {
     let (ProbeError::Refused { error, .. }, Isolation::UserNamespace) = (error, isolation) else {
         return Obstacle { isolation, cause: reason.clone(), reason };
     };
-    let cause = cause(error, kiln_sandbox::is_filtered(), setting);
+    let cause = if reason.starts_with(MAP_IDS) && lacks_setfcap() {
+        // Since Linux 5.12, mapping root takes this capability.
+        "no CAP_SETFCAP".to_owned()
+    } else {
+        cause(error, kiln_sandbox::is_filtered(), setting)
+    };
     let reason = if reason.ends_with(')') { reason } else { format!("{reason} ({cause})") };
     Obstacle { isolation, reason, cause }
+}
+
+/// Returns `true` if this process is root without the capability to set file capabilities.
+fn lacks_setfcap() -> bool {
+    let has = |capability| Capabilities::effective().is_ok_and(|own| own.contain(capability));
+    rustix::process::geteuid().is_root() && !Capabilities::named("SETFCAP").is_some_and(has)
 }
 
 /// Adds an explanation to the kernel's error for a user namespace.
@@ -50,6 +67,9 @@ fn forbidding(
 
 /// Returns the cause of a refusal in a word or two.
 fn cause(error: &io::Error, is_filtered: bool, value: impl Fn(&str) -> Option<String>) -> String {
+    let is_filters = is_filtered && error.raw_os_error() == Some(nix::libc::EPERM);
+    // AppArmor doesn't return this error.
+    let value = |name: &str| value(name).filter(|_| !(is_filters && name == APPARMOR));
     if let Some((switch, forbids, _)) = forbidding(value) {
         return format!("{switch} is {forbids}");
     }
@@ -64,8 +84,15 @@ fn cause(error: &io::Error, is_filtered: bool, value: impl Fn(&str) -> Option<St
 
 fn reason(error: &io::Error, value: impl Fn(&str) -> Option<String>) -> String {
     if let Some((switch, forbids, allows)) = forbidding(value) {
+        let also = match switch {
+            APPARMOR => {
+                "load the AppArmor profile /etc/apparmor.d/kiln of kiln's Debian package, for \
+                 /usr/bin/kiln; or "
+            }
+            _ => "",
+        };
         return format!(
-            "{switch} is {forbids} (as root: sysctl -w {switch}={allows}, or run kiln as root)"
+            "{switch} is {forbids} ({also}as root: sysctl -w {switch}={allows}, or run kiln as root)"
         );
     }
     match error.raw_os_error() {
@@ -112,6 +139,11 @@ mod tests {
         assert_eq!(cause(&refused, false, none), "a security module or a chroot");
         let forbidden = |name: &str| (name == SWITCHES[0].0).then(|| "0\n".to_owned());
         assert_eq!(cause(&refused, true, forbidden), "user.max_user_namespaces is 0");
+        let restricted = |name: &str| (name == APPARMOR).then(|| "1\n".to_owned());
+        assert_eq!(cause(&refused, true, restricted), "seccomp");
+        let denied = io::Error::from_raw_os_error(nix::libc::EACCES);
+        assert_eq!(cause(&denied, true, restricted), format!("{APPARMOR} is 1"));
+        assert!(reason(&denied, restricted).contains("/etc/apparmor.d/kiln"));
         let error = ProbeError::Refused { action: "unshare", error: refused };
         let found = obstacle(Isolation::UserNamespace, &error);
         assert!(found.reason.starts_with("unshare: operation not permitted ("), "{found:?}");

@@ -93,7 +93,8 @@ fn containerd(variable: &impl Fn(&str) -> Option<OsString>) -> Result<Engine> {
 
 /// Finds a program that stores images per user.
 fn own_program(name: &str) -> Result<PathBuf> {
-    if Ids::current().is_namespace() {
+    let ids = Ids::current();
+    if ids.is_namespace() && !ids.is_unprivileged() {
         bail!(
             "{name} would take kiln's root for its own user: run kiln as root, or save the image"
         );

@@ -12,7 +12,7 @@ use crate::arguments::runtime::RuntimeArguments;
 pub(crate) fn find(arguments: &RuntimeArguments) -> Result<Option<PathBuf>> {
     let asked = arguments.oci_runtime.as_deref().filter(|name| !name.is_empty());
     let Some(asked) = asked else { return Ok(None) };
-    if kiln_tree::Ids::current().is_namespace() {
+    if kiln_tree::Ids::current().has_records() {
         bail!("--oci-runtime takes root: run kiln as root, or leave it out for kiln's own sandbox");
     }
     let search = super::search_path();

@@ -108,6 +108,11 @@ fn an_outer_proc_shows_command_lines_and_nothing_else() {
             readlink /proc/self/ns/user > /own; diff /seen /own && echo own only; \
             cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -q 'kiln' && echo lines; \
             echo 1 > /proc/sys/vm/drop_caches; \
+            for p in /proc/[0-9]*; do \
+                for f in oom_score_adj coredump_filter clear_refs autogroup; do \
+                    (echo 0 > $p/$f) 2>/dev/null && echo written $p/$f; \
+                done; \
+            done; \
             for f in /proc/sysrq-trigger /proc/sys/kernel/printk; do \
                 (echo 1 > $f) 2>/dev/null && echo written $f; \
             done; true";

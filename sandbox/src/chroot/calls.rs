@@ -12,7 +12,7 @@ use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, ope
 use rustix::io::Errno;
 
 use super::files::{self, ServedFile};
-use super::kernel_files::{KernelFiles, Kind, Node, Resolved, joined};
+use super::kernel_files::{KernelFiles, Node, Resolved, joined};
 use super::locate::{Place, ProgramTree, inode_of, names};
 use super::processes::{Caller, Processes};
 use super::readonly::{CHANGES, MountTable, OLD_CHANGES};
@@ -29,7 +29,7 @@ use crate::tracee::Tracees;
 const NAME_FIELD: usize = 65;
 
 /// The calls with a path that both architectures have.
-const PATH_CALLS: [libc::c_long; 16] = [
+const PATH_CALLS: [libc::c_long; 14] = [
     libc::SYS_openat,
     libc::SYS_openat2,
     libc::SYS_newfstatat,
@@ -37,7 +37,6 @@ const PATH_CALLS: [libc::c_long; 16] = [
     libc::SYS_faccessat,
     libc::SYS_faccessat2,
     libc::SYS_readlinkat,
-    libc::SYS_chdir,
     libc::SYS_execve,
     libc::SYS_execveat,
     libc::SYS_unlinkat,
@@ -45,7 +44,6 @@ const PATH_CALLS: [libc::c_long; 16] = [
     libc::SYS_renameat2,
     libc::SYS_mknodat,
     libc::SYS_uname,
-    libc::SYS_pidfd_open,
 ];
 
 /// The older calls with a path, which newer architectures don't have.
@@ -65,7 +63,8 @@ const OLD_CALLS: [libc::c_long; 9] = [
 const OLD_CALLS: [libc::c_long; 0] = [];
 
 /// The calls that name a process.
-const PROCESS_CALLS: [libc::c_long; 18] = [
+const PROCESS_CALLS: [libc::c_long; 19] = [
+    libc::SYS_pidfd_open,
     libc::SYS_kill,
     libc::SYS_tkill,
     libc::SYS_tgkill,
@@ -132,7 +131,8 @@ impl ProgramCalls {
             kernel.add_terminal(terminal::number(&terminal.controller)?);
         }
         let hostname = (!spec.shared.uts).then(|| spec.hostname.clone());
-        let processes = Processes::new(rustix::process::getpid().as_raw_nonzero().get());
+        let mut processes = Processes::new(rustix::process::getpid().as_raw_nonzero().get());
+        processes.is_numbered = spec.process.terminal.is_none() && !spec.shared.pid;
         let (tracees, executed) = (Tracees::default(), Vec::new());
         let own = ["/proc", "/sys", "/dev"].iter().map(Path::new);
         let targets = own.chain(spec.mounts.iter().map(|mount| mount.target.as_path()));
@@ -145,6 +145,9 @@ impl ProgramCalls {
     /// Returns the filter that asks the supervisor.
     pub(super) fn filter(&self) -> io::Result<Filter> {
         let mut calls = [&PATH_CALLS[..], &OLD_CALLS[..], &PROCESS_CALLS[..]].concat();
+        if self.processes.is_numbered {
+            calls.extend([libc::SYS_getpid, libc::SYS_gettid, libc::SYS_getppid]);
+        }
         if self.table.has_read_only() {
             calls.extend(CHANGES.iter().chain(&OLD_CHANGES).map(|(call, ..)| *call));
         }
@@ -162,6 +165,9 @@ impl ProgramCalls {
     /// Notes the program's process.
     pub(super) fn begin(&mut self, program: i32) {
         self.processes.first = program;
+        // Files aren't opened with the rights of kiln's own groups. Without the capability, kiln has
+        // no groups of others.
+        let _ = rustix::thread::set_thread_groups(&[]);
     }
 
     /// Finds the file of a path. Returns `None` if the kernel can do so itself.
@@ -347,9 +353,7 @@ impl ProgramCalls {
         let access = Access::from_bits_truncate(mode as _);
         let is_read_only = match &found {
             Found::Served(place) => self.files[*place].readonly,
-            Found::Node(node, _) => {
-                node.is_outside_of_processes() || matches!(node.kind(), Kind::Text(_))
-            }
+            Found::Node(node, _) => node.is_read_only(),
             Found::Inside(..) => false,
         };
         if is_read_only && access.contains(Access::WRITE_OK) {
@@ -485,9 +489,9 @@ impl ProgramCalls {
     }
 
     /// Writes the kernel's description with the step's host name.
-    fn describe(&mut self, call: &Call<'_>, into: u64) -> Outcome {
-        let Some(hostname) = &self.hostname else { return Ok(Answer::Continue) };
-        let mut bytes = vec![0; NAME_FIELD];
+    fn describe(&mut self, call: &Call<'_>, into: u64) -> Answer {
+        let Some(hostname) = &self.hostname else { return Answer::Continue };
+        let mut bytes = [0; NAME_FIELD];
         let length = hostname.len().min(NAME_FIELD - 1);
         bytes[..length].copy_from_slice(&hostname.as_bytes()[..length]);
         let own = rustix::system::uname();
@@ -504,8 +508,8 @@ impl ProgramCalls {
             place[..field.len()].copy_from_slice(field);
         }
         match self.tracees.write(call.notification.pid, into, &all) {
-            Ok(()) => Ok(Answer::Value(0)),
-            Err(_) => Ok(Answer::Continue),
+            Ok(()) => Answer::Value(0),
+            Err(_) => Answer::Continue,
         }
     }
 }
@@ -559,7 +563,7 @@ impl ProgramCalls {
                 self.rename(call, at, to)
             }
             libc::SYS_mknodat => self.make_node(call, at, third, fourth),
-            libc::SYS_uname => self.describe(call, first),
+            libc::SYS_uname => Ok(self.describe(call, first)),
             _ => match self.change(call, number, &arguments) {
                 Some(outcome) => outcome,
                 None => self.answer_old(call, number, arguments),

@@ -122,7 +122,7 @@ impl KernelFiles {
     ) -> rustix::io::Result<Resolved> {
         match kernel {
             Kernel::Proc => self.resolve_proc(tree, processes, caller, path, follows),
-            Kernel::Sys => self.resolve_sys(path, follows),
+            Kernel::Sys => self.resolve_sys(&path, follows),
             Kernel::Terminals => self.resolve_terminal(path),
         }
     }
@@ -192,13 +192,14 @@ impl KernelFiles {
                 _ => {}
             }
         }
-        let kind = self.kind_in_proc(tree, caller, &at, follows)?;
+        let kind = self.kind_in_proc(tree, processes, caller, &at, follows)?;
         Ok(Resolved::Node(Node { kernel: Kernel::Proc, path: at, kind }))
     }
 
     fn kind_in_proc(
         &self,
         tree: &ProgramTree,
+        processes: &Processes,
         caller: &Caller,
         at: &[Vec<u8>],
         follows: bool,
@@ -210,10 +211,11 @@ impl KernelFiles {
                 let is_directory = HIDDEN_DIRECTORIES.contains(name);
                 return Ok(if is_directory { Kind::Hidden } else { Kind::Text(Vec::new()) });
             }
-            [b"self"] => return Ok(Kind::Link(caller.process.to_string().into_bytes())),
+            [b"self"] => return Ok(Kind::Link(shown(processes, caller.process))),
             [b"thread-self"] => {
-                let target = format!("{}/task/{}", caller.process, caller.thread);
-                return Ok(Kind::Link(target.into_bytes()));
+                let [process, thread] =
+                    [caller.process, caller.thread].map(|it| shown(processes, it));
+                return Ok(Kind::Link([process.as_slice(), b"/task/", &thread].concat()));
             }
             [_, .., b"mounts"] => return Ok(Kind::Text(MOUNTS.into())),
             [_, .., b"mountinfo"] => return Ok(Kind::Text(MOUNT_INFO.into())),
@@ -264,7 +266,7 @@ impl KernelFiles {
         stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
     }
 
-    fn resolve_sys(&self, path: Vec<Vec<u8>>, follows: bool) -> rustix::io::Result<Resolved> {
+    fn resolve_sys(&self, path: &[Vec<u8>], follows: bool) -> rustix::io::Result<Resolved> {
         let mut depth = 0_usize;
         for (place, name) in path.iter().enumerate() {
             match name.as_slice() {
@@ -276,7 +278,7 @@ impl KernelFiles {
                 _ => depth += 1,
             }
         }
-        let file = self.open_sys(&path, follows)?;
+        let file = self.open_sys(path, follows)?;
         let real = super::path_of(&file)?;
         let real = real.strip_prefix(b"/sys").ok_or(Errno::NOENT)?;
         let path: Vec<Vec<u8>> = names(real).map(<[u8]>::to_vec).collect();
@@ -326,7 +328,6 @@ impl KernelFiles {
         node: &Node,
         flags: OFlags,
     ) -> rustix::io::Result<OwnedFd> {
-        let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC);
         let is_directory = matches!(node.kind, Kind::Directory | Kind::Hidden);
         if flags.contains(OFlags::CREATE | OFlags::EXCL) {
             return Err(Errno::EXIST);
@@ -334,28 +335,34 @@ impl KernelFiles {
         if flags.contains(OFlags::DIRECTORY) && !is_directory {
             return Err(Errno::NOTDIR);
         }
-        if flags.contains(OFlags::PATH) && !is_directory {
-            return self.open_path(caller, node);
-        }
+        let file = if flags.contains(OFlags::PATH) && !is_directory {
+            self.open_path(caller, node)?
+        } else {
+            self.open_node(tree, processes, caller, node, flags)?
+        };
+        // The name may lead to another file by now. A directory outside is a way out of the tree.
+        let is_now = FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode);
+        let has_changed = !is_directory && is_now == FileType::Directory;
+        if has_changed { Err(Errno::ACCESS) } else { Ok(file) }
+    }
+
+    fn open_node(
+        &mut self,
+        tree: &ProgramTree,
+        processes: &Processes,
+        caller: &Caller,
+        node: &Node,
+        flags: OFlags,
+    ) -> rustix::io::Result<OwnedFd> {
+        let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC);
         match &node.kind {
             Kind::Directory | Kind::Hidden if writes => Err(Errno::ISDIR),
             Kind::Directory | Kind::Hidden => self.skeleton(tree, processes, caller, node),
             Kind::Link(_) => Err(Errno::LOOP),
-            _ if writes && self.is_read_only(node) => Err(Errno::ROFS),
+            _ if writes && node.is_read_only() => Err(Errno::ROFS),
             Kind::Text(text) => files::memory(text, 0o444, 0, 0, true)
                 .and_then(|memory| files::open_again(&memory, OFlags::RDONLY)),
             Kind::File | Kind::Descriptor => self.open_real(caller, node, flags),
-        }
-    }
-
-    fn is_read_only(&self, node: &Node) -> bool {
-        match node.kernel {
-            Kernel::Proc => {
-                !node.path.first().is_some_and(|name| is_number(name))
-                    || matches!(node.kind, Kind::Text(_))
-            }
-            Kernel::Sys => true,
-            Kernel::Terminals => false,
         }
     }
 
@@ -392,10 +399,6 @@ impl KernelFiles {
                 rustix::fs::open([b"/dev/pts", path.as_slice()].concat(), wanted, Mode::empty())
             }
         })?;
-        // The link may lead to another file by now.
-        if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) == FileType::Directory {
-            return Err(Errno::ACCESS);
-        }
         unblocked(file, flags)
     }
 
@@ -445,7 +448,7 @@ impl KernelFiles {
         if node.path.is_empty() {
             entries.retain(|entry| !is_number(&entry.name));
             let own = processes.all().into_iter().map(|(number, _)| Entry {
-                name: number.to_string().into_bytes(),
+                name: shown(processes, number.cast_unsigned()),
                 kind: FileType::Directory,
                 target: Vec::new(),
             });
@@ -454,7 +457,7 @@ impl KernelFiles {
         for entry in entries.iter_mut().filter(|entry| entry.kind == FileType::Symlink) {
             let mut at = node.path.clone();
             at.push(entry.name.clone());
-            entry.target = match self.kind_in_proc(tree, caller, &at, false) {
+            entry.target = match self.kind_in_proc(tree, processes, caller, &at, false) {
                 Ok(Kind::Link(target)) => target,
                 _ => b"?".to_vec(),
             };
@@ -472,15 +475,16 @@ impl Node {
         }
     }
 
-    /// Returns the kind of the file.
-    pub(super) fn kind(&self) -> &Kind {
-        &self.kind
-    }
-
-    /// Returns `true` if the program can't write to the file whoever it is.
-    pub(super) fn is_outside_of_processes(&self) -> bool {
-        self.kernel == Kernel::Sys
-            || self.kernel == Kernel::Proc && !self.path.first().is_some_and(|name| is_number(name))
+    /// Returns `true` if no user can write to the file.
+    pub(super) fn is_read_only(&self) -> bool {
+        match self.kernel {
+            Kernel::Proc => {
+                matches!(self.kind, Kind::Text(_))
+                    || !self.path.first().is_some_and(|name| is_number(name))
+            }
+            Kernel::Sys => true,
+            Kernel::Terminals => false,
+        }
     }
 }
 
@@ -512,7 +516,6 @@ fn list(directory: &OwnedFd) -> rustix::io::Result<Vec<Entry>> {
             entries.push(Entry { name, kind: entry.file_type(), target: Vec::new() });
         }
     }
-    drop(reader);
     for entry in entries.iter_mut().filter(|entry| entry.kind == FileType::Symlink) {
         if let Ok(target) = rustix::fs::readlinkat(directory, entry.name.as_slice(), Vec::new()) {
             entry.target = target.into_bytes();
@@ -531,6 +534,12 @@ pub(super) fn joined(start: &[u8], names: &[Vec<u8>]) -> Vec<u8> {
         path.extend(name);
     }
     path
+}
+
+/// Returns the number of a process that the program sees.
+fn shown(processes: &Processes, process: u32) -> Vec<u8> {
+    let is_first = processes.is_numbered && process.cast_signed() == processes.first;
+    if is_first { b"1".to_vec() } else { process.to_string().into_bytes() }
 }
 
 fn is_number(name: &[u8]) -> bool {

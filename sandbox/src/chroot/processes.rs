@@ -5,6 +5,16 @@
 //! that descends from the supervisor. It is the subreaper of the step's processes, so all of them do,
 //! and no others.
 //!
+//! # Process 1
+//!
+//! On other rungs the program is process 1 of a namespace. Here it seems to be: its own number is 1 if
+//! it asks, and so is that of its children's parent. Like process 1, it gets signals of its processes
+//! only if it has handlers for them. A program with several threads gets its real number, because
+//! the C library compares it with the senders of its internal signals. So does a program with a
+//! terminal, because shells make themselves the terminal's process group by their number.
+//!
+//! # Numbers
+//!
 //! A process may end between this check and the call, and its number may go to another process. The
 //! kernel assigns all other numbers first.
 
@@ -31,6 +41,10 @@ pub(super) struct Caller {
     pub(super) process: u32,
     pub(super) identity: Identity,
     pub(super) umask: u32,
+    /// The number of threads of the process.
+    threads: u32,
+    /// The signals that the process has handlers for, as a bit mask.
+    caught: u64,
 }
 
 impl Caller {
@@ -44,6 +58,10 @@ impl Caller {
             process: process.unwrap_or(thread),
             identity: Identity::of(thread)?,
             umask: umask.unwrap_or(0o022),
+            threads: value("Threads:").and_then(|text| text.trim().parse().ok()).unwrap_or(1),
+            caught: value("SigCgt:")
+                .and_then(|text| u64::from_str_radix(text.trim(), 16).ok())
+                .unwrap_or(0),
         })
     }
 
@@ -66,6 +84,8 @@ pub(super) struct Processes {
     supervisor: i32,
     /// The first process, which is process 1 on other rungs.
     pub(super) first: i32,
+    /// `true` if the first process seems to be process 1.
+    pub(super) is_numbered: bool,
     /// The identities of threads, as far as they were needed.
     identities: HashMap<u32, Identity>,
 }
@@ -73,7 +93,7 @@ pub(super) struct Processes {
 impl Processes {
     /// Creates the view of this process's descendants.
     pub(super) fn new(supervisor: i32) -> Self {
-        Self { supervisor, first: 0, identities: HashMap::new() }
+        Self { supervisor, first: 0, is_numbered: false, identities: HashMap::new() }
     }
 
     /// Runs `work`, and repeats it with the rights of a thread if it lacks permission. The kernel
@@ -163,6 +183,16 @@ impl Processes {
             _ => missing,
         };
         Some(match call {
+            libc::SYS_getpid => self.own_number(thread),
+            libc::SYS_gettid if thread.cast_signed() == self.first => self.own_number(thread),
+            libc::SYS_gettid => Answer::Continue,
+            libc::SYS_getppid => self.number_of_parent(thread),
+            libc::SYS_kill | libc::SYS_tkill if self.is_first(number(0)) => {
+                self.signal_first(thread, number(1))
+            }
+            libc::SYS_tgkill if self.is_first(number(0)) && self.is_first(number(1)) => {
+                self.signal_first(thread, number(2))
+            }
             libc::SYS_kill => match number(0) {
                 -1 => self.signal_all(thread, number(1)),
                 target @ 1.. => one(target),
@@ -204,6 +234,52 @@ impl Processes {
             },
             _ => return None,
         })
+    }
+
+    /// Returns the number that a process sees as its own.
+    fn own_number(&self, thread: u32) -> Answer {
+        let is_first = Caller::of(thread)
+            .is_ok_and(|caller| caller.process.cast_signed() == self.first && caller.threads == 1);
+        if self.is_numbered && is_first { Answer::Value(1) } else { Answer::Continue }
+    }
+
+    /// Returns the number that a process sees as its parent's. The program's parent is outside of
+    /// the container, and an orphan's is process 1.
+    fn number_of_parent(&self, thread: u32) -> Answer {
+        let Ok(caller) = Caller::of(thread) else { return Answer::Continue };
+        match stat(thread.cast_signed()) {
+            _ if !self.is_numbered => Answer::Continue,
+            _ if caller.process.cast_signed() == self.first => Answer::Value(0),
+            Some(stat) if stat.parent == self.first || stat.parent == self.supervisor => {
+                Answer::Value(1)
+            }
+            _ => Answer::Continue,
+        }
+    }
+
+    /// Returns `true` if a number is one of the first process.
+    fn is_first(&self, number: i32) -> bool {
+        self.is_numbered && (number == 1 || number == self.first)
+    }
+
+    /// Sends a signal to the first process if that has a handler for it.
+    fn signal_first(&self, thread: u32, signal: i32) -> Answer {
+        let (Ok(caller), Ok(first)) = (Caller::of(thread), Caller::of(self.first.cast_unsigned()))
+        else {
+            return missing_process();
+        };
+        if !(0..=LAST_SIGNAL).contains(&signal) {
+            return Answer::Error(libc::EINVAL);
+        }
+        let own = caller.identity.uid;
+        if own != 0 && own != first.identity.uid {
+            return Answer::Error(libc::EPERM);
+        }
+        let is_caught = signal > 0 && first.caught & (1 << (signal - 1)) != 0;
+        if is_caught {
+            send(self.first, signal);
+        }
+        Answer::Value(0)
     }
 
     /// Sends a signal to all processes of the step except the caller's own and the first one, which

@@ -1,16 +1,14 @@
-//! The attributes of files: `stat`, `access`, `chmod`, `chown`, `utimensat`, `truncate`, extended
-//! attributes.
+//! The attributes of files: `stat`, `access`, `chmod`, `chown`, `utimensat`, `truncate`.
 
 use std::os::fd::AsFd;
 
-use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, XattrFlags, getxattr, removexattr, setxattr,
-    utimensat,
-};
+use kiln_tree::Owner;
+use kiln_tree::records::set_entry_owner;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, utimensat};
 use rustix::io::Errno;
 
-use super::metadata::{ATTRIBUTE, Access, Metadata, PREFIX, SETGID, SETUID, names};
-use super::mounts::own_path;
+use super::metadata::{Access, Metadata, SETGID, SETUID};
+use super::mounts::{Directory, own_path, parent_of};
 use super::open::follows;
 use super::resolve::{Found, link_target};
 use super::state::State;
@@ -18,8 +16,8 @@ use super::{Emulation, HERE, Reply, Request};
 
 type Done = Result<Reply, Errno>;
 
-/// The kernel's limit on the value of an extended attribute, in bytes.
-const MAX_VALUE: u64 = 64 << 10;
+/// The type of file systems in memory.
+const TMPFS: u64 = 0x0102_1994;
 
 /// The ID that means "unchanged".
 const UNCHANGED: u32 = u32::MAX;
@@ -28,7 +26,27 @@ impl Emulation {
     /// Returns the attributes of a file.
     pub(super) fn metadata(&self, found: &Found) -> Result<Metadata, Errno> {
         let shown = found.mount.and_then(|mount| self.mounts.get(mount).shown);
-        Metadata::of(found.fd.as_fd(), shown)
+        let mut metadata = Metadata::of(found.fd.as_fd(), shown)?;
+        let process = found.mount.and_then(|mount| self.tables().process_at(mount, &found.path));
+        if let Some(state) = process {
+            metadata.belong_to(&state);
+        }
+        if let Some((directory, name)) = self.entry(found) {
+            metadata.apply_entry(directory.fd.as_fd(), &name)?;
+        }
+        Ok(metadata)
+    }
+
+    /// Returns the directory that records the owner of a link or fifo, and its name there.
+    fn entry(&self, found: &Found) -> Option<(Directory, Vec<u8>)> {
+        let mount = found.mount.map(|mount| self.mounts.get(mount))?;
+        let has_entry = matches!(found.kind, FileType::Symlink | FileType::Fifo);
+        if !has_entry || mount.is_proc || mount.target == found.path {
+            return None;
+        }
+        let directory = self.mounts.open_directory(parent_of(&found.path)).ok()?;
+        let name = found.path.rsplit(|byte| *byte == b'/').next()?;
+        Some((directory, name.to_vec()))
     }
 
     /// Returns `true` if a file can't be changed. In `/proc`, only processes can.
@@ -39,7 +57,7 @@ impl Emulation {
         mount.is_readonly || (mount.is_proc && !is_process)
     }
 
-    fn writable(&self, found: &Found) -> Result<Metadata, Errno> {
+    pub(super) fn writable(&self, found: &Found) -> Result<Metadata, Errno> {
         if self.is_readonly(found) {
             return Err(Errno::ROFS);
         }
@@ -47,7 +65,7 @@ impl Emulation {
     }
 
     /// Finds the file of a call with the flags of `*at` calls.
-    fn found(
+    pub(super) fn found(
         &self,
         request: &Request<'_>,
         directory: u64,
@@ -94,7 +112,14 @@ impl Emulation {
         }
         let new = |id, old| if id == UNCHANGED { old } else { id };
         let (fd, mode) = (found.fd.as_fd(), metadata.mode & 0o7777);
-        metadata.set_owner(fd, new(uid, metadata.uid), new(gid, metadata.gid))?;
+        let (uid, gid) = (new(uid, metadata.uid), new(gid, metadata.gid));
+        match self.entry(found) {
+            Some((directory, name)) => {
+                set_entry_owner(directory.fd.as_fd(), &name, Owner { uid, gid })?;
+                mark_changed(found)?;
+            }
+            None => metadata.set_owner(fd, uid, gid)?,
+        }
         // A program must not get the rights of another owner by its mode.
         let group = if mode & 0o010 == 0 { 0 } else { SETGID };
         let lost = if metadata.is_regular() { mode & (SETUID | group) } else { 0 };
@@ -170,6 +195,17 @@ impl Emulation {
         self.write(request, at, &target)?;
         Ok(Reply::Value(target.len() as i64))
     }
+}
+
+/// Updates the time of a file's last status change, by which changes are found.
+fn mark_changed(found: &Found) -> Result<(), Errno> {
+    let stat = rustix::fs::fstat(&found.fd)?;
+    let time = |tv_sec, nanoseconds| Timespec { tv_sec, tv_nsec: nanoseconds as _ };
+    let times = Timestamps {
+        last_access: time(stat.st_atime, stat.st_atime_nsec),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+    };
+    utimensat(&found.fd, "", &times, AtFlags::EMPTY_PATH)
 }
 
 /// Returns `true` if a process may give a file to an owner.
@@ -272,8 +308,10 @@ pub(super) fn statfs(emulation: &mut Emulation, request: &Request<'_>) -> Done {
     let [path, at, ..] = request.arguments;
     let found = emulation.found(request, HERE, path, 0)?;
     let path = std::ffi::CString::new(own_path(found.fd.as_fd())).map_err(|_| Errno::INVAL)?;
-    let statfs = crate::sys::statfs(&path)
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    let mut statfs = crate::sys::statfs(&path).map_err(|error| super::errno(&error))?;
+    if found.mount.is_some_and(|mount| emulation.mounts.get(mount).is_memory) {
+        statfs[..8].copy_from_slice(&TMPFS.to_ne_bytes());
+    }
     emulation.write(request, at, &statfs)
 }
 
@@ -368,133 +406,5 @@ pub(super) mod plain {
     fn numbers(bytes: [u8; 16]) -> [i64; 2] {
         let (first, second) = bytes.split_at(8);
         [first, second].map(|bytes| bytes.try_into().map_or(0, i64::from_ne_bytes))
-    }
-}
-
-/// The name that an extended attribute has on the disk.
-fn stored(name: &[u8]) -> Result<Vec<u8>, Errno> {
-    if name.is_empty() || name.len() > 255 {
-        return Err(Errno::RANGE);
-    }
-    if name.starts_with(PREFIX) {
-        return Err(Errno::PERM);
-    }
-    let is_recorded = name.starts_with(b"security.") || name.starts_with(b"trusted.");
-    Ok(if is_recorded { [ATTRIBUTE, name].concat() } else { name.to_vec() })
-}
-
-impl Emulation {
-    fn set_attribute(&self, request: &Request<'_>, found: &Found) -> Done {
-        let [_, name, value, size, flags, _] = request.arguments;
-        let name = self.read_path(request, name)?;
-        let metadata = self.writable(found)?;
-        let state = &request.caller.state;
-        let needs_root = name.starts_with(b"security.") || name.starts_with(b"trusted.");
-        if (needs_root && !state.is_root()) || !metadata.is_owned_by(state) {
-            return Err(Errno::PERM);
-        }
-        if size > MAX_VALUE {
-            return Err(Errno::TOOBIG);
-        }
-        let size = usize::try_from(size).map_err(|_| Errno::TOOBIG)?;
-        let value = if size == 0 { Vec::new() } else { self.read(request, value, size)? };
-        let flags = XattrFlags::from_bits_retain(flags as u32);
-        setxattr(own_path(found.fd.as_fd()), &stored(&name)?[..], &value, flags)?;
-        Ok(Reply::Value(0))
-    }
-
-    fn get_attribute(&self, request: &Request<'_>, found: &Found) -> Done {
-        let [_, name, at, size, ..] = request.arguments;
-        let name = self.read_path(request, name)?;
-        let Ok(stored) = stored(&name) else { return Err(Errno::NODATA) };
-        let mut value = vec![0; usize::try_from(MAX_VALUE).unwrap_or_default()];
-        let path = own_path(found.fd.as_fd());
-        let length = getxattr(path, &stored[..], &mut value[..])?;
-        self.give(request, &value[..length], at, size)
-    }
-
-    fn list_attributes(&self, request: &Request<'_>, found: &Found) -> Done {
-        let [_, at, size, ..] = request.arguments;
-        let names = names(&own_path(found.fd.as_fd()))?;
-        let mut shown = Vec::new();
-        for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-            let recorded = name.strip_prefix(ATTRIBUTE);
-            if recorded.is_none() && (name.starts_with(PREFIX) || name.starts_with(b"security.")) {
-                continue;
-            }
-            shown.extend_from_slice(recorded.unwrap_or(name));
-            shown.push(0);
-        }
-        self.give(request, &shown, at, size)
-    }
-
-    fn remove_attribute(&self, request: &Request<'_>, found: &Found) -> Done {
-        let name = self.read_path(request, request.arguments[1])?;
-        let metadata = self.writable(found)?;
-        if !metadata.is_owned_by(&request.caller.state) {
-            return Err(Errno::PERM);
-        }
-        let Ok(stored) = stored(&name) else { return Err(Errno::NODATA) };
-        removexattr(own_path(found.fd.as_fd()), &stored[..])?;
-        Ok(Reply::Value(0))
-    }
-
-    /// Writes a value of variable size. Without a size, only returns the length.
-    fn give(&self, request: &Request<'_>, value: &[u8], at: u64, size: u64) -> Done {
-        let length = value.len();
-        if size == 0 {
-            return Ok(Reply::Value(length as i64));
-        }
-        if (length as u64) > size {
-            return Err(Errno::RANGE);
-        }
-        if length > 0 {
-            self.write(request, at, value)?;
-        }
-        Ok(Reply::Value(length as i64))
-    }
-}
-
-/// The calls for extended attributes, by the way that they name the file.
-pub(super) mod extended {
-    use rustix::fs::AtFlags;
-
-    use super::{Done, Emulation, Errno, Found, HERE, Request};
-
-    fn target(emulation: &Emulation, request: &Request<'_>) -> Result<Found, Errno> {
-        emulation.found(request, HERE, request.arguments[0], 0)
-    }
-
-    fn link(emulation: &Emulation, request: &Request<'_>) -> Result<Found, Errno> {
-        let flags = AtFlags::SYMLINK_NOFOLLOW.bits();
-        emulation.found(request, HERE, request.arguments[0], flags.into())
-    }
-
-    fn open(emulation: &Emulation, request: &Request<'_>) -> Result<Found, Errno> {
-        emulation.file_of(request, request.arguments[0])
-    }
-
-    macro_rules! calls {
-        ($($name:ident = $find:ident $action:ident;)*) => {
-            $(pub(in super::super) fn $name(emulation: &mut Emulation, request: &Request<'_>) -> Done {
-                let found = $find(emulation, request)?;
-                emulation.$action(request, &found)
-            })*
-        };
-    }
-
-    calls! {
-        setxattr = target set_attribute;
-        lsetxattr = link set_attribute;
-        fsetxattr = open set_attribute;
-        getxattr = target get_attribute;
-        lgetxattr = link get_attribute;
-        fgetxattr = open get_attribute;
-        listxattr = target list_attributes;
-        llistxattr = link list_attributes;
-        flistxattr = open list_attributes;
-        removexattr = target remove_attribute;
-        lremovexattr = link remove_attribute;
-        fremovexattr = open remove_attribute;
     }
 }

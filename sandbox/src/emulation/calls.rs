@@ -3,7 +3,7 @@
 use rustix::io::Errno;
 
 use super::{Emulation, Reply, Request};
-use super::{attributes, entries, execute, identity, open, sockets, system};
+use super::{attributes, entries, execute, extended, identity, open, sockets, system};
 use crate::seccomp::{self, When};
 use crate::sys;
 
@@ -61,18 +61,18 @@ const COMMON: &[Entry] = &[
     (libc::SYS_fchown, When::Always, attributes::fchown),
     (libc::SYS_utimensat, When::Always, attributes::utimensat_call),
     (libc::SYS_truncate, When::Always, attributes::truncate),
-    (libc::SYS_setxattr, When::Always, attributes::extended::setxattr),
-    (libc::SYS_lsetxattr, When::Always, attributes::extended::lsetxattr),
-    (libc::SYS_fsetxattr, When::Always, attributes::extended::fsetxattr),
-    (libc::SYS_getxattr, When::Always, attributes::extended::getxattr),
-    (libc::SYS_lgetxattr, When::Always, attributes::extended::lgetxattr),
-    (libc::SYS_fgetxattr, When::Always, attributes::extended::fgetxattr),
-    (libc::SYS_listxattr, When::Always, attributes::extended::listxattr),
-    (libc::SYS_llistxattr, When::Always, attributes::extended::llistxattr),
-    (libc::SYS_flistxattr, When::Always, attributes::extended::flistxattr),
-    (libc::SYS_removexattr, When::Always, attributes::extended::removexattr),
-    (libc::SYS_lremovexattr, When::Always, attributes::extended::lremovexattr),
-    (libc::SYS_fremovexattr, When::Always, attributes::extended::fremovexattr),
+    (libc::SYS_setxattr, When::Always, extended::setxattr),
+    (libc::SYS_lsetxattr, When::Always, extended::lsetxattr),
+    (libc::SYS_fsetxattr, When::Always, extended::fsetxattr),
+    (libc::SYS_getxattr, When::Always, extended::getxattr),
+    (libc::SYS_lgetxattr, When::Always, extended::lgetxattr),
+    (libc::SYS_fgetxattr, When::Always, extended::fgetxattr),
+    (libc::SYS_listxattr, When::Always, extended::listxattr),
+    (libc::SYS_llistxattr, When::Always, extended::llistxattr),
+    (libc::SYS_flistxattr, When::Always, extended::flistxattr),
+    (libc::SYS_removexattr, When::Always, extended::removexattr),
+    (libc::SYS_lremovexattr, When::Always, extended::lremovexattr),
+    (libc::SYS_fremovexattr, When::Always, extended::fremovexattr),
     (XATTRAT[0], When::Always, system::missing),
     (XATTRAT[1], When::Always, system::missing),
     (XATTRAT[2], When::Always, system::missing),
@@ -109,9 +109,15 @@ const COMMON: &[Entry] = &[
     (libc::SYS_uname, When::Always, system::uname),
     (libc::SYS_kill, When::Always, system::kill),
     (libc::SYS_tkill, When::Always, system::of_first),
-    (libc::SYS_tgkill, When::Always, system::of_first),
+    (libc::SYS_tgkill, When::Always, system::of_thread),
     (libc::SYS_rt_sigqueueinfo, When::Always, system::of_first),
-    (libc::SYS_rt_tgsigqueueinfo, When::Always, system::of_first),
+    (libc::SYS_rt_tgsigqueueinfo, When::Always, system::of_thread),
+    (libc::SYS_getpid, When::Always, system::getpid),
+    (libc::SYS_gettid, When::Always, system::gettid),
+    (libc::SYS_getppid, When::Always, system::getppid),
+    (libc::SYS_getpgid, When::Always, system::getpgid),
+    (libc::SYS_setpgid, When::Always, system::setpgid),
+    (libc::SYS_getsid, When::Always, system::getsid),
     (libc::SYS_pidfd_open, When::Always, system::of_first),
     (libc::SYS_ptrace, When::Unless(1, 0), system::of_second),
     (libc::SYS_process_vm_readv, When::Always, system::of_first),
@@ -144,6 +150,7 @@ const PLAIN: &[Entry] = &[];
 /// The calls without a directory.
 #[cfg(target_arch = "x86_64")]
 const PLAIN: &[Entry] = &[
+    (libc::SYS_getpgrp, When::Always, system::getpgrp),
     (libc::SYS_open, When::Always, open::open_call),
     (libc::SYS_creat, When::Always, open::creat),
     (libc::SYS_mkdir, When::Always, entries::plain::mkdir),

@@ -2,13 +2,15 @@
 
 use std::os::fd::AsFd;
 
+use kiln_tree::Owner;
+use kiln_tree::records::set_entry_owner;
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, linkat, mkdirat, mknodat, openat,
     renameat_with, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 
-use super::metadata::Metadata;
+use super::metadata::{Metadata, SETGID};
 use super::mounts::{Directory, own_path};
 use super::open::dress;
 use super::resolve::Place;
@@ -37,12 +39,15 @@ impl Emulation {
     }
 
     /// Checks that a process may remove an entry.
-    fn may_remove(&self, place: &Place, state: &State) -> Result<(), Errno> {
+    fn may_remove(&self, place: &Place, state: &State) -> Result<Metadata, Errno> {
         if self.mounts.is_busy(&place.path()) {
             return Err(Errno::BUSY);
         }
         let fd = openat(&place.directory.fd, &place.name[..], NEW, Mode::empty())?;
-        let entry = Metadata::of(fd.as_fd(), None)?;
+        let mut entry = Metadata::of(fd.as_fd(), None)?;
+        if entry.has_entry_record() {
+            entry.apply_entry(place.directory.fd.as_fd(), &place.name)?;
+        }
         let above = self.may_change(&place.directory, state)?;
         if above.protects(&entry, state) {
             return Err(Errno::PERM);
@@ -50,7 +55,7 @@ impl Emulation {
         if place.is_directory && !entry.is_directory() {
             return Err(Errno::NOTDIR);
         }
-        Ok(())
+        Ok(entry)
     }
 
     /// Finds the place of a new entry.
@@ -114,6 +119,9 @@ impl Emulation {
             Metadata::record_device(fd.as_fd(), kind == FileType::BlockDevice, device)?;
         }
         dress(fd.as_fd(), state, &above, bits & 0o7777 & !state.umask)?;
+        if kind == FileType::Fifo {
+            record_entry(&place, state, &above)?;
+        }
         Ok(Reply::Value(0))
     }
 
@@ -128,11 +136,12 @@ impl Emulation {
         if target.is_empty() {
             return Err(Errno::NOENT);
         }
-        let (place, _) = self.new_place(request, directory, path)?;
+        let (place, above) = self.new_place(request, directory, path)?;
         if place.is_directory {
             return Err(Errno::NOENT);
         }
         symlinkat(&target[..], &place.directory.fd, &place.name[..])?;
+        record_entry(&place, &request.caller.state, &above)?;
         Ok(Reply::Value(0))
     }
 
@@ -181,12 +190,16 @@ impl Emulation {
             return Err(Errno::BUSY);
         }
         let state = &request.caller.state;
-        self.may_remove(&from, state)?;
+        let entry = self.may_remove(&from, state)?;
         match self.may_remove(&to, state) {
-            Err(Errno::NOENT) => drop(self.may_change(&to.directory, state)?),
+            Err(Errno::NOENT) => {
+                self.may_change(&to.directory, state)?;
+            }
             // A directory may be renamed to a name with a slash.
             Err(Errno::NOTDIR) if to.is_directory => return Err(Errno::NOTDIR),
-            other => other?,
+            other => {
+                other?;
+            }
         }
         if from.directory.mount != to.directory.mount {
             return Err(Errno::XDEV);
@@ -197,6 +210,10 @@ impl Emulation {
         }
         let (old, new) = (&from.directory.fd, &to.directory.fd);
         renameat_with(old, &from.name[..], new, &to.name[..], flags)?;
+        if entry.has_entry_record() {
+            let owner = Owner { uid: entry.uid, gid: entry.gid };
+            set_entry_owner(to.directory.fd.as_fd(), &to.name, owner)?;
+        }
         let moved = statat(new, &to.name[..], AtFlags::SYMLINK_NOFOLLOW);
         let is_directory = |mode| FileType::from_raw_mode(mode) == FileType::Directory;
         if moved.is_ok_and(|stat| is_directory(stat.st_mode)) {
@@ -237,6 +254,13 @@ impl Emulation {
         linkat(CWD, source, &place.directory.fd, &place.name[..], follow)?;
         Ok(Reply::Value(0))
     }
+}
+
+/// Records the owner of a new link or fifo.
+fn record_entry(place: &Place, state: &State, above: &Metadata) -> Result<(), Errno> {
+    let gid = if above.mode & SETGID == 0 { state.group.files } else { above.gid };
+    let owner = Owner { uid: state.user.files, gid };
+    set_entry_owner(place.directory.fd.as_fd(), &place.name, owner)
 }
 
 type Done = Result<Reply, Errno>;

@@ -3,13 +3,13 @@
 //! The kernel executes a program itself, and resolves three paths in the supervisor's root: that of
 //! the program, of its dynamic linker, and of a script's interpreter. The supervisor resolves them
 //! in the container instead, and opens the files. Before the kernel executes the call, it hands two
-//! descriptors in: [`PROGRAM`] and [`LINKER`].
+//! descriptors in, with the numbers of [`NUMBERS`].
 //!
 //! - The path that the program executes is its last component. In the process's real working
-//!   directory, which the program never sees, a link with that name leads to [`PROGRAM`]. So the
-//!   process gets its usual name.
+//!   directory, which the program never sees, a link with that name leads to the program's
+//!   descriptor. So the process gets its usual name.
 //! - A dynamically linked program names its linker inside the file. The supervisor executes a copy
-//!   of the file that names [`LINKER`] there. The copies are kept for the next execution.
+//!   of the file that names the linker's descriptor there. The copies are kept for the next execution.
 //! - A script becomes the execution of its interpreter with more arguments.
 
 use std::collections::HashMap;
@@ -27,14 +27,14 @@ use super::repeat::{Repetition, place_of};
 use super::resolve::Found;
 use super::state::State;
 use super::{Emulation, HERE, Pending, Reply, Request, errno};
+use crate::sys;
 
-/// The descriptor of the program during its execution. It is below the smallest usual limit.
-const PROGRAM: u32 = 253;
-/// The descriptor of the program's dynamic linker.
-const LINKER: u32 = 254;
-/// The paths of the two descriptors.
-const PROGRAM_PATH: &str = "/proc/self/fd/253";
-const LINKER_PATH: &[u8] = b"/proc/self/fd/254\0";
+/// The descriptors of the program and of its dynamic linker during the execution. Each pair is for
+/// processes that may have more open files than the numbers. Programs rarely use them.
+const NUMBERS: [(u32, u32); 3] = [(253, 254), (30, 31), (8, 9)];
+
+/// The length of the longest path of a linker's descriptor, with its zero.
+const LONGEST: usize = "/proc/self/fd/254".len() + 1;
 
 /// The kernel's limit on the first line of a script.
 const SCRIPT_LINE: usize = 256;
@@ -56,13 +56,18 @@ const MACHINE: u16 = if cfg!(target_arch = "x86_64") { 62 } else { 183 };
 pub(super) struct Execution {
     program: OwnedFd,
     linker: Option<OwnedFd>,
+    /// The numbers of the two descriptors.
+    numbers: (u32, u32),
     /// The state of the process afterwards.
     state: State,
 }
 
-/// The copies of programs with another linker, by their file.
+/// The copies of programs with another linker, by their file and the linker's descriptor.
 #[derive(Debug, Default)]
-pub(super) struct Copies(HashMap<Identity, File>);
+pub(super) struct Copies(HashMap<(Identity, u32), File>);
+
+/// The number of copies that are kept. Each takes a descriptor and room on the disk.
+const MOST_COPIES: usize = 64;
 
 /// The attributes that change with a file's content: device, inode, size, and the times of the last
 /// modification and change.
@@ -109,8 +114,8 @@ fn execute(
     // The name of a script's process is that of the script.
     let last = |path: &[u8]| path.rsplit(|byte| *byte == b'/').next().unwrap_or_default().to_vec();
     let name = last(&shown);
-    emulation.scratch.link_program(&name, PROGRAM_PATH)?;
     let (added, execution) = prepare(emulation, request, loaded)?;
+    emulation.scratch.link_program(&name, &path_of_descriptor(execution.numbers.0))?;
     let place = place_of(request.caller.thread);
     let mut memory = Vec::new();
     let at = if text.is_empty() {
@@ -229,6 +234,9 @@ fn prepare(
 ) -> Result<(Vec<Vec<u8>>, Execution), Errno> {
     let Loaded { found, metadata, added } = loaded;
     let file = read_only(&found)?;
+    let limit = sys::file_limit(request.caller.thread).map_err(|error| errno(&error))?;
+    let numbers = NUMBERS.into_iter().find(|(_, linker)| u64::from(*linker) < limit);
+    let numbers = numbers.ok_or(Errno::MFILE)?;
     let mut state = State::clone(&request.caller.state);
     if metadata.mode & SETUID != 0 {
         state.user.effective = metadata.uid;
@@ -250,11 +258,11 @@ fn prepare(
             path.truncate(path.iter().position(|byte| *byte == 0).unwrap_or(part.length));
             let base = &request.caller.state.directory;
             let linker = emulation.tables().find(&request.caller, base, &path, true)?;
-            let copy = emulation.copies.get(&emulation.scratch, &file, &part)?;
+            let copy = emulation.copies.get(&emulation.scratch, &file, &part, numbers.1)?;
             (copy, Some(read_only(&linker)?.into()))
         }
     };
-    Ok((added, Execution { program, linker, state }))
+    Ok((added, Execution { program, linker, numbers, state }))
 }
 
 /// The part of a program that names its linker.
@@ -286,7 +294,7 @@ fn linker(file: &File) -> Result<Option<LinkerName>, Errno> {
         }
         let (at, length) = (long(&entry, 8), long(&entry, 32));
         let length = usize::try_from(length).map_err(|_| Errno::NOEXEC)?;
-        if !(LINKER_PATH.len()..=4096).contains(&length) {
+        if !(LONGEST..=4096).contains(&length) {
             return Err(Errno::NOEXEC);
         }
         return Ok(Some(LinkerName { at, length }));
@@ -301,12 +309,13 @@ fn long(bytes: &[u8], at: usize) -> u64 {
 }
 
 impl Copies {
-    /// Returns a copy of a program that names [`LINKER`] as its linker.
+    /// Returns a copy of a program that names a descriptor as its linker.
     fn get(
         &mut self,
         scratch: &super::scratch::Scratch,
         file: &File,
         part: &LinkerName,
+        number: u32,
     ) -> Result<OwnedFd, Errno> {
         let stat = rustix::fs::fstat(file)?;
         let time = |seconds, nanoseconds| (seconds, nanoseconds as i64);
@@ -317,23 +326,31 @@ impl Copies {
             time(stat.st_mtime, stat.st_mtime_nsec),
             time(stat.st_ctime, stat.st_ctime_nsec),
         );
-        let copy = match self.0.entry(identity) {
+        if self.0.len() >= MOST_COPIES && !self.0.contains_key(&(identity, number)) {
+            self.0.clear();
+        }
+        let copy = match self.0.entry((identity, number)) {
             std::collections::hash_map::Entry::Occupied(copy) => copy.into_mut(),
             std::collections::hash_map::Entry::Vacant(place) => {
-                place.insert(copy(scratch, file, part).map_err(|error| errno(&error))?)
+                place.insert(copy(scratch, file, part, number).map_err(|error| errno(&error))?)
             }
         };
-        Ok(rustix::io::fcntl_dupfd_cloexec(copy, 0)?)
+        rustix::io::fcntl_dupfd_cloexec(copy, 0)
     }
 }
 
-fn copy(scratch: &super::scratch::Scratch, file: &File, part: &LinkerName) -> io::Result<File> {
+fn copy(
+    scratch: &super::scratch::Scratch,
+    file: &File,
+    part: &LinkerName,
+    number: u32,
+) -> io::Result<File> {
     let mut file = file.try_clone()?;
     file.rewind()?;
     let mut copy = scratch.nameless()?;
     io::copy(&mut file, &mut copy)?;
-    let mut name = vec![0; part.length];
-    name[..LINKER_PATH.len()].copy_from_slice(LINKER_PATH);
+    let mut name = path_of_descriptor(number).into_bytes();
+    name.resize(part.length, 0);
     copy.write_all_at(&name, part.at)?;
     // The kernel executes no file that is open for writing.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
@@ -349,13 +366,18 @@ pub(super) fn finish(
     let add = |fd: &OwnedFd, number| {
         request.call.add_descriptor(fd, Some(number), true).map_err(|error| errno(&error))
     };
-    add(&execution.program, PROGRAM)?;
+    add(&execution.program, execution.numbers.0)?;
     if let Some(linker) = &execution.linker {
-        add(linker, LINKER)?;
+        add(linker, execution.numbers.1)?;
     }
     emulation.states.set(request.caller.thread, execution.state)?;
     emulation.memory.borrow_mut().forget_all();
     Ok(Reply::Continue)
+}
+
+/// Returns the path of a process's own descriptor.
+fn path_of_descriptor(number: u32) -> String {
+    format!("/proc/self/fd/{number}")
 }
 
 fn read_only(found: &Found) -> Result<File, Errno> {
@@ -386,7 +408,6 @@ mod tests {
         let mut name = vec![0; part.length];
         file.read_exact_at(&mut name, part.at).unwrap();
         assert!(name.starts_with(b"/lib"), "{name:?}");
-        assert!(LINKER_PATH.starts_with(b"/proc/self/fd/254"));
-        assert_eq!(PROGRAM_PATH, format!("/proc/self/fd/{PROGRAM}"));
+        assert!(NUMBERS.iter().all(|(_, linker)| path_of_descriptor(*linker).len() < LONGEST));
     }
 }

@@ -1,6 +1,8 @@
 //! The identity of processes: `setuid` and its relatives, groups, capabilities, `umask`, working
 //! and root directories.
 
+#![expect(clippy::unnecessary_wraps, reason = "all handlers of calls have one type")]
+
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
@@ -85,7 +87,7 @@ fn set_two(roles: Roles, is_root: bool, ids: [u64; 2]) -> Result<Roles, Errno> {
     let [real, effective] = ids.map(|id| id as u32);
     let may_real = [UNCHANGED, roles.real, roles.effective].contains(&real);
     let may_effective = effective == UNCHANGED || roles.has(effective);
-    if !is_root && !(may_real && may_effective) {
+    if !(is_root || (may_real && may_effective)) {
         return Err(Errno::PERM);
     }
     let mut new = roles;
@@ -238,7 +240,10 @@ pub(super) fn setgroups(emulation: &mut Emulation, request: &Request<'_>) -> Don
         return Err(Errno::FAULT);
     }
     let words = bytes.chunks_exact(4);
-    let groups = words.map(|word| word.try_into().map_or(0, u32::from_ne_bytes)).collect();
+    let mut groups: Vec<u32> =
+        words.map(|word| word.try_into().map_or(0, u32::from_ne_bytes)).collect();
+    // The kernel sorts them, too.
+    groups.sort_unstable();
     emulation.set(request, State { groups, ..State::clone(state) })
 }
 
@@ -298,8 +303,8 @@ pub(super) fn prctl(emulation: &mut Emulation, request: &Request<'_>) -> Done {
     let state = &request.caller.state;
     let granted = |is_granted| if is_granted { Ok(Reply::Value(0)) } else { Err(Errno::PERM) };
     match option {
-        // The supervisor reads the program's memory.
-        PR_SET_DUMPABLE => Ok(Reply::Value(0)),
+        // The supervisor reads the program's memory in any case.
+        PR_SET_DUMPABLE | PR_CAP_AMBIENT => Ok(Reply::Value(0)),
         PR_GET_KEEPCAPS => Ok(Reply::Value(state.keeps_capabilities.into())),
         PR_SET_KEEPCAPS => {
             let keeps_capabilities = argument != 0;
@@ -308,7 +313,6 @@ pub(super) fn prctl(emulation: &mut Emulation, request: &Request<'_>) -> Done {
         PR_CAPBSET_READ if argument > 63 => Err(Errno::INVAL),
         PR_CAPBSET_READ => Ok(Reply::Value((emulation.capabilities >> argument & 1) as i64)),
         PR_CAPBSET_DROP | PR_SET_SECUREBITS => granted(state.is_root()),
-        PR_CAP_AMBIENT => Ok(Reply::Value(0)),
         _ => Ok(Reply::Continue),
     }
 }

@@ -6,6 +6,8 @@
 
 use std::os::fd::BorrowedFd;
 
+use kiln_tree::records::{self, DEVICE, MODE, OWNER, PREFIX};
+use kiln_tree::{FileKind, Owner};
 use rustix::fs::{Mode, XattrFlags, chmod, getxattr, listxattr, removexattr, setxattr};
 use rustix::io::Errno;
 use rustix::process::{getgid, getuid};
@@ -13,14 +15,6 @@ use rustix::process::{getgid, getuid};
 use super::mounts::{Shown, own_path};
 use super::state::State;
 use crate::sys::{self, STATX_SIZE};
-
-/// The prefix of the names of all records.
-pub(super) const PREFIX: &[u8] = b"user.kiln.";
-const OWNER: &str = "user.kiln.owner";
-const MODE: &str = "user.kiln.mode";
-const DEVICE: &str = "user.kiln.device";
-/// The prefix of recorded attributes.
-pub(super) const ATTRIBUTE: &[u8] = b"user.kiln.xattr.";
 
 const TYPE: u32 = 0o170_000;
 const REGULAR: u32 = 0o100_000;
@@ -95,26 +89,49 @@ impl Metadata {
         if !names(path)?.windows(PREFIX.len()).any(|part| part == PREFIX) {
             return Ok(());
         }
-        if let Some((uid, gid)) = read(path, OWNER)?.and_then(|value| pair(&value, 10)) {
-            (self.uid, self.gid) = (uid, gid);
+        if let Some(owner) = read(path, OWNER)?.and_then(|value| records::parse_owner(&value)) {
+            (self.uid, self.gid) = (owner.uid, owner.gid);
         }
-        let mode = read(path, MODE)?.and_then(|value| number(&value, 8));
-        if let Some(mode) = mode.filter(|mode| mode | self.least() == self.mode & 0o7777) {
+        let (bits, is_directory) = (self.mode & 0o7777, self.is_directory());
+        let mode = read(path, MODE)?.and_then(|value| records::parse_mode(&value));
+        if let Some(mode) = mode.filter(|mode| records::counts(*mode, bits, is_directory)) {
             self.mode = (self.mode & TYPE) | mode;
         }
-        if let Some(value) = read(path, DEVICE)? {
-            let (kind, numbers) = value.split_at_checked(2).ok_or(Errno::IO)?;
-            let kind = if kind == b"b:" { BLOCK } else { CHARACTER };
-            self.device = pair(numbers, 10).ok_or(Errno::IO)?;
-            self.mode = kind | (self.mode & 0o7777);
+        let device = read(path, DEVICE)?.and_then(|value| records::parse_device(&value));
+        match device {
+            Some(FileKind::CharDevice { major, minor }) => {
+                self.device = (major, minor);
+                self.mode = CHARACTER | (self.mode & 0o7777);
+            }
+            Some(FileKind::BlockDevice { major, minor }) => {
+                self.device = (major, minor);
+                self.mode = BLOCK | (self.mode & 0o7777);
+            }
+            _ => {}
         }
         Ok(())
     }
 
-    /// Returns the bits that the file has on the disk in any case, because the supervisor needs
-    /// them.
-    fn least(&self) -> u32 {
-        if self.is_directory() { 0o700 } else { 0o600 }
+    /// Makes the file one of a process.
+    pub(super) fn belong_to(&mut self, state: &State) {
+        (self.uid, self.gid) = (state.user.effective, state.group.effective);
+    }
+
+    /// Applies the owner that a directory records for a link or fifo of this name.
+    pub(super) fn apply_entry(
+        &mut self,
+        directory: BorrowedFd<'_>,
+        name: &[u8],
+    ) -> Result<(), Errno> {
+        if let Some(owner) = records::entry_owner(directory, name)? {
+            (self.uid, self.gid) = (owner.uid, owner.gid);
+        }
+        Ok(())
+    }
+
+    /// Returns `true` for a file whose owner its directory records.
+    pub(super) fn has_entry_record(&self) -> bool {
+        self.is_link() || self.mode & TYPE == 0o010_000
     }
 
     pub(super) fn is_directory(&self) -> bool {
@@ -172,13 +189,14 @@ impl Metadata {
         if (uid, gid) == (0, 0) {
             return remove(&path, OWNER);
         }
-        setxattr(path, OWNER, format!("{uid}:{gid}").as_bytes(), XattrFlags::empty())
+        let record = records::owner(Owner { uid, gid });
+        setxattr(path, OWNER, record.as_bytes(), XattrFlags::empty())
     }
 
     /// Sets the permission bits, and records those that the file can't have on the disk.
     pub(super) fn set_mode(&self, fd: BorrowedFd<'_>, mode: u32) -> Result<(), Errno> {
         let path = own_path(fd);
-        let on_disk = mode | self.least();
+        let on_disk = records::mode_on_disk(mode, self.is_directory());
         chmod(&path, Mode::from_raw_mode(on_disk))?;
         if !self.has_records() {
             return Ok(());
@@ -186,7 +204,7 @@ impl Metadata {
         if on_disk == mode {
             return remove(&path, MODE);
         }
-        setxattr(path, MODE, format!("{mode:o}").as_bytes(), XattrFlags::empty())
+        setxattr(path, MODE, records::mode(mode).as_bytes(), XattrFlags::empty())
     }
 
     /// Makes an empty file stand for a device.
@@ -196,8 +214,12 @@ impl Metadata {
         device: u64,
     ) -> Result<(), Errno> {
         let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-        let kind = if is_block { 'b' } else { 'c' };
-        let value = format!("{kind}:{major}:{minor}");
+        let kind = if is_block {
+            FileKind::BlockDevice { major, minor }
+        } else {
+            FileKind::CharDevice { major, minor }
+        };
+        let value = records::device(kind).ok_or(Errno::INVAL)?;
         setxattr(own_path(fd), DEVICE, value.as_bytes(), XattrFlags::empty())
     }
 
@@ -290,7 +312,7 @@ pub(super) fn names(path: &str) -> Result<Vec<u8>, Errno> {
 }
 
 /// Reads an attribute of at most a few bytes.
-fn read(path: &str, name: &str) -> Result<Option<Vec<u8>>, Errno> {
+fn read(path: &str, name: &[u8]) -> Result<Option<Vec<u8>>, Errno> {
     let mut value = [0; 64];
     match getxattr(path, name, &mut value[..]) {
         Ok(length) => Ok(Some(value[..length].to_vec())),
@@ -299,18 +321,9 @@ fn read(path: &str, name: &str) -> Result<Option<Vec<u8>>, Errno> {
     }
 }
 
-fn remove(path: &str, name: &str) -> Result<(), Errno> {
+fn remove(path: &str, name: &[u8]) -> Result<(), Errno> {
     match removexattr(path, name) {
         Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
         other => other,
     }
-}
-
-fn number(value: &[u8], radix: u32) -> Option<u32> {
-    u32::from_str_radix(std::str::from_utf8(value).ok()?, radix).ok()
-}
-
-fn pair(value: &[u8], radix: u32) -> Option<(u32, u32)> {
-    let (first, second) = std::str::from_utf8(value).ok()?.split_once(':')?;
-    Some((u32::from_str_radix(first, radix).ok()?, u32::from_str_radix(second, radix).ok()?))
 }

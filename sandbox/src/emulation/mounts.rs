@@ -11,6 +11,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, openat2, readlinkat}
 use rustix::io::Errno;
 
 /// A file or directory of the host at a path in the container.
+#[expect(clippy::struct_excessive_bools, reason = "each is an independent property")]
 #[derive(Debug)]
 pub(super) struct VirtualMount {
     /// The path in the container: absolute, without links.
@@ -22,6 +23,12 @@ pub(super) struct VirtualMount {
     pub(super) is_readonly: bool,
     /// `true` for the file system of processes.
     pub(super) is_proc: bool,
+    /// `true` for a directory that stands for a file system in memory.
+    pub(super) is_memory: bool,
+    /// `true` if the program doesn't see the mount in the table.
+    pub(super) is_hidden: bool,
+    /// `true` if the file is at another path of the container, too, which is its usual one.
+    pub(super) is_alias: bool,
     /// The attributes of a file that can have no records.
     pub(super) shown: Option<Shown>,
 }
@@ -38,7 +45,17 @@ impl VirtualMount {
     pub(super) fn new(target: &[u8], fd: OwnedFd) -> Result<Self, Errno> {
         let host = path_of(fd.as_fd())?;
         let (target, fd) = (target.to_vec(), Rc::new(fd));
-        Ok(Self { target, fd, host, is_readonly: false, is_proc: false, shown: None })
+        Ok(Self {
+            target,
+            fd,
+            host,
+            is_readonly: false,
+            is_proc: false,
+            is_memory: false,
+            is_hidden: false,
+            is_alias: false,
+            shown: None,
+        })
     }
 
     pub(super) fn readonly(self, is_readonly: bool) -> Self {
@@ -71,6 +88,27 @@ impl Mounts {
 
     pub(super) fn make_root_readonly(&mut self) {
         self.0[0].is_readonly = true;
+    }
+
+    /// Returns the directories from which programs may be executed.
+    pub(super) fn trees(&self) -> Result<Vec<OwnedFd>, Errno> {
+        let all = self.0.iter().filter(|mount| !mount.is_proc && !mount.is_alias);
+        let mut trees = Vec::new();
+        for mount in all {
+            if kind_of(mount.fd.as_fd())? == FileType::Directory {
+                trees.push(rustix::io::fcntl_dupfd_cloexec(mount.fd.as_fd(), 0)?);
+            }
+        }
+        Ok(trees)
+    }
+
+    /// Adds a mount that the last one covers.
+    pub(super) fn add_below(&mut self, mount: VirtualMount) {
+        self.0.insert(self.0.len() - 1, mount);
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &VirtualMount> {
+        self.0.iter()
     }
 
     pub(super) fn get(&self, number: usize) -> &VirtualMount {
@@ -112,9 +150,9 @@ impl Mounts {
     /// Returns the path in the container of a file of the host.
     pub(super) fn path_in_container(&self, host: &[u8]) -> Option<Vec<u8>> {
         let mut found: Option<(usize, Vec<u8>)> = None;
-        for mount in &self.0 {
+        for mount in self.0.iter().filter(|mount| !mount.is_alias) {
             let Some(rest) = below(&mount.host, host) else { continue };
-            if found.as_ref().is_none_or(|(length, _)| mount.host.len() >= *length) {
+            if found.as_ref().is_none_or(|(length, _)| mount.host.len() > *length) {
                 let start: &[u8] = if mount.target == b"/" { b"" } else { &mount.target };
                 let path = [start, rest].concat();
                 let path = if path.is_empty() { b"/".to_vec() } else { path };

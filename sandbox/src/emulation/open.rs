@@ -174,12 +174,16 @@ fn open_found(
     }
     let state = &request.caller.state;
     let metadata = emulation.metadata(found)?;
-    if !metadata.allows(state, opening.access()) {
+    // A pipe without a name was handed to the program.
+    if found.mount.is_some() && !metadata.allows(state, opening.access()) {
         return Err(Errno::ACCESS);
     }
     let keeps_content = matches!(found.kind, FileType::RegularFile | FileType::Directory);
     if keeps_content && opening.writes() && emulation.is_readonly(found) {
         return Err(if is_directory { Errno::ISDIR } else { Errno::ROFS });
+    }
+    if let Some(fd) = emulation.view(found)? {
+        return Ok(Reply::Descriptor { fd, closes });
     }
     let flags = (flags - PATH_FLAGS) | OFlags::CLOEXEC | OFlags::NOCTTY;
     if let Some((is_block, major, minor)) = metadata.recorded_device() {

@@ -22,6 +22,11 @@ pub(super) fn leader(thread: u32) -> Result<u32, Errno> {
     field(thread, "Tgid:").ok_or(Errno::SRCH)
 }
 
+/// Returns the number of the parent of a thread's process.
+pub(super) fn parent(thread: u32) -> Result<u32, Errno> {
+    field(thread, "PPid:").ok_or(Errno::SRCH)
+}
+
 /// Returns `true` if a process, or the process of a thread, descends from the supervisor.
 pub(super) fn is_ours(process: u32) -> bool {
     let own = getpid().as_raw_nonzero().get().cast_unsigned();

@@ -21,20 +21,6 @@ use super::state::{State, States};
 /// The kernel's limit on links in a path.
 const MOST_LINKS: u32 = 40;
 
-/// The files of `/proc` that are hidden, as on every other rung.
-const MASKED: [&[u8]; 10] = [
-    b"acpi",
-    b"asound",
-    b"interrupts",
-    b"kcore",
-    b"keys",
-    b"latency_stats",
-    b"sched_debug",
-    b"scsi",
-    b"timer_list",
-    b"timer_stats",
-];
-
 /// A thread that uses a path.
 #[derive(Clone, Debug)]
 pub(super) struct Caller {
@@ -77,6 +63,8 @@ impl Place {
 pub(super) struct Tables<'a> {
     pub(super) mounts: &'a Mounts,
     pub(super) states: &'a States,
+    /// The number of the process that seems to be process 1.
+    pub(super) first: u32,
 }
 
 /// The end of a walk.
@@ -173,6 +161,15 @@ impl<'a> Tables<'a> {
         is_found.then_some(Found { fd, kind, path: whole, mount: Some(mount) })
     }
 
+    /// Returns the state of the process that a file of `/proc` belongs to.
+    pub(super) fn process_at(self, mount: usize, path: &[u8]) -> Option<Rc<State>> {
+        if !self.mounts.get(mount).is_proc {
+            return None;
+        }
+        let process = path.split(|byte| *byte == b'/').nth(2)?;
+        Some(self.states.of(processes::number(process)?))
+    }
+
     /// Finds the directory of the last component of `path`.
     pub(super) fn place(
         self,
@@ -235,7 +232,10 @@ impl Walk<'_> {
             return Ok(());
         }
         let mount = self.tables.mounts.get(self.current.mount);
-        let metadata = Metadata::of(self.current.fd.as_fd(), mount.shown)?;
+        let mut metadata = Metadata::of(self.current.fd.as_fd(), mount.shown)?;
+        if let Some(state) = self.tables.process_at(self.current.mount, &self.current.path) {
+            metadata.belong_to(&state);
+        }
         if metadata.allows(&self.caller.state, Access::EXECUTE) {
             Ok(())
         } else {
@@ -324,16 +324,19 @@ impl Walk<'_> {
         if let Some(target) = own {
             return Ok(follows.then(|| Step::Link(target.into_bytes())));
         }
+        if name == b"1" && self.tables.first != 0 {
+            return self
+                .step_plainly(
+                    self.tables.first.to_string().as_bytes(),
+                    join(&self.current.path, self.tables.first.to_string().as_bytes()),
+                    follows,
+                )
+                .map(Some);
+        }
         if let Some(process) = processes::number(name) {
             return if processes::is_ours(process) { Ok(None) } else { Err(Errno::NOENT) };
         }
-        if !MASKED.contains(&name) {
-            return Ok(None);
-        }
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let fd = rustix::fs::open("/dev/null", flags, Mode::empty())?;
-        let path = join(&self.current.path, name);
-        Ok(Some(Step::File(Found { fd, kind: FileType::CharacterDevice, path, mount: None })))
+        Ok(None)
     }
 
     /// Follows a link to an open file of a process.
@@ -368,7 +371,11 @@ pub(super) fn link_target(
     }
     let leader = || processes::leader(thread);
     match &found.path[..] {
-        b"/proc/self" => return Ok(leader()?.to_string().into_bytes()),
+        b"/proc/self" => {
+            let leader = leader()?;
+            let shown = if leader == tables.first { 1 } else { leader };
+            return Ok(shown.to_string().into_bytes());
+        }
         b"/proc/thread-self" => return Ok(format!("{}/task/{thread}", leader()?).into_bytes()),
         _ => {}
     }

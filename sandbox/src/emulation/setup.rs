@@ -1,5 +1,9 @@
-//! The setup of a program's emulation, and of the program's process.
+//! The setup of a program's emulation: its mounts, `/dev`, and its first state.
 
+#![expect(clippy::disallowed_methods, reason = "the file is the kernel's")]
+
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,66 +13,36 @@ use rustix::fs::{
     FileType, MemfdFlags, Mode, OFlags, chmod, mkdirat, openat, readlinkat, symlinkat,
 };
 use rustix::io::Errno;
-use rustix::process::{fchdir, getpid};
+use rustix::process::getpid;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use super::calls::asked;
 use super::metadata::Metadata;
 use super::mounts::{Mounts, Shown, VirtualMount, join, own_path, parent_of};
 use super::resolve::Caller;
 use super::scratch::Scratch;
 use super::sockets::Sockets;
+use super::start::Process;
 use super::state::{Roles, State, States};
 use super::{Copies, Emulation};
-use crate::child::{self, Ready};
+use crate::child;
 use crate::devices::{DEVICES, LINKS, Terminal};
 use crate::helper::Task;
-use crate::program::{self, Image};
+use crate::masks;
 use crate::root::clean;
 use crate::sources::open_inside;
-use crate::spec::{Mount, MountKind, Network, Spec, TerminalSize, TmpfsOptions, Tree};
+use crate::spec::{Mount, MountKind, Spec, TerminalSize, TmpfsOptions, Tree};
 use crate::stubs::{CreatedStubs, keeping_times};
 use crate::users::ResolvedUser;
-use crate::wire::{self, Failure, Report};
-use crate::{identity, init, seccomp, supervisor, sys};
+use crate::wire::Failure;
 
 const PATH: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 
 /// The limit on links while a path is created.
 const MOST_LINKS: u32 = 40;
 
-/// Runs as the supervisor of a program, and as the program in a process below.
-#[expect(clippy::exit, reason = "the process is one of its own, and has no caller to return to")]
-pub(in super::super) fn run(task: Task) -> ! {
-    let control = task.control.try_clone();
-    let failure = match prepare(&task) {
-        Ok((emulation, process)) => supervisor::supervise(
-            move |socket| match become_program(task, process, &socket) {
-                Ok(never) => match never {},
-                Err(failure) => failure,
-            },
-            move |_| Ok(Box::new(emulation)),
-        ),
-        Err(failure) => failure,
-    };
-    if let Ok(control) = control {
-        // If kiln has closed the socket, it needs no report.
-        let _ = wire::send(control, &Report::Failed(failure), &[]);
-    }
-    std::process::exit(child::FAILED)
-}
-
-/// The parts of the program's process.
-struct Process {
-    /// The real working directory.
-    directory: OwnedFd,
-    home: Option<String>,
-    terminal: Option<Terminal>,
-    made: CreatedStubs,
-}
-
-fn prepare(task: &Task) -> Result<(Emulation, Process), Failure> {
+/// Makes the emulation of a program, and the parts of the program's process.
+pub(super) fn prepare(task: &Task) -> Result<(Emulation, Process), Failure> {
     rustix::process::umask(Mode::empty());
     let spec = &task.spec;
     let Some(path) = spec.rootfs.directory() else {
@@ -79,18 +53,22 @@ fn prepare(task: &Task) -> Result<(Emulation, Process), Failure> {
     let (user, home) = child::resolve_user(&root, &spec.process)?;
     let scratch = Scratch::new(&task.anchor).map_err(Failure::doing("make a directory"))?;
     let mounts = Mounts::new(root).map_err(Failure::doing("open the root file system"))?;
+    let listing = scratch.directory("proc").map_err(Failure::doing("make a directory"))?;
+    super::views::make_listing(&listing).map_err(Failure::doing("list /proc"))?;
     let directory = scratch.fd().try_clone().map_err(Failure::doing("open a directory"))?;
     let mut setup = Setup {
         emulation: Emulation {
             mounts,
             states: States::new(first_state()),
-            memory: Default::default(),
+            memory: RefCell::default(),
             scratch,
             copies: Copies::default(),
             sockets: Sockets::default(),
-            pending: Default::default(),
+            pending: HashMap::default(),
             hostname: spec.hostname.clone(),
             domain: spec.domainname.clone(),
+            listing,
+            first: 0,
             capabilities: spec.privileges.capabilities.set().bits(),
         },
         made: CreatedStubs::default(),
@@ -98,6 +76,9 @@ fn prepare(task: &Task) -> Result<(Emulation, Process), Failure> {
     };
     setup.mount_own(spec)?;
     let terminal = spec.process.terminal.map(open_terminal).transpose()?;
+    if let Some(terminal) = &terminal {
+        setup.add_console(terminal)?;
+    }
     for mount in &spec.mounts {
         setup.mount(mount).map_err(|failure| Failure {
             message: format!("mount at {}: {}", mount.target.display(), failure.message),
@@ -105,8 +86,9 @@ fn prepare(task: &Task) -> Result<(Emulation, Process), Failure> {
         })?;
     }
     let Setup { mut emulation, made, .. } = setup.finish(spec, &user)?;
+    let trees = emulation.mounts.trees().map_err(Failure::doing("open a directory"))?;
     emulation.states = States::new(state_of(&user, &emulation, spec)?);
-    Ok((emulation, Process { directory, home, terminal, made }))
+    Ok((emulation, Process { directory, trees, home, terminal, made }))
 }
 
 /// Returns the state in which the supervisor itself uses paths.
@@ -135,7 +117,9 @@ fn state_of(user: &ResolvedUser, emulation: &Emulation, spec: &Spec) -> Result<S
     if found.kind != FileType::Directory {
         return Err(Failure::doing(&action)(Errno::NOTDIR));
     }
-    let (uid, gid, groups) = (user.uid, user.gid, user.groups.clone());
+    let (uid, gid, mut groups) = (user.uid, user.gid, user.groups.clone());
+    // The kernel sorts them, too.
+    groups.sort_unstable();
     let state = first_state();
     Ok(State {
         user: Roles::all(uid),
@@ -173,8 +157,11 @@ enum Missing {
 impl Setup {
     /// Makes `/proc`, `/sys` and `/dev`.
     fn mount_own(&mut self, spec: &Spec) -> Result<(), Failure> {
+        let listing = VirtualMount::new(b"/proc", path_of(&self.emulation.listing)?);
+        let listing = listing.map_err(Failure::doing("mount /proc"))?;
         let proc = open_host("/proc")?;
         self.place(b"/proc", |mount| VirtualMount { is_proc: true, ..mount }, proc)?;
+        self.emulation.mounts.add_below(VirtualMount { is_hidden: true, ..listing });
         // A container may have no `/sys`.
         if let Ok(sys) = open_host("/sys") {
             self.place(b"/sys", |mount| mount.readonly(true), sys)?;
@@ -190,6 +177,7 @@ impl Setup {
                 self.place(path.as_bytes(), |mount| mount, device)?;
             }
         }
+        self.mask(spec)?;
         if let Ok(pts) = open_host("/dev/pts") {
             self.place(b"/dev/pts", |mount| mount, pts)?;
         }
@@ -201,6 +189,38 @@ impl Setup {
         let mount = VirtualMount::new(path, file).map_err(Failure::doing("make a file"))?;
         self.emulation.mounts.add(VirtualMount { is_readonly: true, shown, ..mount });
         Ok(())
+    }
+
+    /// Hides parts of `/proc` and `/sys`.
+    fn mask(&mut self, spec: &Spec) -> Result<(), Failure> {
+        if !spec.security.is_sandbox() || !spec.privileges.hides_system {
+            return Ok(());
+        }
+        let empty = self.emulation.scratch.directory("empty");
+        let empty = empty.map_err(Failure::doing("make a directory"))?;
+        for path in masks::masked() {
+            let Ok(hidden) = open_host(&path) else { continue };
+            let action = format!("mask {path}");
+            let kind = super::kind_of(hidden.as_fd()).map_err(Failure::doing(&action))?;
+            let is_directory = kind == FileType::Directory;
+            let mask = if is_directory { path_of(&empty)? } else { open_host("/dev/null")? };
+            let mount = VirtualMount::new(path.as_bytes(), mask);
+            let mount = mount.map_err(Failure::doing(&action))?.readonly(is_directory);
+            self.emulation.mounts.add(VirtualMount {
+                is_memory: is_directory,
+                is_alias: true,
+                ..mount
+            });
+        }
+        Ok(())
+    }
+
+    /// Shows the terminal as the console.
+    fn add_console(&mut self, terminal: &Terminal) -> Result<(), Failure> {
+        let peer = rustix::fs::open(own_path(terminal.peer.as_fd()), PATH, Mode::empty())
+            .map_err(Failure::doing("open the terminal"))?;
+        let alias = |mount| VirtualMount { is_alias: true, ..mount };
+        self.place(b"/dev/console", alias, peer)
     }
 
     /// Makes a mount at a path without links.
@@ -232,17 +252,28 @@ impl Setup {
             return Err(Failure::new("nothing can be mounted over the root file system"));
         }
         let doing = |errno| Failure::doing::<Errno>("open")(errno);
+        let is_in_proc = |emulation: &Emulation, path: &[u8]| {
+            emulation.mounts.get(emulation.mounts.holding(path).0).is_proc
+        };
+        let in_proc = || Failure::new("nothing can be mounted in /proc");
+        if is_in_proc(&self.emulation, target.as_os_str().as_bytes()) {
+            return Err(in_proc());
+        }
         let (fd, is_readonly, shown) = self.source(&mount.kind)?;
+        let is_memory = matches!(mount.kind, MountKind::Tmpfs { .. });
         let kind = super::kind_of(fd.as_fd()).map_err(doing)?;
         let missing =
             if kind == FileType::Directory { Missing::StubDirectory } else { Missing::StubFile };
         let path = self.open_or_make(target.as_os_str().as_bytes(), missing).map_err(doing)?;
-        let (holder, _) = self.emulation.mounts.holding(&path);
-        if self.emulation.mounts.get(holder).is_proc {
-            return Err(Failure::new("nothing can be mounted in /proc"));
+        if is_in_proc(&self.emulation, &path) {
+            return Err(in_proc());
+        }
+        let found = self.emulation.tables().find(&own_caller(), b"/", &path, true);
+        if (found.map_err(doing)?.kind == FileType::Directory) != (kind == FileType::Directory) {
+            return Err(doing(Errno::NOTDIR));
         }
         let mount = VirtualMount::new(&path, fd).map_err(doing)?;
-        self.emulation.mounts.add(VirtualMount { is_readonly, shown, ..mount });
+        self.emulation.mounts.add(VirtualMount { is_readonly, is_memory, shown, ..mount });
         Ok(())
     }
 
@@ -257,8 +288,14 @@ impl Setup {
                 Ok((fd.map_err(Failure::doing("make a directory"))?, options.readonly, None))
             }
             MountKind::Device(path) => {
+                let action = format!("mount device {}", path.display());
                 let device = rustix::fs::open(path, PATH, Mode::empty());
-                Ok((device.map_err(Failure::doing("open the device"))?, false, None))
+                let device = device.map_err(Failure::doing(&action))?;
+                let kind = super::kind_of(device.as_fd()).map_err(Failure::doing(&action))?;
+                if !matches!(kind, FileType::CharacterDevice | FileType::BlockDevice) {
+                    return Err(Failure::new(format!("{action}: it is no device")));
+                }
+                Ok((device, false, None))
             }
             MountKind::File { contents, mode, uid, gid, readonly } => {
                 let file = memory_file(contents).map_err(Failure::doing("create file"))?;
@@ -395,6 +432,10 @@ fn fill_dev(dev: &OwnedFd, spec: &Spec) -> rustix::io::Result<()> {
         drop(openat(dev, name, flags, Mode::from_raw_mode(0o666))?);
     }
     for (target, name) in LINKS {
+        // Not every kernel has `/proc/kcore`.
+        if name == "core" && !Path::new(target).exists() {
+            continue;
+        }
         symlinkat(target, dev, name)?;
     }
     let mode = Mode::from_raw_mode(0o755);
@@ -409,7 +450,7 @@ fn fill_dev(dev: &OwnedFd, spec: &Spec) -> rustix::io::Result<()> {
     Ok(())
 }
 
-fn memory_file(contents: &[u8]) -> io::Result<OwnedFd> {
+pub(super) fn memory_file(contents: &[u8]) -> io::Result<OwnedFd> {
     let mut file = File::from(rustix::fs::memfd_create("kiln", MemfdFlags::CLOEXEC)?);
     file.write_all(contents)?;
     Ok(file.into())
@@ -426,76 +467,4 @@ fn open_terminal(size: TerminalSize) -> Result<Terminal, Failure> {
         Ok(Terminal { controller, peer })
     };
     open().map_err(Failure::doing("open a terminal"))
-}
-
-/// Becomes the program: after the filter is in place, the supervisor answers this process's calls.
-fn become_program(
-    task: Task,
-    process: Process,
-    socket: &OwnedFd,
-) -> Result<std::convert::Infallible, Failure> {
-    let Task { spec, filter, gate, input, stdout, stderr, control, .. } = task;
-    let Process { directory, home, terminal, made } = process;
-    child::take_output(&stdout, &stderr)?;
-    if let Some(terminal) = &terminal {
-        wire::send(&control, &Report::Terminal, &[terminal.controller.as_fd()])
-            .map_err(Failure::doing("hand the terminal over"))?;
-    }
-    child::configure(&spec)?;
-    let stdin = match input {
-        Some(input) => input,
-        None => rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(Failure::doing("open /dev/null"))?,
-    };
-    let own = ResolvedUser {
-        uid: rustix::process::geteuid().as_raw(),
-        gid: rustix::process::getegid().as_raw(),
-        groups: Vec::new(),
-    };
-    child::connect(&stdin, terminal.as_ref(), &own)?;
-    identity::set_limits(&spec.process.rlimits)?;
-    child::die_with_parent()?;
-    child::wait_at(gate)?;
-    fchdir(&directory).map_err(Failure::doing("enter a directory"))?;
-    let filter = filter?;
-    let token = supervisor::token()?;
-    let asking = seccomp::notifying(&asked(token), true);
-    let asking = asking.map_err(Failure::doing("compile the system call filter"))?;
-    rustix::thread::set_no_new_privs(true).map_err(Failure::doing("set no_new_privs"))?;
-    if let Some(filter) = &filter {
-        seccomp::install(filter).map_err(Failure::doing("install the system call filter"))?;
-    }
-    if spec.network == Network::None {
-        seccomp::without_network()
-            .and_then(|filter| seccomp::install(&filter))
-            .map_err(Failure::doing("install the system call filter"))?;
-    }
-    let listener = seccomp::install_notifying(&asking)
-        .map_err(Failure::doing("install the filter that asks the supervisor"))?;
-    supervisor::hand_over(socket, &listener, token)?;
-    drop(listener);
-    execute(&spec, home, made, &control)
-}
-
-fn execute(
-    spec: &Spec,
-    home: Option<String>,
-    made: CreatedStubs,
-    control: &OwnedFd,
-) -> Result<std::convert::Infallible, Failure> {
-    let process = &spec.process;
-    let name = process.args.first().ok_or_else(|| Failure::new("no program to execute"))?;
-    let path = program::find(name, &process.env)?;
-    let mut env = process.env.clone();
-    if !env.iter().any(|entry| entry.starts_with("HOME=")) {
-        env.push(format!("HOME={}", home.as_deref().unwrap_or("/")));
-    }
-    let image = Image::new(&path, &process.args, &env)?;
-    Ready { made, kept: Vec::new() }.report(control)?;
-    sys::close_on_exec_above().map_err(Failure::doing("close descriptors"))?;
-    let parts = process.has_init.then(|| init::split(process.terminal.is_some())).transpose()?;
-    if let Some(init::Part::Init { program }) = parts {
-        init::run(program);
-    }
-    Err(image.execute())
 }

@@ -318,3 +318,51 @@ fn damaged_profiles_are_refused_or_mean_what_they_say() {
     }
     assert!(read > 50, "{read} were read");
 }
+
+#[test]
+fn the_supervisor_is_asked_about_no_more_than_it_must() {
+    const SET_OWNER: u64 = 8;
+    const SET_OWNER_BY_STRUCTURE: u64 = 15;
+    let native = if cfg!(target_arch = "x86_64") { X86_64 } else { AARCH64 };
+    let foreign = if cfg!(target_arch = "x86_64") { I386 } else { ARM };
+    let calls = [
+        (libc::SYS_openat, When::Always),
+        (libc::SYS_kill, When::Always),
+        (libc::SYS_newfstatat, When::Without(3, libc::AT_EMPTY_PATH as u64)),
+        (libc::SYS_fcntl, SIGNALS_OF_FILE),
+        (libc::SYS_ioctl, SIGNALS_OF_SOCKET),
+    ];
+    let program = notifying(&calls, true).unwrap().program;
+    let decide = |call: libc::c_long, arguments: [u64; 4]| {
+        decide(&program, native, u32::try_from(call).unwrap(), &arguments)
+    };
+    assert_eq!(decide(libc::SYS_openat, [0; 4]), ASK);
+    assert_eq!(decide(libc::SYS_kill, [0; 4]), ASK);
+    assert_eq!(decide(libc::SYS_read, [0; 4]), ALLOW);
+    assert_eq!(decide(libc::SYS_newfstatat, [3, 0, 0, libc::AT_EMPTY_PATH as u64]), ALLOW);
+    assert_eq!(decide(libc::SYS_newfstatat, [3, 0, 0, libc::AT_SYMLINK_NOFOLLOW as u64]), ASK);
+    // The kernel ignores the upper half of a command.
+    for upper in [0, 1 << 32] {
+        assert_eq!(decide(libc::SYS_fcntl, [3, SET_OWNER | upper, 1, 0]), ASK);
+        assert_eq!(decide(libc::SYS_fcntl, [3, SET_OWNER_BY_STRUCTURE | upper, 1, 0]), DENIED);
+        for request in [0x8901, 0x8902] {
+            assert_eq!(decide(libc::SYS_ioctl, [3, request | upper, 1, 0]), DENIED);
+        }
+    }
+    assert_eq!(decide(libc::SYS_fcntl, [3, 1, 0, 0]), ALLOW);
+    assert_eq!(decide(libc::SYS_ioctl, [3, 0x5401, 0, 0]), ALLOW);
+    assert_eq!(super::simulate::decide(&program, foreign, 5, &[0; 4]), MISSING);
+}
+
+#[test]
+fn without_a_network_sockets_are_local() {
+    let native = if cfg!(target_arch = "x86_64") { X86_64 } else { AARCH64 };
+    let program = without_network().unwrap().program;
+    let socket = u32::try_from(libc::SYS_socket).unwrap();
+    let refused = ERRNO | libc::EAFNOSUPPORT as u32;
+    assert_eq!(verdict(&program, native, socket, libc::AF_UNIX as u32), ALLOW);
+    for family in [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK, libc::AF_PACKET] {
+        assert_eq!(verdict(&program, native, socket, family as u32), refused);
+    }
+    assert_eq!(verdict(&program, native, socket + 1, 2), ALLOW);
+}

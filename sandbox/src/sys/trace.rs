@@ -72,12 +72,28 @@ pub(crate) fn carry_number(pid: u32, number: u64) -> io::Result<()> {
     prlimit(pid, Some(&[number, old[1]]), None)
 }
 
+/// Returns the limit on the numbers of a process's descriptors.
+pub(crate) fn file_limit(pid: u32) -> io::Result<u64> {
+    let mut old = [0_u64; 2];
+    limit(pid, libc::RLIMIT_NOFILE as libc::c_int, None, Some(&mut old))?;
+    Ok(old[0])
+}
+
 fn prlimit(pid: u32, new: Option<&[u64; 2]>, old: Option<&mut [u64; 2]>) -> io::Result<()> {
+    limit(pid, NUMBER, new, old)
+}
+
+fn limit(
+    pid: u32,
+    resource: libc::c_int,
+    new: Option<&[u64; 2]>,
+    old: Option<&mut [u64; 2]>,
+) -> io::Result<()> {
     let new = new.map_or(std::ptr::null(), |new| new.as_ptr());
     let old = old.map_or(std::ptr::null_mut(), |old| old.as_mut_ptr());
     // SAFETY: each pointer is null or leads to the kernel's `struct rlimit64`, two integers of 64
     // bits, which lives until the call returns.
-    let result = unsafe { libc::syscall(libc::SYS_prlimit64, pid, NUMBER, new, old) };
+    let result = unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, new, old) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -207,11 +207,12 @@ fn processes(room: &Room) {
         &format!(
             "kill -0 {own} 2>&1 || echo no; kill -0 {parent} 2>&1 || echo no
              cat /proc/{own}/environ 2>&1 || echo no; sleep 100 & kill $!; wait $!; echo $?
-             kill -0 1 2>&1 || echo no; cat /proc/1/cmdline 2>&1 || echo no"
+             kill -0 1 && echo alive; head -c 6 /proc/1/cmdline | tr '\\0' ' '; echo; echo $$ $PPID
+             readlink /proc/self/exe; sh -c 'echo $PPID'; trap 'echo ended' TERM; kill -TERM 1"
         ),
     );
-    assert_eq!(seen.matches("no\n").count(), 5, "{seen}");
-    assert!(seen.contains("143\n"), "{seen}");
+    assert_eq!(seen.matches("no\n").count(), 3, "{seen}");
+    assert!(seen.contains("143\nalive\nsh -c \n1 0\n/bin/busybox\n1\nended\n"), "{seen}");
     let seen = sh(room, "echo 1 2>&1 >/proc/sys/kernel/panic || echo no; cat /proc/kcore | wc -c");
     assert!(seen.ends_with("no\n0\n"), "{seen}");
 }

@@ -18,6 +18,8 @@ DIE_TOGETHER = ['setpriv', '--pdeathsig', 'KILL']
 # The user whose subordinate IDs the remapped engine's containers have.
 REMAPPED_TO = 'kiln-test'
 IMAGE = 'kiln'
+# What docker says of a container that the engine couldn't start.
+NOT_STARTED = 'docker: Error response from daemon'
 # Whose containers find programs as a shell does.
 SEARCH = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 
@@ -93,8 +95,15 @@ class Docker:
             words += ['--volume', f'{source}:{destination}']
         for key, value in settings.items():
             words += ['--env', f'{key}={value}']
-        yield from stream([*words, image, *command], self.environment, seconds,
-                          lambda: self.kill(name))
+        words += [image, *command]
+        lines = stream(words, self.environment, seconds, lambda: self.kill(name))
+        first = next(lines, '')
+        if first.startswith(NOT_STARTED):
+            # The engine now and then fails to set up a container of a busy machine.
+            lines, first = stream(words, self.environment, seconds, lambda: self.kill(name)), ''
+        if first:
+            yield first
+        yield from lines
 
     def kill(self, name):
         """Kills a container that takes too long."""

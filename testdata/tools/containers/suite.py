@@ -10,7 +10,7 @@ import threading
 from kernels import root, scenarios
 from kernels.trouble import Missing
 
-from . import engines, golden, judging, pods, probes, settings
+from . import builders, engines, golden, judging, pods, probes, security, settings
 from .tables import Cell, Costs, Listing, Matrix
 
 # Where volumes are in containers.
@@ -22,7 +22,8 @@ STEPS = 200
 
 DESCRIPTIONS = {HERE: '', **{setting.name: setting.description for setting in settings.ALL}}
 # Cells that fail for a reason that kiln can't change: the setting and the probe, with the reason.
-EXCEPTIONS = {}
+ONE_ID = 'the user namespace has one ID: a step can\'t change to another, and links belong to root; `--isolation none` builds it'
+EXCEPTIONS = {(setting, probe): ONE_ID for setting in ('suser', 'spuser') for probe in ('copy', 'user', 'debian')}
 
 
 def require(options):
@@ -46,9 +47,14 @@ class Suite:
     def __init__(self, options, work):
         self.options, self.work = options, work
         self.kiln, self.data = os.path.join(work, 'kiln'), None
+        self.use_kiln()
         self.lock = threading.RLock()
-        self.engines, self.made = {}, {}
+        self.engines, self.made, self.archives = {}, {}, {}
         self.sections, self.failures = [], []
+
+    def use_kiln(self):
+        """Has containers hold kiln, not another builder."""
+        self.image, self.runner = engines.IMAGE, 'runner'
 
     def prepare(self):
         """Copies the program, and makes what the probes build from."""
@@ -75,15 +81,15 @@ class Suite:
 
     def start(self, names):
         """Starts the engines of settings, and gives each the image with kiln."""
-        kinds = {settings.BY_NAME[name].engine for name in names} - set(self.engines)
-        for kind in kinds:
+        kinds = {settings.BY_NAME[name].engine for name in names}
+        for kind in kinds - set(self.engines):
             engine = self.make_engine(kind, os.path.join(self.work, kind))
             engine.start()
             self.engines[kind] = engine
-        archive = self.once('archive', self.make_archive)
+        archive = self.archives.get(self.image) or self.once('archive', self.make_archive)
         for kind in kinds:
             self.engines[kind].wait()
-            self.engines[kind].load(archive)
+            self.once(f'{self.image} in {kind}', lambda: self.engines[kind].load(archive, self.image) or True)
 
     def make_engine(self, kind, directory):
         """Returns an engine of a kind, with its state in a directory."""
@@ -112,8 +118,8 @@ class Suite:
         out, data = self.volume(setting.name), self.data.of(setting)
         environment = {'KILN': KILN, 'DATA': DATA, 'OUT': OUT, 'ROUNDS': rounds, 'ISOLATION': self.options.isolation}
         lines = self.engines[setting.engine].run(
-            setting, ['/bin/sh', f'{DATA}/runner', *names], {data: f'{DATA}:ro', out: OUT}, environment,
-            seconds=900 * rounds)
+            setting, ['/bin/sh', f'{DATA}/{self.runner}', *names], {data: f'{DATA}:ro', out: OUT}, environment,
+            seconds=900 * rounds, image=self.image)
         yield from self.read(lines, out, rounds)
         self.remove(out)
 
@@ -132,19 +138,33 @@ class Suite:
             outcome.image = os.path.join(out, f'{outcome.name}-{rounds}/image.tar')
             yield outcome
 
+    def note(self, table, setting, outcome, cell):
+        """Notes how something ended in a setting, and says so."""
+        with self.lock:
+            table.set(setting, outcome.name, cell)
+            self.say(f'{setting:20} {outcome.name:10} {cell.seconds:6.2f} s  {cell.rung or "":7} {cell.why or "ok"}')
+            if cell.why and self.options.verbose:
+                self.say('\n'.join(f'    {line}' for line in outcome.said))
+
     def in_parallel(self, jobs):
         """Runs functions, as many at a time as there may be containers."""
         with concurrent.futures.ThreadPoolExecutor(self.options.jobs) as pool:
             for job in [pool.submit(job) for job in jobs]:
                 job.result()
 
-    def conclude(self, table):
+    def conclude(self, table, is_ours=True):
         """Keeps a table for the report, with what failed though it was to pass, or the other way round."""
+        if not is_ours:
+            self.sections.append(table.text(DESCRIPTIONS))
+            return
         text, failures = table.text(DESCRIPTIONS), table.failures()
         expected = {key: why for key, why in EXCEPTIONS.items() if key in table.cells}
-        known = [key for key in failures if key in expected]
+        known = {}
+        for setting, probe in (key for key in failures if key in expected):
+            known.setdefault((setting, expected[setting, probe]), []).append(probe)
         if known:
-            text += '\nWhat can\'t be built:\n\n' + ''.join(f'- {" ".join(key)}: {expected[key]}\n' for key in known)
+            text += '\nWhat can\'t be built:\n\n'
+            text += ''.join(f'- {setting}, {", ".join(names)}: {reason}\n' for (setting, reason), names in known.items())
         self.sections.append(text)
         self.failures += [f'{probe} in {setting}: {why}' for (setting, probe), why in failures.items()
                           if (setting, probe) not in expected]
@@ -176,8 +196,8 @@ class Suite:
 class Comparison:
     """Probes that are built in settings, and as root of this machine."""
 
-    def __init__(self, suite, table, names, judge=judging.judge):
-        self.suite, self.table, self.names, self.judge = suite, table, names, judge
+    def __init__(self, suite, table, names, judge=judging.judge, is_ours=True):
+        self.suite, self.table, self.names, self.judge, self.is_ours = suite, table, names, judge, is_ours
         self.reference = {}
 
     def run(self):
@@ -186,7 +206,7 @@ class Comparison:
         self.suite.start(places)
         self.note(HERE, self.suite.run_here(self.names, rounds))
         self.suite.in_parallel([functools.partial(self.run_in, setting, rounds) for setting in places])
-        self.suite.conclude(self.table)
+        self.suite.conclude(self.table, self.is_ours)
 
     def run_in(self, setting, rounds):
         """Builds everything in a setting."""
@@ -197,11 +217,9 @@ class Comparison:
         missing = list(self.names)
         for outcome in outcomes:
             missing.remove(outcome.name)
-            cell = self.judge(outcome, self.reference.get(outcome.name))
-            self.table.set(setting, outcome.name, cell)
-            self.suite.say(f'{setting:20} {outcome.name:10} {cell.seconds:6.2f} s  {cell.rung or "":7} {cell.why or "ok"}')
-            if cell.why and self.suite.options.verbose:
-                self.suite.say('\n'.join(f'    {line}' for line in outcome.said))
+            judge = judging.judge if setting == HERE else self.judge
+            cell = judge(outcome, self.reference.get(outcome.name))
+            self.suite.note(self.table, setting, outcome, cell)
             if setting == HERE:
                 self.reference[outcome.name] = outcome
         for name in missing:
@@ -242,4 +260,30 @@ def steps(suite):
     Comparison(suite, Costs('Steps', [HERE, *places], ['no-steps', 'steps'], STEPS), ['no-steps', 'steps']).run()
 
 
-PARTS = {'matrix': matrix, 'golden': golden_images, 'steps': steps, 'packages': packages}
+def other_builders(suite):
+    """The probes by other builders, in every setting. What these can't build is no failure."""
+    names = suite.options.probe or probes.MATRIX
+    for name in names:
+        suite.data.add(name)
+    for builder in builders.PACKAGES:
+        archive = os.path.join(suite.work, f'{builder}.tar')
+        builders.prepare(suite.data, builder, archive)
+        suite.image, suite.runner, suite.archives[builder] = builder, f'{builder}-runner', archive
+        table = Matrix(f'The same by {builder}', [HERE, *suite.options.setting], names)
+        Comparison(suite, table, names, builders.judge, is_ours=False).run()
+
+
+def attacks(suite):
+    """The attack table on every rung."""
+    suite.image, suite.archives[security.IMAGE] = security.IMAGE, os.path.join(suite.work, 'security.tar')
+    security.make_archive(suite.archives[security.IMAGE])
+    places = suite.selected(security.BY_RUNG.values())
+    suite.start(places)
+    table = Listing('Attack table', places, [])
+    suite.in_parallel([functools.partial(security.run, suite, setting, table) for setting in places])
+    suite.conclude(table)
+
+
+PARTS = {'matrix': matrix, 'golden': golden_images, 'steps': steps, 'packages': packages, 'security': attacks, 'builders': other_builders}
+# Those that `all` stands for: the rest takes long, or needs more than this repository.
+ALL = ['matrix', 'golden', 'steps', 'packages', 'security']

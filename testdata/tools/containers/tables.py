@@ -18,6 +18,8 @@ class Matrix:
 
     def set(self, setting, probe, cell):
         """Notes how a probe ended."""
+        if probe not in self.probes:
+            self.probes.append(probe)
         self.cells[setting, probe] = cell
 
     def rung(self, setting):
@@ -65,7 +67,7 @@ class Listing(Matrix):
     def text(self, _descriptions):
         """Returns it in Markdown."""
         heads = [f'{setting} ({self.rung(setting)})' if self.rung(setting) else setting for setting in self.settings]
-        lines = [['context', *heads], ['---'] * (len(heads) + 1)]
+        lines = [['name', *heads], ['---'] * (len(heads) + 1)]
         lines += [[probe, *(self.mark(setting, probe) for setting in self.settings)] for probe in self.probes]
         return f'### {self.title}\n\n' + '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in lines) + '\n'
 

@@ -122,7 +122,9 @@ fn encode(entries: &Entries) -> String {
         // Writing to a string can't fail.
         let _ = write!(group, "{comma}{inode:x}.{birth:x}");
     }
-    groups.iter().map(|(owner, entries)| format!("{owner}={entries};")).collect()
+    let groups: Vec<String> =
+        groups.iter().map(|(owner, entries)| format!("{owner}={entries};")).collect();
+    groups.concat()
 }
 
 /// Parses the record. Ignores malformed parts.

@@ -124,4 +124,4 @@ class Tables(unittest.TestCase):
     def test_a_listing_has_a_row_for_each_case(self):
         table = Listing('Golden', ['droot'], ['copy-json'])
         table.set('droot', 'copy-json', Cell(None, 0.5, 'chroot'))
-        self.assertEqual(table.text({}).splitlines()[2:], ['| context | droot (chroot) |', '| --- | --- |', '| copy-json | ok |'])
+        self.assertEqual(table.text({}).splitlines()[2:], ['| name | droot (chroot) |', '| --- | --- |', '| copy-json | ok |'])
