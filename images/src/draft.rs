@@ -8,7 +8,9 @@
 //! the next step on top of the layer. A chain of steps therefore assembles its base once.
 
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -94,6 +96,13 @@ impl Draft {
             lowers.extend(lowest);
         }
         RootTree::Overlay(Overlay { lowers, upper: Some(self.upper()) })
+    }
+
+    /// Returns the paths of the device nodes in the tree, without a leading slash. Returns `None` if
+    /// they aren't known.
+    pub fn device_nodes(&self) -> Option<Vec<PathBuf>> {
+        let nodes = self.work.as_ref()?.state.device_nodes();
+        Some(nodes.into_iter().map(|path| OsString::from_vec(path).into()).collect())
     }
 
     fn upper(&self) -> Upper {

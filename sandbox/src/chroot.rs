@@ -239,7 +239,8 @@ impl Program {
         rustix::thread::set_no_new_privs(true).map_err(Failure::doing("set no_new_privs"))?;
         // Other processes could hand in descriptors of directories outside. Not every kernel can
         // prevent their use.
-        sys::confine_to(&self.root).map_err(Failure::doing("confine the program to its tree"))?;
+        sys::confine_to([self.root.as_fd()])
+            .map_err(Failure::doing("confine the program to its tree"))?;
         let doing =
             |error| Failure::doing::<std::io::Error>("install the supervisor's filter")(error);
         let listener = seccomp::install_notifying(&self.notifying).map_err(doing)?;

@@ -27,6 +27,10 @@
 //! Instead of executing the program, the child may execute another OCI runtime, such as runc, with
 //! a configuration of the same content: `oci`.
 //!
+//! Without the privileges for namespaces and mounts, a supervisor answers some calls of the program
+//! in their place: `supervisor`. With the isolation [`Chroot`](Isolation::Chroot) the program is
+//! root in a changed root directory: `chroot`.
+//!
 //! # Invariants
 //!
 //! - The program never sees a descriptor, a path or an environment variable of the host. Even its

@@ -57,6 +57,31 @@ pub(super) fn number(process: &OwnedFd) -> Option<i32> {
 
 /// Returns the PIDs of this process's children.
 fn children() -> Vec<i32> {
+    listed().unwrap_or_else(searched)
+}
+
+/// Returns the PIDs of the children from the kernel's list. Returns `None` if the kernel has none, or
+/// if the process has several threads.
+///
+/// The kernel may leave out a child while another one ends. Two lists in a row are then different.
+fn listed() -> Option<Vec<i32>> {
+    if std::fs::read_dir("/proc/self/task").ok()?.count() != 1 {
+        return None;
+    }
+    let list = || std::fs::read_to_string("/proc/thread-self/children").ok();
+    let mut last = list()?;
+    for _ in 0..10 {
+        let now = list()?;
+        if now == last {
+            return now.split_ascii_whitespace().map(|pid| pid.parse().ok()).collect();
+        }
+        last = now;
+    }
+    None
+}
+
+/// Returns the PIDs of the children among all processes.
+fn searched() -> Vec<i32> {
     let own = getpid().as_raw();
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -70,4 +95,19 @@ fn parent(pid: i32) -> Option<i32> {
     // The program's name may contain any characters.
     let (_, rest) = text.rsplit_once(')')?;
     rest.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn children_are_found_among_all_processes() {
+        let mut child = std::process::Command::new("sleep").arg("20").spawn().unwrap();
+        let number = child.id().cast_signed();
+        assert!(searched().contains(&number) && children().contains(&number));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!children().contains(&number));
+    }
 }

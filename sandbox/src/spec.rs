@@ -19,6 +19,9 @@ use super::seccomp::SeccompProfile;
 pub struct Spec {
     /// The root file system of the program.
     pub rootfs: Tree,
+    /// The paths of the device nodes in the root file system, relative to it. `None` if the caller
+    /// doesn't know them. Only a sandbox without mounts uses them.
+    pub device_nodes: Option<Vec<PathBuf>>,
     /// `true` if the root file system is read-only.
     pub readonly_rootfs: bool,
     /// The mounts besides `/proc`, `/dev` and `/sys`, in the order of mounting.
@@ -67,6 +70,7 @@ impl Spec {
     pub fn new(rootfs: Tree, args: Vec<String>) -> Self {
         Self {
             rootfs,
+            device_nodes: None,
             readonly_rootfs: false,
             mounts: Vec::new(),
             kept: Vec::new(),

@@ -22,6 +22,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal, kill, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -68,6 +69,9 @@ impl Call<'_> {
         sys::send(self.listener, self.notification.id, answer)
     }
 }
+
+/// The time between two looks for processes that have lost their parents and ended.
+const REAPING: Duration = Duration::from_secs(1);
 
 /// The answer that a thread didn't receive, with the call that it was for.
 type Undelivered = (i32, [u64; 6], Answer);
@@ -162,17 +166,22 @@ impl Supervisor {
         let Some(listener) = Self::wait_for_listener(socket, &end)? else { return Ok(()) };
         sys::wake_synchronously(&listener);
         let pause = Timespec { tv_sec: 1, tv_nsec: 0 };
+        let mut reaped = Instant::now();
         loop {
             let mut watched =
                 vec![PollFd::new(&listener, PollFlags::IN), PollFd::new(&end, PollFlags::IN)];
             watched.extend(self.signals.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
             rustix::io::retry_on_intr(|| poll(&mut watched, Some(&pause)))?;
             let [asked, ended] = [watched[0].revents(), watched[1].revents()];
-            self.pass_signals();
+            if watched.get(2).is_some_and(|signals| !signals.revents().is_empty()) {
+                self.pass_signals();
+            }
             if asked.contains(PollFlags::IN) {
                 self.answer(&listener);
-            } else if asked.is_empty() {
+            }
+            if reaped.elapsed() >= REAPING {
                 orphans::reap(&[self.program.as_raw()]);
+                reaped = Instant::now();
             }
             if !ended.is_empty() || asked.contains(PollFlags::HUP) {
                 return Ok(());
@@ -231,7 +240,8 @@ fn end_like(program: Pid) -> ! {
             Ok(WaitStatus::Exited(_, code)) => std::process::exit(code),
             Ok(WaitStatus::Signaled(_, signal, _)) => die_by(signal),
             Err(nix::errno::Errno::EINTR) | Ok(_) => {}
-            Err(_) => std::process::exit(1),
+            // It was reaped when a deadly signal met it in a stop for the supervisor.
+            Err(_) => die_by(Signal::SIGKILL),
         }
     }
 }

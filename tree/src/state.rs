@@ -161,6 +161,19 @@ impl TreeState {
         Ok(Some(later))
     }
 
+    /// Returns the paths of all device nodes, without a leading slash.
+    pub fn device_nodes(&self) -> Vec<Vec<u8>> {
+        let is_node = |look: &Look| {
+            matches!(look.kind, FileKind::CharDevice { .. } | FileKind::BlockDevice { .. })
+        };
+        let directories = self.directories.iter();
+        let nodes = directories.flat_map(|(path, directory)| {
+            let nodes = directory.entries.iter().filter(|(_, look)| is_node(look));
+            nodes.map(|(name, _)| names::join(path, name))
+        });
+        nodes.collect()
+    }
+
     /// Returns an iterator over the paths of all directories.
     pub(crate) fn directories(&self) -> impl ExactSizeIterator<Item = &Vec<u8>> {
         self.directories.keys()

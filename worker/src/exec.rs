@@ -211,6 +211,7 @@ impl Exec {
         spec.mounts.push(provided("/etc/resolv.conf", network.resolv_conf().to_vec()));
         spec.mounts.push(provided("/etc/hosts", hosts.into_bytes()));
         spec.mounts.extend(prepared.mounts.iter().cloned());
+        spec.device_nodes.clone_from(&prepared.device_nodes);
         spec.kept.clone_from(&prepared.kept);
         spec.network = network.kind();
         spec.security = match exec.security {

@@ -10,6 +10,7 @@ mod attestations;
 mod build;
 mod builds;
 mod call;
+mod changed_root;
 mod ci_examples;
 mod concurrency;
 mod containers;

@@ -59,7 +59,7 @@ fn steps_reach_the_outside_only(tool: &str) {
     let kiln = server();
     kiln.write("who.py", WHO);
     kiln.write("names.py", NAMES);
-    let script = r#"
+    let script = r"
 serve() { python3 who.py $1 $2 & until_there call $1 $2 > /dev/null; }
 out python3 who.py 203.0.113.2 7000 &
 until_there out busybox nc -w 1 203.0.113.2 7000 </dev/null >/dev/null
@@ -92,7 +92,7 @@ kiln run --rm --cap-add NET_ADMIN -v $PWD:/w server sh -e /w/break.sh
 kiln run --rm server ls /proc/sys/net/ipv4/conf
 kiln run --rm --network host server ls /proc/sys/net/ipv4/conf
 until_there no_tools
-"#;
+";
     let said = run(&kiln, &format!("only {tool}\n{script}"));
     assert!(said.contains(" interfaces all default eth0 lo\n"), "{said}");
     assert!(said.contains("default via 10.139.72.1 dev eth0"), "{said}");
@@ -177,7 +177,7 @@ fn the_hosts_network_takes_the_place_of_a_missing_tool() {
         return;
     }
     let kiln = server();
-    let script = r#"
+    let script = r"
 show() { build 'FROM base\nRUN echo interfaces $(ls /proc/sys/net/ipv4/conf)\nRUN echo second\n' --no-cache; }
 # pasta fails without a route, and slirp4netns takes its place.
 ip route del default
@@ -190,7 +190,7 @@ only none
 show
 kiln run --rm server ls /proc/sys/net/ipv4/conf
 ! kiln run --rm -p 8080:80 server
-"#;
+";
     let said = run(&kiln, script);
     assert_eq!(said.matches(" interfaces all default eth0 lo\n").count(), 1, "{said}");
     assert_eq!(said.matches(" interfaces all default lo out0\n").count(), 2, "{said}");

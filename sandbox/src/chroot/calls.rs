@@ -29,7 +29,7 @@ use crate::tracee::Tracees;
 const NAME_FIELD: usize = 65;
 
 /// The calls with a path that both architectures have.
-const PATH_CALLS: [libc::c_long; 16] = [
+const PATH_CALLS: [libc::c_long; 14] = [
     libc::SYS_openat,
     libc::SYS_openat2,
     libc::SYS_newfstatat,
@@ -37,7 +37,6 @@ const PATH_CALLS: [libc::c_long; 16] = [
     libc::SYS_faccessat,
     libc::SYS_faccessat2,
     libc::SYS_readlinkat,
-    libc::SYS_chdir,
     libc::SYS_execve,
     libc::SYS_execveat,
     libc::SYS_unlinkat,
@@ -45,7 +44,6 @@ const PATH_CALLS: [libc::c_long; 16] = [
     libc::SYS_renameat2,
     libc::SYS_mknodat,
     libc::SYS_uname,
-    libc::SYS_pidfd_open,
 ];
 
 /// The older calls with a path, which newer architectures don't have.
@@ -65,7 +63,8 @@ const OLD_CALLS: [libc::c_long; 9] = [
 const OLD_CALLS: [libc::c_long; 0] = [];
 
 /// The calls that name a process.
-const PROCESS_CALLS: [libc::c_long; 18] = [
+const PROCESS_CALLS: [libc::c_long; 19] = [
+    libc::SYS_pidfd_open,
     libc::SYS_kill,
     libc::SYS_tkill,
     libc::SYS_tgkill,
@@ -166,6 +165,9 @@ impl ProgramCalls {
     /// Notes the program's process.
     pub(super) fn begin(&mut self, program: i32) {
         self.processes.first = program;
+        // Files aren't opened with the rights of kiln's own groups. Without the capability, kiln has
+        // no groups of others.
+        let _ = rustix::thread::set_thread_groups(&[]);
     }
 
     /// Finds the file of a path. Returns `None` if the kernel can do so itself.

@@ -328,7 +328,6 @@ impl KernelFiles {
         node: &Node,
         flags: OFlags,
     ) -> rustix::io::Result<OwnedFd> {
-        let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC);
         let is_directory = matches!(node.kind, Kind::Directory | Kind::Hidden);
         if flags.contains(OFlags::CREATE | OFlags::EXCL) {
             return Err(Errno::EXIST);
@@ -336,9 +335,26 @@ impl KernelFiles {
         if flags.contains(OFlags::DIRECTORY) && !is_directory {
             return Err(Errno::NOTDIR);
         }
-        if flags.contains(OFlags::PATH) && !is_directory {
-            return self.open_path(caller, node);
-        }
+        let file = if flags.contains(OFlags::PATH) && !is_directory {
+            self.open_path(caller, node)?
+        } else {
+            self.open_node(tree, processes, caller, node, flags)?
+        };
+        // The name may lead to another file by now. A directory outside is a way out of the tree.
+        let is_now = FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode);
+        let has_changed = !is_directory && is_now == FileType::Directory;
+        if has_changed { Err(Errno::ACCESS) } else { Ok(file) }
+    }
+
+    fn open_node(
+        &mut self,
+        tree: &ProgramTree,
+        processes: &Processes,
+        caller: &Caller,
+        node: &Node,
+        flags: OFlags,
+    ) -> rustix::io::Result<OwnedFd> {
+        let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC);
         match &node.kind {
             Kind::Directory | Kind::Hidden if writes => Err(Errno::ISDIR),
             Kind::Directory | Kind::Hidden => self.skeleton(tree, processes, caller, node),
@@ -383,10 +399,6 @@ impl KernelFiles {
                 rustix::fs::open([b"/dev/pts", path.as_slice()].concat(), wanted, Mode::empty())
             }
         })?;
-        // The link may lead to another file by now.
-        if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) == FileType::Directory {
-            return Err(Errno::ACCESS);
-        }
         unblocked(file, flags)
     }
 

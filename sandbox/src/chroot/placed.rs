@@ -129,7 +129,7 @@ impl Placed {
     }
 
     fn place_all(&mut self, root: &mut Root, spec: &Spec) -> Result<(), Failure> {
-        self.cover_nodes().map_err(Failure::doing("cover the device nodes of the image"))?;
+        self.cover_nodes(spec).map_err(Failure::doing("cover the device nodes of the image"))?;
         for name in ["proc", "sys", "dev"] {
             self.place_own(root, name)?;
         }
@@ -141,9 +141,16 @@ impl Placed {
     }
 
     /// Covers all device nodes of the image that aren't harmless.
-    fn cover_nodes(&mut self) -> rustix::io::Result<()> {
-        for path in device_nodes(&self.root)? {
+    fn cover_nodes(&mut self, spec: &Spec) -> rustix::io::Result<()> {
+        let nodes = match &spec.device_nodes {
+            Some(nodes) => nodes.clone(),
+            None => device_nodes(&self.root)?,
+        };
+        for path in nodes {
             let (parent, name) = parent(&self.root, &path)?;
+            if is_harmless(&statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW)?) {
+                continue;
+            }
             let beside = self.beside()?;
             let covered = node_name(self.nodes.len());
             keeping_times(&parent, || renameat(&parent, &name, &beside, &covered))?;
@@ -437,12 +444,25 @@ fn device_nodes(root: &OwnedFd) -> rustix::io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// Returns `true` unless an entry is a node of a device that programs must not open.
 fn is_harmless(stat: &Stat) -> bool {
     let is_this =
         |(_, major, minor): &(&str, u32, u32)| rustix::fs::makedev(*major, *minor) == stat.st_rdev;
-    // A whiteout of a layer can't be opened at all.
-    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
-        && (stat.st_rdev == 0 || DEVICES.iter().any(is_this))
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::BlockDevice => false,
+        // A whiteout of a layer can't be opened at all.
+        FileType::CharacterDevice => stat.st_rdev == 0 || DEVICES.iter().any(is_this),
+        _ => true,
+    }
+}
+
+/// Removes the nodes of devices from a placed directory.
+fn remove_nodes(directory: &OwnedFd) -> rustix::io::Result<()> {
+    for path in device_nodes(directory)? {
+        let (parent, name) = parent(directory, &path)?;
+        keeping_times(&parent, || rustix::fs::unlinkat(&parent, &name, AtFlags::empty()))?;
+    }
+    Ok(())
 }
 
 /// Opens the source of a bind or device.
@@ -487,9 +507,13 @@ fn create(
             let from = open_below(&from, Path::new(".")).map_err(doing)?;
             if *readonly {
                 copy(&from, &to)?;
+                remove_nodes(&to).map_err(doing)?;
                 return Ok(None);
             }
             Source::place(from, &to).map(Some)
+        }
+        (MountKind::Bind { .. }, Some((_, stat))) if !is_harmless(&stat) => {
+            Err(Failure::new("a device is mounted by --device only"))
         }
         (MountKind::Bind { readonly, .. }, Some((from, stat))) => {
             place_file(parent, name, &from, &stat, *readonly).map_err(doing)?;
@@ -547,6 +571,7 @@ impl Source {
             Ok(()) => true,
             Err(Errno::XDEV | Errno::PERM | Errno::MLINK) => {
                 copy(&directory, to)?;
+                remove_nodes(to).map_err(doing)?;
                 false
             }
             Err(errno) => return Err(doing(errno)),
@@ -653,6 +678,9 @@ fn link(from: &OwnedFd, to: &OwnedFd, paths: &mut BTreeSet<PathBuf>) -> rustix::
         for name in names(&source)? {
             let stat = statat(&source, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW)?;
             let below = path.join(as_path(&name));
+            if !is_harmless(&stat) {
+                continue;
+            }
             if is_directory(&stat) {
                 mkdirat(&target, name.as_slice(), Mode::from_raw_mode(0o700))?;
                 todo.push(below.clone());

@@ -62,9 +62,12 @@ pub(super) struct Execution {
     state: State,
 }
 
-/// The copies of programs with another linker, by their file.
+/// The copies of programs with another linker, by their file and the linker's descriptor.
 #[derive(Debug, Default)]
 pub(super) struct Copies(HashMap<(Identity, u32), File>);
+
+/// The number of copies that are kept. Each takes a descriptor and room on the disk.
+const MOST_COPIES: usize = 64;
 
 /// The attributes that change with a file's content: device, inode, size, and the times of the last
 /// modification and change.
@@ -323,6 +326,9 @@ impl Copies {
             time(stat.st_mtime, stat.st_mtime_nsec),
             time(stat.st_ctime, stat.st_ctime_nsec),
         );
+        if self.0.len() >= MOST_COPIES && !self.0.contains_key(&(identity, number)) {
+            self.0.clear();
+        }
         let copy = match self.0.entry((identity, number)) {
             std::collections::hash_map::Entry::Occupied(copy) => copy.into_mut(),
             std::collections::hash_map::Entry::Vacant(place) => {

@@ -90,6 +90,18 @@ impl Mounts {
         self.0[0].is_readonly = true;
     }
 
+    /// Returns the directories from which programs may be executed.
+    pub(super) fn trees(&self) -> Result<Vec<OwnedFd>, Errno> {
+        let all = self.0.iter().filter(|mount| !mount.is_proc && !mount.is_alias);
+        let mut trees = Vec::new();
+        for mount in all {
+            if kind_of(mount.fd.as_fd())? == FileType::Directory {
+                trees.push(rustix::io::fcntl_dupfd_cloexec(mount.fd.as_fd(), 0)?);
+            }
+        }
+        Ok(trees)
+    }
+
     /// Adds a mount that the last one covers.
     pub(super) fn add_below(&mut self, mount: VirtualMount) {
         self.0.insert(self.0.len() - 1, mount);

@@ -86,8 +86,9 @@ pub(super) fn prepare(task: &Task) -> Result<(Emulation, Process), Failure> {
         })?;
     }
     let Setup { mut emulation, made, .. } = setup.finish(spec, &user)?;
+    let trees = emulation.mounts.trees().map_err(Failure::doing("open a directory"))?;
     emulation.states = States::new(state_of(&user, &emulation, spec)?);
-    Ok((emulation, Process { directory, home, terminal, made }))
+    Ok((emulation, Process { directory, trees, home, terminal, made }))
 }
 
 /// Returns the state in which the supervisor itself uses paths.

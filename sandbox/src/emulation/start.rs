@@ -46,6 +46,8 @@ pub(in super::super) fn run(task: Task) -> ! {
 pub(super) struct Process {
     /// The real working directory.
     pub(super) directory: OwnedFd,
+    /// The directories that hold programs.
+    pub(super) trees: Vec<OwnedFd>,
     pub(super) home: Option<String>,
     pub(super) terminal: Option<Terminal>,
     pub(super) made: CreatedStubs,
@@ -58,7 +60,7 @@ fn become_program(
     socket: &OwnedFd,
 ) -> Result<std::convert::Infallible, Failure> {
     let Task { spec, filter, gate, input, stdout, stderr, control, .. } = task;
-    let Process { directory, home, terminal, made } = process;
+    let Process { directory, trees, home, terminal, made } = process;
     child::take_output(&stdout, &stderr)?;
     if let Some(terminal) = &terminal {
         wire::send(&control, &Report::Terminal, &[terminal.controller.as_fd()])
@@ -85,6 +87,10 @@ fn become_program(
     let asking = seccomp::notifying(&asked(token), true);
     let asking = asking.map_err(Failure::doing("compile the system call filter"))?;
     rustix::thread::set_no_new_privs(true).map_err(Failure::doing("set no_new_privs"))?;
+    // The kernel resolves the paths of a few calls, which another thread may change meanwhile. Not
+    // every kernel can prevent that they lead out.
+    let trees = trees.iter().chain([&directory]).map(AsFd::as_fd);
+    sys::confine_to(trees).map_err(Failure::doing("confine the program to its tree"))?;
     if let Some(filter) = &filter {
         seccomp::install(filter).map_err(Failure::doing("install the system call filter"))?;
     }

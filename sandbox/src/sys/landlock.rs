@@ -1,7 +1,7 @@
 //! Confinement by Landlock: `landlock(7)`.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// The kernel's `struct landlock_ruleset_attr` of version 6.
 #[repr(C)]
@@ -36,10 +36,12 @@ const WITHOUT_SCOPES: usize = 8;
 /// The scopes of abstract sockets and of signals.
 const ALL_SCOPES: u64 = 3;
 
-/// Confines this thread and its future children to the files below a directory, and if the kernel can,
+/// Confines this thread and its future children to the files below directories, and if the kernel can,
 /// to signals and abstract sockets among themselves. Returns `false` if the kernel can't confine
 /// without changing what programs can do with these files. Requires `no_new_privs`.
-pub(crate) fn confine_to(directory: impl AsFd) -> io::Result<bool> {
+pub(crate) fn confine_to<'a>(
+    directories: impl IntoIterator<Item = BorrowedFd<'a>>,
+) -> io::Result<bool> {
     // SAFETY: with this flag the kernel takes no structure.
     let version =
         unsafe { libc::syscall(CREATE_RULESET, std::ptr::null::<u8>(), 0_usize, ASK_VERSION) };
@@ -59,21 +61,26 @@ pub(crate) fn confine_to(directory: impl AsFd) -> io::Result<bool> {
     let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
     // SAFETY: the kernel has just created this descriptor, and no other code owns it.
     let rules = unsafe { OwnedFd::from_raw_fd(fd) };
-    let beneath = Beneath { allowed: all, parent: directory.as_fd().as_raw_fd() };
-    // SAFETY: the structure lives until the call returns.
-    let added = unsafe {
-        libc::syscall(ADD_RULE, rules.as_raw_fd(), RULE_BENEATH, &raw const beneath, 0_u32)
-    };
-    // SAFETY: the call takes integers.
-    if added != 0 || unsafe { libc::syscall(RESTRICT_SELF, rules.as_raw_fd(), 0_u32) } != 0 {
-        return Err(io::Error::last_os_error());
+    for directory in directories {
+        let beneath = Beneath { allowed: all, parent: directory.as_raw_fd() };
+        // SAFETY: the structure lives until the call returns.
+        let added = unsafe {
+            libc::syscall(ADD_RULE, rules.as_raw_fd(), RULE_BENEATH, &raw const beneath, 0_u32)
+        };
+        if added != 0 {
+            return Err(io::Error::last_os_error());
+        }
     }
-    Ok(true)
+    // SAFETY: the call takes integers.
+    let restricted = unsafe { libc::syscall(RESTRICT_SELF, rules.as_raw_fd(), 0_u32) };
+    if restricted == 0 { Ok(true) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs::{self, File};
+
+    use std::os::fd::AsFd as _;
 
     use super::*;
 
@@ -88,7 +95,7 @@ mod tests {
         let directory = File::open(at("inside")).unwrap();
         let confined = || {
             rustix::thread::set_no_new_privs(true).unwrap();
-            if !confine_to(&directory).unwrap() {
+            if !confine_to([directory.as_fd()]).unwrap() {
                 return;
             }
             fs::write(at("inside/a/file"), "text").unwrap();

@@ -21,6 +21,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("changes_go_back_to_a_writable_mount", writable),
     ("a_read_only_mount_refuses_changes", read_only),
     ("a_mount_shares_no_file_with_the_layer", shared_files),
+    ("nodes_in_mounts_are_no_way_to_a_disk", nodes_in_mounts),
     ("without_a_network_there_are_local_sockets_only", no_network),
     ("the_rights_are_those_of_a_container_without_two", rights),
 ];
@@ -225,6 +226,24 @@ fn shared_files(room: &Room) {
     assert_ne!(inode(&cache.join("file")), inode(&room.path("fs/mine")));
     assert_ne!(inode(&cache.join("theirs")), inode(&room.path("fs/bin/busybox")));
     assert_eq!(std::fs::read_to_string(layer.join("file")).unwrap(), "old");
+}
+
+fn nodes_in_mounts(room: &Room) {
+    let volume = room.path("volume");
+    std::fs::create_dir(&volume).unwrap();
+    let (disk, null) = (volume.join("disk"), volume.join("null"));
+    let made =
+        [("b", "254", "0", &disk), ("c", "1", "3", &null)].map(|(kind, major, minor, at)| {
+            std::process::Command::new("mknod").arg(at).args([kind, major, minor]).status()
+        });
+    assert!(made.into_iter().all(|made| made.unwrap().success()));
+    let mut spec = room.script("ls /r /w; touch /w/x");
+    let tree = Tree::Directory(volume.clone());
+    spec.mounts = vec![bind("/r", tree.clone(), "", true), bind("/w", tree.clone(), "", false)];
+    assert_eq!(room.run(&spec).ok(), "/r:\nnull\n\n/w:\nnull\n");
+    assert!(disk.exists() && null.exists() && volume.join("x").exists());
+    spec.mounts = vec![bind("/etc/disk", tree, "disk", false)];
+    assert!(room.run(&spec).setup_error().contains("--device"));
 }
 
 fn no_network(room: &Room) {

@@ -37,6 +37,8 @@ const TMPFS_MODE: u32 = 0o1777;
 pub(super) struct Prepared {
     /// The tree to mount as root.
     pub(super) rootfs: Tree,
+    /// The device nodes in the root, if they are known.
+    pub(super) device_nodes: Option<Vec<PathBuf>>,
     /// The mounts other than the root, parents first.
     pub(super) mounts: Vec<SandboxMount>,
     /// The targets of the mounts that become layers.
@@ -78,6 +80,7 @@ impl Preparation<'_> {
         let nothing = Tree::Directory(PathBuf::new());
         let mut prepared = Prepared {
             rootfs: nothing,
+            device_nodes: None,
             mounts: Vec::new(),
             kept: Vec::new(),
             outputs: Vec::new(),
@@ -186,6 +189,9 @@ impl Preparation<'_> {
         // kiln would have to remove them.
         let mount_points = is_root.then(|| self.snapshots.store.mount_points());
         let tree = tree(draft.rootfs(mount_points));
+        if is_root {
+            prepared.device_nodes = draft.device_nodes();
+        }
         let outcome = if is_root { Outcome::Root(draft) } else { Outcome::Written(draft) };
         prepared.outputs.push((output, outcome));
         prepared.kept.push(self.target(mount));
