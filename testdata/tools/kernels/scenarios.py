@@ -10,8 +10,10 @@ from .trouble import REPOSITORY, Missing
 HERE = os.path.dirname(os.path.abspath(__file__))
 # What runs scenarios, and the scenarios.
 PROGRAMS = ['runner', 'helpers', 'scenarios']
+# Functions that are no scenarios.
+SETTINGS = ['changed_root', 'no_privileges']
 # What `make test` runs.
-SHORT = '''copy run mounts whiteouts layers volumes limits network port rootless_run single_copy'''.split()
+SHORT = '''copy run mounts whiteouts layers volumes limits network port rootless_run single_copy chroot_run none_run'''.split()
 # What depends on the layout of control groups.
 GROUPS = 'limits out_of_memory forks devices impossible_limits inside_container'.split()
 # What is run in guests alone: this machine's control groups, security modules and its file systems, may be of any kind.
@@ -26,7 +28,8 @@ def everything():
     """Returns the names of all scenarios, in the order of the file."""
     with open(os.path.join(HERE, 'scenarios'), encoding='utf-8') as file:
         text = file.read()
-    return re.findall(r'^([a-z_]+)\(\) \{', text, re.MULTILINE)
+    names = re.findall(r'^([a-z_]+)\(\) \{', text, re.MULTILINE)
+    return [name for name in names if name not in SETTINGS]
 
 
 class Outcome:
