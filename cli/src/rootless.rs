@@ -15,9 +15,8 @@
 //! Only a process outside the namespace can write its ID maps. So kiln starts a child before it
 //! enters the namespace, and the child waits ([`mapper`]).
 //!
-//! Where user namespaces are forbidden, kiln works without: see [`kiln_sandbox::Isolation`]. It then
-//! gives up the privileges that the rung doesn't have, so that a rung behaves the same wherever it
-//! is used. Each rung is tried in a child process before kiln chooses it.
+//! Without user namespaces, kiln uses another rung: see [`kiln_sandbox::Isolation`]. It then gives up
+//! the privileges that the rung doesn't have, so that a rung behaves the same wherever it is used. Each rung is tried in a child process before kiln chooses it.
 
 #![expect(clippy::disallowed_methods, reason = "the files are the system's")]
 
@@ -29,13 +28,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use kiln_oci::error::chain;
-use kiln_sandbox::{Capabilities, Isolation, Obstacle, ProbeError, is_confined, probe};
+use kiln_sandbox::{Capabilities, Isolation, ProbeError, is_confined, probe};
 use nix::sched::{CloneFlags, unshare};
 use rustix::process::{Gid, Uid, getegid, geteuid};
 
 use crate::arguments::IsolationChoice;
 use crate::rendering::printer::Printer;
-use crate::settings;
+use crate::settings::{self, Rung};
 
 use mapper::Mapper;
 pub(crate) use mapper::map_if_asked;
@@ -50,15 +49,6 @@ const ALL: &str = "4294967295";
 
 /// Directories of system programs that may be missing from the path.
 const SYSTEM: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
-
-/// A rung that a command has chosen.
-#[derive(Clone, Debug)]
-pub(crate) struct Rung {
-    /// The way to isolate programs.
-    pub(crate) isolation: Isolation,
-    /// The reasons why stronger rungs can't be used, and this one if programs can't run at all.
-    pub(crate) obstacles: Vec<Obstacle>,
-}
 
 /// Chooses a rung and makes this process ready for it. Call it from a process with a single thread
 /// that has not requested its IDs yet (`kiln_tree::Ids::current`).

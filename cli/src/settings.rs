@@ -19,6 +19,7 @@ pub(crate) mod limits;
 mod once;
 mod registries;
 mod resources;
+mod rung;
 mod runtime;
 
 use std::ffi::OsString;
@@ -33,11 +34,11 @@ use kiln_tree::ArchiveLimits;
 use kiln_worker::GitEnvironment;
 
 use crate::arguments::{GlobalArguments, IsolationChoice};
-use crate::rootless::Rung;
 use config::Config;
 use registries::Registries;
 
 pub(crate) use platforms::platform as parse_platform;
+pub(crate) use rung::Rung;
 
 /// The settings of all commands.
 #[derive(Debug)]

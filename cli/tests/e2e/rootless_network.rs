@@ -144,6 +144,18 @@ pkill -KILL -x kiln
 until_there no_tools
 ! ask 127.0.0.1:8080
 echo gone
+# Steps don't go on without the network that earlier steps had.
+build 'FROM base
+RUN echo ready; sleep 2
+RUN true 2
+RUN true 3
+RUN true 4
+' --no-cache > log &
+building=$!
+until_there grep -q ' ready$' log
+pkill -KILL '^(pasta|passt|slirp4netns)'
+! wait $building
+cat log
 "#;
     let said = run(&kiln, &format!("only {tool}\n{script}"));
     assert_eq!(said.matches("page\n").count(), 3, "{said}");
@@ -153,6 +165,8 @@ echo gone
     let running = said.lines().find(|line| line.starts_with("running "));
     assert_eq!(running.map(|line| line.split(' ').count()), Some(3), "{said}");
     assert!(said.contains("gone\n"), "{said}");
+    let ended = "connect with the host's network: the program has ended";
+    assert!(said.contains(ended), "{said}");
 }
 
 #[test]

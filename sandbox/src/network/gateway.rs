@@ -104,6 +104,12 @@ impl Gateway {
         let none = || NetworkError::Unavailable("there is no uplink".to_owned());
         Err(problem.unwrap_or_else(none))
     }
+
+    /// Fails if the program that connects the gateway has ended.
+    pub(super) fn check(&self) -> Result<(), NetworkError> {
+        let doing = NetworkError::doing("connect with the host's network");
+        self.uplink.get().map_or(Ok(()), Uplink::check).map_err(doing)
+    }
 }
 
 /// Returns the address that the host uses towards other machines.

@@ -106,7 +106,8 @@ impl Host {
             }
             Ok(())
         };
-        self.rules.get_or_init(write).await.clone()
+        self.rules.get_or_init(write).await.clone()?;
+        self.gateway.as_ref().map_or(Ok(()), |gateway| gateway.check())
     }
 }
 

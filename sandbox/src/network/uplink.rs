@@ -25,6 +25,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use kiln_oci::error::words_of;
@@ -93,7 +94,7 @@ impl Tool {
         let mut command = self.program.blocking_command();
         command.args((self.arguments)(addresses));
         let connect = async {
-            let mut uplink = Uplink::start(command, namespace).await?;
+            let uplink = Uplink::start(command, namespace).await?;
             let link = uplink.interface(netlink).await?;
             addresses.configure(netlink, link.index)?;
             Ok::<_, io::Error>(uplink)
@@ -185,38 +186,42 @@ fn slirp4netns(addresses: Addresses) -> Vec<String> {
 #[derive(Debug)]
 pub(super) struct Uplink {
     _process: Process,
-    /// Receives the program's messages when it has ended.
-    ended: oneshot::Receiver<String>,
+    /// The program's last message, after it has ended.
+    end: Arc<OnceLock<String>>,
 }
 
 impl Uplink {
     async fn start(command: Command, namespace: OwnedFd) -> io::Result<Self> {
         let (started, starting) = oneshot::channel();
-        let (at_end, ended) = oneshot::channel();
+        let end = Arc::new(OnceLock::new());
+        let at_end = Arc::clone(&end);
         let work = move || match spawn(command, &namespace) {
             Err(error) => drop(started.send(Err(error))),
             Ok((child, process)) => {
                 // If the receiver is gone, this drops the process, which ends the program.
                 drop(started.send(Ok(process)));
-                let _ = at_end.send(attend(child));
+                let _ = at_end.set(problem(&attend(child)));
             }
         };
         std::thread::Builder::new().name("kiln-uplink".into()).spawn(work)?;
         let lost = || io::Error::other("the thread that starts it has ended");
         let process = starting.await.unwrap_or_else(|_| Err(lost()))?;
-        Ok(Self { _process: process, ended })
+        Ok(Self { _process: process, end })
+    }
+
+    /// Fails if the program has ended.
+    pub(super) fn check(&self) -> io::Result<()> {
+        self.end.get().map_or(Ok(()), |message| Err(io::Error::other(message.clone())))
     }
 
     /// Waits for the program's interface.
-    async fn interface(&mut self, netlink: &Netlink) -> io::Result<Link> {
+    async fn interface(&self, netlink: &Netlink) -> io::Result<Link> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(link) = netlink.link_by_name(INTERFACE)? {
                 return Ok(link);
             }
-            if let Ok(messages) = self.ended.try_recv() {
-                return Err(io::Error::other(problem(&messages)));
-            }
+            self.check()?;
             if Instant::now() > deadline {
                 return Err(io::ErrorKind::TimedOut.into());
             }
