@@ -110,7 +110,10 @@ fn link(source: BorrowedFd<'_>, dest: BorrowedFd<'_>, name: &CStr, stat: &Stat) 
 pub fn copy_attributes(source: BorrowedFd<'_>, dest: BorrowedFd<'_>) -> Result<()> {
     let failed = |errno: Errno| Error::kernel("copy attributes of", "tree")(errno);
     let stat = fstat(source).map_err(failed)?;
-    if rustix::process::geteuid().is_root() {
+    let found = fstat(dest).map_err(failed)?;
+    // A group that a user namespace doesn't have can't be set.
+    let differs = (found.st_uid, found.st_gid) != (stat.st_uid, stat.st_gid);
+    if differs && rustix::process::geteuid().is_root() {
         fchown(dest, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))
             .map_err(failed)?;
     }

@@ -32,6 +32,9 @@ const SHORT: usize = 128;
 /// The size in bytes of the smallest page. Memory that follows a page may be missing.
 const PAGE: u64 = 4096;
 
+/// The maximum size of a small file of `/proc` in bytes.
+const TEXT: usize = 4096;
+
 /// The maximum number of descriptors that are kept.
 const KEPT: usize = 64;
 
@@ -159,6 +162,14 @@ impl Tracees {
     }
 }
 
+/// Reads a small file of a thread in `/proc` at once.
+pub(super) fn text_of(thread: u32, name: &str) -> io::Result<String> {
+    let mut bytes = vec![0; TEXT];
+    let length = File::open(format!("/proc/{thread}/{name}"))?.read_at(&mut bytes, 0)?;
+    bytes.truncate(length);
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// The user and group that a process accesses files as.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Identity {
@@ -171,7 +182,11 @@ pub(super) struct Identity {
 impl Identity {
     /// Reads the identity of a thread.
     pub(super) fn of(thread: u32) -> io::Result<Self> {
-        let status = std::fs::read_to_string(format!("/proc/{thread}/status"))?;
+        Self::parse(&text_of(thread, "status")?)
+    }
+
+    /// Reads the identity from the text of a thread's `status`.
+    pub(super) fn parse(status: &str) -> io::Result<Self> {
         // The real, effective, saved and file access IDs.
         let last = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name))?;

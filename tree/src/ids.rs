@@ -125,13 +125,12 @@ impl Ids {
         self.is_namespace() && !self.records_devices()
     }
 
-    /// Returns the owner that a file of `owner` has in images: the process's own user and group
-    /// stand for root's if it has no privileges.
+    /// Returns the owner that a file of `owner` has in images. The process's own user stands for root
+    /// if it has no privileges, and any group of its files for root's: it depends on the directory.
     pub fn shown(&self, owner: Owner) -> Owner {
-        let Privileges::None { own } = self.privileges else { return owner };
-        Owner {
-            uid: if owner.uid == own.uid { 0 } else { owner.uid },
-            gid: if owner.gid == own.gid { 0 } else { owner.gid },
+        match self.privileges {
+            Privileges::None { own } if owner.uid == own.uid => Owner::default(),
+            _ => owner,
         }
     }
 
@@ -224,7 +223,8 @@ mod tests {
         assert!(ids.is_namespace() && ids.is_single() && ids.is_unprivileged());
         assert!(ids.has_records() && ids.records_devices());
         assert_eq!(ids.shown(own), owner(0, 0));
-        assert_eq!(ids.shown(owner(1000, 7)), owner(0, 7));
+        assert_eq!(ids.shown(owner(1000, 7)), owner(0, 0));
+        assert_eq!(ids.shown(owner(5, 100)), owner(5, 100));
         assert_eq!(ids.possible(owner(33, 44)), owner(0, 0));
         assert_eq!(ids.recorded(owner(0, 0), b"1000:100"), Some(own));
         assert_eq!(ids.on_disk(), "users 0 1000 1; groups 0 100 1; modes recorded\n");

@@ -5,6 +5,10 @@
 //! watch is only an optimization: if it is unavailable or has missed events, or if directories were
 //! created or removed, everything is checked.
 //!
+//! Programs without mounts have a `/dev`, a `/proc` and a `/sys` in the tree itself while they run, and
+//! can neither link files into these nor out of them. So directories that appear there and vanish
+//! again are ignored.
+//!
 //! If a program writes to a file through a mapping, the kernel reports it when the file is closed,
 //! which is at the program's end at the latest. If a program writes to a file through another name,
 //! the kernel reports the directory of that name. [`crate::TreeState::again_in`] detects that the
@@ -24,6 +28,9 @@ use crate::walk::open_without_links;
 
 /// The maximal number of watched directories. The kernel allows every user this many.
 const MOST: usize = 8192;
+
+/// The directories that a sandbox fills while a program runs.
+const OWN: [&[u8]; 3] = [b"dev", b"proc", b"sys"];
 
 /// The size in bytes of the buffer for events.
 const BUFFER: usize = 16 << 10;
@@ -80,14 +87,19 @@ impl Watch {
             let flags = event.events();
             let has_moved =
                 ReadFlags::CREATE | ReadFlags::DELETE | ReadFlags::MOVED_FROM | ReadFlags::MOVED_TO;
-            let is_directory = flags.contains(ReadFlags::ISDIR) && flags.intersects(has_moved);
+            let comes_or_goes = ReadFlags::CREATE | ReadFlags::DELETE;
+            let path = self.paths.get(&event.wd());
+            let is_own = path.is_some_and(|path| OWN.contains(&path.as_slice()))
+                && !flags.intersects(has_moved - comes_or_goes);
+            let is_directory =
+                flags.contains(ReadFlags::ISDIR) && flags.intersects(has_moved) && !is_own;
             let is_over = ReadFlags::QUEUE_OVERFLOW
                 | ReadFlags::IGNORED
                 | ReadFlags::UNMOUNT
                 | ReadFlags::DELETE_SELF
                 | ReadFlags::MOVE_SELF;
             // The remaining events are read too, since the next call is about later ones.
-            match self.paths.get(&event.wd()) {
+            match path {
                 Some(path) if !is_directory && !flags.intersects(is_over) => {
                     touched.insert(path.clone());
                 }
@@ -119,6 +131,7 @@ mod tests {
                 fs::create_dir_all(temp.path().join(format!("tree/d{n}/e"))).unwrap();
                 fs::write(temp.path().join(format!("tree/d{n}/e/f")), "text").unwrap();
             }
+            fs::create_dir(temp.path().join("tree/dev")).unwrap();
             let dir = Dir::open(&temp.path().join("tree")).unwrap();
             let state = TreeState::of(&dir).unwrap();
             state.settle(&Dir::open(temp.path()).unwrap()).unwrap();
@@ -168,6 +181,23 @@ mod tests {
             fs::set_permissions(room.path("d5/e"), PermissionsExt::from_mode(0o700)).unwrap();
             fs::set_permissions(room.path("d6/e/f"), PermissionsExt::from_mode(0o700)).unwrap();
         });
+    }
+
+    #[test]
+    fn directories_of_a_sandbox_come_and_go() {
+        let room = Room::new();
+        room.check(true, || {
+            fs::create_dir(room.path("dev/shm")).unwrap();
+            fs::write(room.path("dev/shm/file"), "x").unwrap();
+            fs::rename(room.path("d1/e/f"), room.path("dev/shm/f")).unwrap();
+            fs::write(room.path("dev/shm/f"), "changed").unwrap();
+            fs::rename(room.path("dev/shm/f"), room.path("d1/e/f")).unwrap();
+            fs::remove_dir_all(room.path("dev/shm")).unwrap();
+        });
+        let room = Room::new();
+        room.check(false, || fs::create_dir(room.path("dev/left")).unwrap());
+        let room = Room::new();
+        room.check(false, || fs::rename(room.path("d1/e"), room.path("dev/moved")).unwrap());
     }
 
     #[test]

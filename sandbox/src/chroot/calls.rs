@@ -29,7 +29,7 @@ use crate::tracee::Tracees;
 const NAME_FIELD: usize = 65;
 
 /// The calls with a path that both architectures have.
-const PATH_CALLS: [libc::c_long; 14] = [
+const PATH_CALLS: [libc::c_long; 15] = [
     libc::SYS_openat,
     libc::SYS_openat2,
     libc::SYS_newfstatat,
@@ -42,13 +42,14 @@ const PATH_CALLS: [libc::c_long; 14] = [
     libc::SYS_unlinkat,
     libc::SYS_renameat,
     libc::SYS_renameat2,
+    libc::SYS_linkat,
     libc::SYS_mknodat,
     libc::SYS_uname,
 ];
 
 /// The older calls with a path, which newer architectures don't have.
 #[cfg(target_arch = "x86_64")]
-const OLD_CALLS: [libc::c_long; 9] = [
+const OLD_CALLS: [libc::c_long; 10] = [
     libc::SYS_open,
     libc::SYS_stat,
     libc::SYS_lstat,
@@ -57,6 +58,7 @@ const OLD_CALLS: [libc::c_long; 9] = [
     libc::SYS_unlink,
     libc::SYS_rmdir,
     libc::SYS_rename,
+    libc::SYS_link,
     libc::SYS_mknod,
 ];
 #[cfg(not(target_arch = "x86_64"))]
@@ -225,9 +227,14 @@ impl ProgramCalls {
                         Some(caller) => caller,
                         None => Caller::of(thread).map_err(|_| Errno::SRCH)?,
                     };
-                    let below = (kernel, rest);
-                    let resolved =
-                        self.kernel.resolve(&self.tree, &self.processes, &who, below, follows)?;
+                    let resolved = self.kernel.resolve(
+                        &self.tree,
+                        &self.processes,
+                        &who,
+                        kernel,
+                        rest,
+                        follows,
+                    )?;
                     match resolved {
                         Resolved::Node(node) => return Ok(Some(Found::Node(node, who))),
                         // The directory itself is in the tree.
@@ -334,7 +341,8 @@ impl ProgramCalls {
         call: &Call<'_>,
         path: PathArgument,
         follows: bool,
-        (into, mask): (u64, Option<u32>),
+        into: u64,
+        mask: Option<u32>,
     ) -> Outcome {
         let Some(found) = self.find(call, path, follows)? else { return Ok(Answer::Continue) };
         let file = self.look(found, follows)?;
@@ -368,12 +376,7 @@ impl ProgramCalls {
         Ok(Answer::Value(0))
     }
 
-    fn read_link(
-        &mut self,
-        call: &Call<'_>,
-        path: PathArgument,
-        (into, size): (u64, u64),
-    ) -> Outcome {
+    fn read_link(&mut self, call: &Call<'_>, path: PathArgument, into: u64, size: u64) -> Outcome {
         let Some(found) = self.find(call, path, false)? else { return Ok(Answer::Continue) };
         let target = match found {
             Found::Served(_) => return Err(Errno::INVAL),
@@ -414,10 +417,36 @@ impl ProgramCalls {
     }
 
     fn rename(&mut self, call: &Call<'_>, from: PathArgument, to: PathArgument) -> Outcome {
-        match self.remove(call, from)? {
-            Answer::Continue => self.remove(call, to),
-            other => Ok(other),
+        for path in [from, to] {
+            match self.remove(call, path)? {
+                Answer::Continue => {}
+                other => return Ok(other),
+            }
         }
+        self.join(call, from, to)
+    }
+
+    /// Refuses a link in a read-only mount.
+    fn link(&mut self, call: &Call<'_>, from: PathArgument, to: PathArgument) -> Outcome {
+        let full = self.full_path(call, to);
+        if full.is_some_and(|full| self.table.is_read_only(&self.tree, &full, false)) {
+            return Err(Errno::ROFS);
+        }
+        self.join(call, from, to)
+    }
+
+    /// Refuses a link or a move between two mounts.
+    fn join(&mut self, call: &Call<'_>, from: PathArgument, to: PathArgument) -> Outcome {
+        let paths = (self.full_path(call, from), self.full_path(call, to));
+        let (Some(from), Some(to)) = paths else { return Ok(Answer::Continue) };
+        let served = |path: &[u8]| match self.tree.place(path, false) {
+            Place::Inode(device, inode) => {
+                self.files.iter().any(|file| file.inode == (device, inode))
+            }
+            _ => false,
+        };
+        let is_between = self.table.is_between(&self.tree, [&from, &to]) || served(&from);
+        if is_between { Err(Errno::XDEV) } else { Ok(Answer::Continue) }
     }
 
     /// Prepares the execution of a program that is named by a path in `/proc`. The kernel can't
@@ -550,17 +579,21 @@ impl ProgramCalls {
                 Some(how) => self.open(call, at, how),
                 None => Ok(Answer::Continue),
             },
-            libc::SYS_newfstatat => self.status(call, at, follows(fourth), (third, None)),
-            libc::SYS_statx => self.status(call, at, follows(third), (fifth, Some(fourth as u32))),
+            libc::SYS_newfstatat => self.status(call, at, follows(fourth), third, None),
+            libc::SYS_statx => self.status(call, at, follows(third), fifth, Some(fourth as u32)),
             libc::SYS_faccessat => self.access(call, at, third, 0),
             libc::SYS_faccessat2 => self.access(call, at, third, fourth),
-            libc::SYS_readlinkat => self.read_link(call, at, (third, fourth)),
+            libc::SYS_readlinkat => self.read_link(call, at, third, fourth),
             libc::SYS_execve => self.execute(call, here(first)),
             libc::SYS_execveat => self.execute(call, at),
             libc::SYS_unlinkat => self.remove(call, at),
             libc::SYS_renameat | libc::SYS_renameat2 => {
                 let to = PathArgument { directory: third as u32 as i32, address: fourth };
                 self.rename(call, at, to)
+            }
+            libc::SYS_linkat => {
+                let to = PathArgument { directory: third as u32 as i32, address: fourth };
+                self.link(call, at, to)
             }
             libc::SYS_mknodat => self.make_node(call, at, third, fourth),
             libc::SYS_uname => Ok(self.describe(call, first)),
@@ -591,14 +624,18 @@ impl ProgramCalls {
                 let flags = OFlags::from_bits_retain(second as u32);
                 self.open(call, path, How { flags, mode: third as u32 })
             }
-            libc::SYS_stat => self.status(call, path, true, (second, None)),
-            libc::SYS_lstat => self.status(call, path, false, (second, None)),
+            libc::SYS_stat => self.status(call, path, true, second, None),
+            libc::SYS_lstat => self.status(call, path, false, second, None),
             libc::SYS_access => self.access(call, path, second, 0),
-            libc::SYS_readlink => self.read_link(call, path, (second, third)),
+            libc::SYS_readlink => self.read_link(call, path, second, third),
             libc::SYS_unlink | libc::SYS_rmdir => self.remove(call, path),
             libc::SYS_rename => {
                 let to = PathArgument { directory: libc::AT_FDCWD, address: second };
                 self.rename(call, path, to)
+            }
+            libc::SYS_link => {
+                let to = PathArgument { directory: libc::AT_FDCWD, address: second };
+                self.link(call, path, to)
             }
             libc::SYS_mknod => self.make_node(call, path, second, third),
             _ => Ok(Answer::Continue),

@@ -117,7 +117,8 @@ impl KernelFiles {
         tree: &ProgramTree,
         processes: &Processes,
         caller: &Caller,
-        (kernel, path): (Kernel, Vec<Vec<u8>>),
+        kernel: Kernel,
+        path: Vec<Vec<u8>>,
         follows: bool,
     ) -> rustix::io::Result<Resolved> {
         match kernel {

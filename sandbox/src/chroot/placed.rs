@@ -214,7 +214,7 @@ impl Placed {
         let dev = open_below(&self.root, Path::new("dev"))?;
         keeping_times(&dev, || {
             for (name, major, minor) in DEVICES {
-                make_device(&dev, name, FileType::CharacterDevice, (major, minor))?;
+                make_device(&dev, name, FileType::CharacterDevice, major, minor)?;
             }
             for (target, name) in LINKS {
                 // Not every kernel has `/proc/kcore`.
@@ -227,7 +227,7 @@ impl Placed {
             mkdirat(&dev, "pts", Mode::from_raw_mode(0o755))?;
             mkdirat(&dev, "mqueue", Mode::from_raw_mode(0o755))?;
             if spec.shm_size.is_some() {
-                make_directory(&dev, Path::new("shm"), 0o1777, (0, 0))?;
+                make_directory(&dev, Path::new("shm"), 0o1777, 0, 0)?;
             }
             Ok(())
         })
@@ -498,7 +498,7 @@ fn create(
     let doing = |errno: Errno| Failure::doing::<Errno>("place it")(errno);
     match (kind, source) {
         (MountKind::Tmpfs { mode, options, .. }, _) => {
-            make_directory(parent, name, *mode, (options.uid, options.gid)).map_err(doing)?;
+            make_directory(parent, name, *mode, options.uid, options.gid).map_err(doing)?;
             Ok(None)
         }
         (MountKind::Bind { readonly, .. }, Some((from, stat))) if is_directory(&stat) => {
@@ -527,8 +527,8 @@ fn create(
                     path.display()
                 )));
             }
-            let number = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-            make_device(parent, name, kind, number).map_err(doing)?;
+            let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+            make_device(parent, name, kind, major, minor).map_err(doing)?;
             Ok(None)
         }
         _ => Err(Failure::new("there is nothing to place")),
@@ -746,7 +746,8 @@ fn make_directory(
     parent: &OwnedFd,
     name: &Path,
     mode: u32,
-    (uid, gid): (u32, u32),
+    uid: u32,
+    gid: u32,
 ) -> rustix::io::Result<()> {
     mkdirat(parent, name, Mode::from_raw_mode(0o700))?;
     let directory = open_below(parent, name)?;
@@ -759,7 +760,8 @@ fn make_device(
     parent: &OwnedFd,
     name: impl rustix::path::Arg + Copy,
     kind: FileType,
-    (major, minor): (u32, u32),
+    major: u32,
+    minor: u32,
 ) -> rustix::io::Result<()> {
     let device = rustix::fs::makedev(major, minor);
     let mode = Mode::from_raw_mode(0o666);

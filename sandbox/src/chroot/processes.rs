@@ -28,7 +28,7 @@ use nix::unistd::Pid;
 use rustix::io::Errno;
 
 use crate::sys::Answer;
-use crate::tracee::Identity;
+use crate::tracee::{Identity, text_of};
 
 /// The signal number that `kill` and its relatives accept at most.
 const LAST_SIGNAL: i32 = 64;
@@ -41,24 +41,21 @@ pub(super) struct Caller {
     pub(super) process: u32,
     pub(super) identity: Identity,
     pub(super) umask: u32,
-    /// The number of threads of the process.
-    threads: u32,
     /// The signals that the process has handlers for, as a bit mask.
     caught: u64,
 }
 
 impl Caller {
     pub(super) fn of(thread: u32) -> io::Result<Self> {
-        let status = std::fs::read_to_string(format!("/proc/{thread}/status"))?;
+        let status = text_of(thread, "status")?;
         let value = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
         let process = value("Tgid:").and_then(|text| text.trim().parse().ok());
         let umask = value("Umask:").and_then(|text| u32::from_str_radix(text.trim(), 8).ok());
         Ok(Self {
             thread,
             process: process.unwrap_or(thread),
-            identity: Identity::of(thread)?,
+            identity: Identity::parse(&status)?,
             umask: umask.unwrap_or(0o022),
-            threads: value("Threads:").and_then(|text| text.trim().parse().ok()).unwrap_or(1),
             caught: value("SigCgt:")
                 .and_then(|text| u64::from_str_radix(text.trim(), 16).ok())
                 .unwrap_or(0),
@@ -238,18 +235,19 @@ impl Processes {
 
     /// Returns the number that a process sees as its own.
     fn own_number(&self, thread: u32) -> Answer {
-        let is_first = Caller::of(thread)
-            .is_ok_and(|caller| caller.process.cast_signed() == self.first && caller.threads == 1);
-        if self.is_numbered && is_first { Answer::Value(1) } else { Answer::Continue }
+        // A process with another thread than its first one has several.
+        let is_first = self.is_numbered
+            && thread.cast_signed() == self.first
+            && stat(self.first).is_some_and(|stat| stat.threads == 1);
+        if is_first { Answer::Value(1) } else { Answer::Continue }
     }
 
     /// Returns the number that a process sees as its parent's. The program's parent is outside of
     /// the container, and an orphan's is process 1.
     fn number_of_parent(&self, thread: u32) -> Answer {
-        let Ok(caller) = Caller::of(thread) else { return Answer::Continue };
         match stat(thread.cast_signed()) {
             _ if !self.is_numbered => Answer::Continue,
-            _ if caller.process.cast_signed() == self.first => Answer::Value(0),
+            _ if thread.cast_signed() == self.first => Answer::Value(0),
             Some(stat) if stat.parent == self.first || stat.parent == self.supervisor => {
                 Answer::Value(1)
             }
@@ -321,15 +319,19 @@ fn send(target: i32, signal: i32) -> bool {
 struct Stat {
     parent: i32,
     group: i32,
+    threads: u32,
 }
 
 fn stat(number: i32) -> Option<Stat> {
-    let text = std::fs::read(format!("/proc/{number}/stat")).ok()?;
-    let text = String::from_utf8_lossy(&text);
+    let text = text_of(number.cast_unsigned(), "stat").ok()?;
     // The program's name may contain any characters.
     let (_, rest) = text.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-    Some(Stat { parent: fields.get(1)?.parse().ok()?, group: fields.get(2)?.parse().ok()? })
+    Some(Stat {
+        parent: fields.get(1)?.parse().ok()?,
+        group: fields.get(2)?.parse().ok()?,
+        threads: fields.get(17)?.parse().ok()?,
+    })
 }
 
 #[cfg(test)]

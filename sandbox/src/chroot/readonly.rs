@@ -1,8 +1,11 @@
-//! Calls that change files, which fail in read-only mounts.
+//! Calls that change files, which fail in read-only mounts and between mounts.
 //!
 //! A copy stands for such a mount, so a change would harm nothing. It fails nevertheless, as it does on
 //! other rungs. The supervisor looks at the paths of these calls only if a program has read-only
 //! mounts. A call with a descriptor instead of a path isn't refused.
+//!
+//! Links and moves between two mounts fail as on other rungs, although the mounts are parts of one file
+//! system. Programs copy the file instead.
 
 use std::os::fd::OwnedFd;
 
@@ -15,10 +18,9 @@ use crate::sources::open_inside;
 use crate::spec::{Mount, MountKind};
 
 /// The calls, each with the indexes of the arguments for the directory and for the path.
-pub(super) const CHANGES: [(libc::c_long, Option<usize>, usize); 12] = [
+pub(super) const CHANGES: [(libc::c_long, Option<usize>, usize); 11] = [
     (libc::SYS_mkdirat, Some(0), 1),
     (libc::SYS_symlinkat, Some(1), 2),
-    (libc::SYS_linkat, Some(2), 3),
     (libc::SYS_fchmodat, Some(0), 1),
     (libc::SYS_fchownat, Some(0), 1),
     (libc::SYS_utimensat, Some(0), 1),
@@ -33,10 +35,9 @@ pub(super) const CHANGES: [(libc::c_long, Option<usize>, usize); 12] = [
 
 /// The older calls, which newer architectures don't have.
 #[cfg(target_arch = "x86_64")]
-pub(super) const OLD_CHANGES: [(libc::c_long, Option<usize>, usize); 10] = [
+pub(super) const OLD_CHANGES: [(libc::c_long, Option<usize>, usize); 9] = [
     (libc::SYS_mkdir, None, 0),
     (libc::SYS_symlink, None, 1),
-    (libc::SYS_link, None, 1),
     (libc::SYS_chmod, None, 0),
     (libc::SYS_chown, None, 0),
     (libc::SYS_lchown, None, 0),
@@ -60,7 +61,14 @@ impl MountTable {
             let path = path_of(&place).ok()?;
             Some((tree.inside(&path)?.to_vec(), is_read_only(&mount.kind)?))
         };
-        Self(mounts.iter().filter_map(path).collect())
+        let own = ["/dev", "/proc", "/sys"].map(|path| (path.into(), false));
+        Self(own.into_iter().chain(mounts.iter().filter_map(path)).collect())
+    }
+
+    /// Returns `true` if two absolute paths lead to different mounts. The last names may be missing.
+    pub(super) fn is_between(&self, tree: &ProgramTree, paths: [&[u8]; 2]) -> bool {
+        let [one, other] = paths.map(|path| self.mount(tree, path, false));
+        one != other
     }
 
     /// Returns `true` if a mount is read-only.
@@ -74,6 +82,13 @@ impl MountTable {
         if !self.has_read_only() {
             return false;
         }
+        let mount = self.mount(tree, path, follows);
+        mount.is_some_and(|mount| self.0[mount].1)
+    }
+
+    /// Returns the index of the mount that an absolute path leads to. Returns `None` for the root file
+    /// system.
+    fn mount(&self, tree: &ProgramTree, path: &[u8], follows: bool) -> Option<usize> {
         let flags = if follows { OFlags::PATH } else { OFlags::PATH | OFlags::NOFOLLOW };
         let open = |path: &[u8]| open(tree, path, flags);
         let file = open(path).or_else(|| {
@@ -81,14 +96,14 @@ impl MountTable {
             above.pop();
             open(&joined(b"/", &above))
         });
-        let Some(real) = file.and_then(|file| path_of(file).ok()) else { return false };
-        let Some(real) = tree.inside(&real) else { return false };
+        let real = file.and_then(|file| path_of(file).ok())?;
+        let real = tree.inside(&real)?;
         let contains = |mount: &[u8]| {
             let rest = real.strip_prefix(mount);
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
         };
-        let mounts = self.0.iter().filter(|(mount, _)| contains(mount));
-        mounts.max_by_key(|(mount, _)| mount.len()).is_some_and(|(_, is_read_only)| *is_read_only)
+        let mounts = self.0.iter().enumerate().filter(|(_, (mount, _))| contains(mount));
+        mounts.max_by_key(|(_, (mount, _))| mount.len()).map(|(index, _)| index)
     }
 }
 

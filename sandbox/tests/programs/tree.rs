@@ -216,15 +216,19 @@ fn shared_files(room: &Room) {
         std::fs::create_dir(directory).unwrap();
         std::fs::write(directory.join("file"), "old").unwrap();
     }
-    let mut spec = room.script("ln /c/file /mine; ln /bin/busybox /c/theirs; echo more >> /r/file");
+    let mut spec = room.script(
+        "ln /c/file /mine || ln /bin/busybox /c/theirs || mv /c/file /mine && echo moved; \
+         echo more >> /r/file",
+    );
     spec.mounts = vec![
         bind("/c", Tree::Directory(cache.clone()), "", false),
         bind("/r", Tree::Directory(layer.clone()), "", true),
     ];
-    room.run(&spec);
     let inode = |path: &std::path::Path| path.metadata().unwrap().ino();
-    assert_ne!(inode(&cache.join("file")), inode(&room.path("fs/mine")));
-    assert_ne!(inode(&cache.join("theirs")), inode(&room.path("fs/bin/busybox")));
+    let before = inode(&cache.join("file"));
+    assert_eq!(room.run(&spec).stdout, "moved\n");
+    assert_ne!(before, inode(&room.path("fs/mine")));
+    assert!(!cache.join("file").exists() && !cache.join("theirs").exists());
     assert_eq!(std::fs::read_to_string(layer.join("file")).unwrap(), "old");
 }
 

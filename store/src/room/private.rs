@@ -41,6 +41,7 @@ const OWN: [&str; 16] = [
 const OVERFLOW: u32 = 65534;
 const ROOT: u32 = 0;
 const STICKY: u32 = 0o1000;
+const SETGID: u32 = 0o2000;
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// Returns a builder of directories that only the caller can access.
@@ -53,9 +54,18 @@ pub(crate) fn directories() -> DirBuilder {
 /// Creates a directory that only the caller can access, unless it exists.
 pub(crate) fn create_dir(path: &Path) -> Result<()> {
     match directories().create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        result => result.map_err(Error::io("create", path)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        result => result.map_err(Error::io("create", path))?,
     }
+    let group = rustix::process::getegid().as_raw();
+    let found = fs::metadata(path).map_err(Error::io("look at", path))?;
+    if found.gid() != group || found.mode() & SETGID != 0 {
+        // The directory above hands its group on, as in volumes of pods. Trees of images must not
+        // inherit it. If the file system refuses, only such trees differ.
+        let _ = std::os::unix::fs::chown(path, None, Some(group));
+        let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+    }
+    Ok(())
 }
 
 /// Writes a file that only the caller can access.
@@ -123,6 +133,19 @@ mod tests {
 
     use super::*;
     use crate::Store;
+
+    #[test]
+    fn directories_do_not_inherit_a_group() {
+        let temp = tempfile::tempdir().unwrap();
+        set_mode(temp.path(), 0o2775);
+        let store = temp.path().join("store");
+        create_dir(&store).unwrap();
+        create_dir(&store.join("below")).unwrap();
+        let mode = fs::metadata(store.join("below")).unwrap().mode();
+        assert_eq!(mode & 0o7777, 0o700);
+        let own = rustix::process::getegid().as_raw();
+        assert_eq!(fs::metadata(&store).unwrap().gid(), own);
+    }
 
     fn set_mode(path: &Path, mode: u32) {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
