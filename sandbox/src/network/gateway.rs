@@ -10,6 +10,8 @@
 //! A process has one gateway with one program, whatever the number of its steps. Both end with the
 //! process.
 
+#![expect(clippy::disallowed_methods, reason = "the file is the kernel's")]
+
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, OnceLock};
@@ -103,6 +105,15 @@ impl Gateway {
         }
         let none = || NetworkError::Unavailable("there is no uplink".to_owned());
         Err(problem.unwrap_or_else(none))
+    }
+
+    /// Makes the gateway's kernel translate packets of connections that are outside of the expected
+    /// window, as the programs may send them. Call it after the rules have been written, which loads
+    /// the kernel's module.
+    pub(super) async fn accept_unusual_packets(&self) {
+        let switch = "/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal";
+        // The file may be read-only, as in a container.
+        let _ = self.thread.run(move || std::fs::write(switch, "1")).await;
     }
 
     /// Fails if the program that connects the gateway has ended.

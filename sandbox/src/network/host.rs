@@ -83,7 +83,9 @@ impl Host {
                 let thread = Some(&*gateway.thread);
                 let rules = rules::write(&self.nft, thread, self.bridge.subnet, &[]);
                 let connected = gateway.connect(&self.bridge.netlink);
-                return tokio::try_join!(rules, connected).map(drop);
+                tokio::try_join!(rules, connected)?;
+                gateway.accept_unusual_packets().await;
+                return Ok(());
             }
             let _lock = lock().await?;
             let note =

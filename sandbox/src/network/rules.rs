@@ -33,6 +33,12 @@ use super::thread::NamespaceThread;
 /// The name of the bridge's table in the family `inet`.
 pub(super) const TABLE: &str = "kiln";
 
+/// The further rules of a gateway. Its kernel must not reset a connection of a step because it finds
+/// a packet of the connection unusual.
+const GATEWAY_RULES: &str = "\
+    add chain inet kiln input { type filter hook input priority 0; policy accept; }\n\
+    add rule inet kiln input ct state invalid drop\n";
+
 /// The directories to search after those of the search path.
 const USUAL: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/usr/local/sbin"];
 
@@ -83,7 +89,10 @@ pub(super) async fn write(
     subnet: Subnet,
     guard: &[String],
 ) -> Result<String, NetworkError> {
-    let script = bridge_rules(subnet, guard);
+    let mut script = bridge_rules(subnet, guard);
+    if thread.is_some() {
+        script.push_str(GATEWAY_RULES);
+    }
     apply(nft, thread, &script).await.map_err(NetworkError::doing("write packet filter rules"))
 }
 

@@ -263,7 +263,8 @@ fn spawn(mut command: Command, namespace: &OwnedFd) -> io::Result<(Child, Proces
     }
 }
 
-/// Waits for the program's end and returns the beginning of its messages.
+/// Waits for the program's end and returns the beginning of its messages. They don't explain the end
+/// of a program that was killed.
 fn attend(mut child: Child) -> String {
     let mut messages = Vec::new();
     if let Some(mut stderr) = child.stderr.take() {
@@ -273,8 +274,10 @@ fn attend(mut child: Child) -> String {
             messages.extend_from_slice(&buffer[..length.min(room)]);
         }
     }
-    let _ = child.wait();
-    String::from_utf8_lossy(&messages).into_owned()
+    match child.wait() {
+        Ok(status) if status.code().is_some() => String::from_utf8_lossy(&messages).into_owned(),
+        _ => String::new(),
+    }
 }
 
 fn stop(child: &mut Child) {
