@@ -22,7 +22,7 @@
 //!
 //! # Without root
 //!
-//! In a user namespace, the bridge is in a [gateway](gateway), a network namespace of the process's
+//! In a user namespace, the bridge is in a [gateway], a network namespace of the process's
 //! own, which `pasta` or `slirp4netns` connects with the host's network. Everything else is the same.
 //!
 //! # Requirements

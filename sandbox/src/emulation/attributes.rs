@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, uti
 use rustix::io::Errno;
 
 use super::metadata::{Access, Metadata, SETGID, SETUID};
-use super::mounts::{Directory, own_path, parent_of};
+use super::mounts::{Directory, Shown, own_path, parent_of};
 use super::open::follows;
 use super::resolve::{Found, link_target};
 use super::state::State;
@@ -57,6 +57,21 @@ impl Emulation {
         mount.is_readonly || (mount.is_proc && !is_process)
     }
 
+    /// Returns `true` for a file that doesn't belong to the program's trees: a device of the machine
+    /// or a file in memory. The program doesn't change its attributes.
+    pub(super) fn is_outside(&self, found: &Found) -> bool {
+        let is_device = matches!(found.kind, FileType::CharacterDevice | FileType::BlockDevice);
+        let shown = found.mount.is_some_and(|mount| self.mounts.get(mount).shown.is_some());
+        is_device || shown
+    }
+
+    /// Makes a file of a single-file mount show other attributes. Others keep theirs.
+    fn show_as(&mut self, found: &Found, shown: Shown) {
+        if let Some(mount) = self.mounts.at(&found.path) {
+            self.mounts.show_as(mount, shown);
+        }
+    }
+
     pub(super) fn writable(&self, found: &Found) -> Result<Metadata, Errno> {
         if self.is_readonly(found) {
             return Err(Errno::ROFS);
@@ -88,7 +103,7 @@ impl Emulation {
         self.write(request, at, &self.metadata(found)?.to_stat())
     }
 
-    fn change_mode(&self, request: &Request<'_>, found: &Found, mode: u64) -> Done {
+    fn change_mode(&mut self, request: &Request<'_>, found: &Found, mode: u64) -> Done {
         let metadata = self.writable(found)?;
         let state = &request.caller.state;
         if metadata.is_link() {
@@ -99,11 +114,16 @@ impl Emulation {
         }
         let keeps_group = state.overrides_modes() || state.is_member(metadata.gid);
         let lost = if keeps_group || metadata.is_directory() { 0 } else { SETGID };
+        if self.is_outside(found) {
+            let (uid, gid) = (metadata.uid, metadata.gid);
+            self.show_as(found, Shown { mode: mode as u32 & 0o7777, uid, gid });
+            return Ok(Reply::Value(0));
+        }
         metadata.set_mode(found.fd.as_fd(), mode as u32 & 0o7777 & !lost)?;
         Ok(Reply::Value(0))
     }
 
-    fn change_owner(&self, request: &Request<'_>, found: &Found, ids: [u64; 2]) -> Done {
+    fn change_owner(&mut self, request: &Request<'_>, found: &Found, ids: [u64; 2]) -> Done {
         let metadata = self.writable(found)?;
         let state = &request.caller.state;
         let [uid, gid] = ids.map(|id| id as u32);
@@ -113,6 +133,10 @@ impl Emulation {
         let new = |id, old| if id == UNCHANGED { old } else { id };
         let (fd, mode) = (found.fd.as_fd(), metadata.mode & 0o7777);
         let (uid, gid) = (new(uid, metadata.uid), new(gid, metadata.gid));
+        if self.is_outside(found) {
+            self.show_as(found, Shown { mode: mode & 0o7777, uid, gid });
+            return Ok(Reply::Value(0));
+        }
         match self.entry(found) {
             Some((directory, name)) => {
                 set_entry_owner(directory.fd.as_fd(), &name, Owner { uid, gid })?;
@@ -140,6 +164,9 @@ impl Emulation {
         let may_touch = times.is_none() && metadata.allows(state, Access::WRITE);
         if !metadata.is_owned_by(state) && !may_touch {
             return Err(if times.is_none() { Errno::ACCESS } else { Errno::PERM });
+        }
+        if self.is_outside(found) {
+            return Ok(Reply::Value(0));
         }
         let now = Timespec { tv_sec: 0, tv_nsec: libc::UTIME_NOW };
         let times = times.unwrap_or(Timestamps { last_access: now, last_modification: now });

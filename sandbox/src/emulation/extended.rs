@@ -34,6 +34,9 @@ impl Emulation {
         let name = self.read_path(request, name)?;
         let metadata = self.writable(found)?;
         let state = &request.caller.state;
+        if self.is_outside(found) {
+            return Err(Errno::PERM);
+        }
         let needs_root = name.starts_with(b"security.") || name.starts_with(b"trusted.");
         if (needs_root && !state.is_root()) || !metadata.is_owned_by(state) {
             return Err(Errno::PERM);

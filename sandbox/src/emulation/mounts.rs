@@ -90,6 +90,11 @@ impl Mounts {
         self.0[0].is_readonly = true;
     }
 
+    /// Makes the root of a mount show other attributes than its own.
+    pub(super) fn show_as(&mut self, number: usize, shown: Shown) {
+        self.0[number].shown = Some(shown);
+    }
+
     /// Returns the directories from which programs may be executed.
     pub(super) fn trees(&self) -> Result<Vec<OwnedFd>, Errno> {
         let all = self.0.iter().filter(|mount| !mount.is_proc && !mount.is_alias);

@@ -234,6 +234,14 @@ fn proc_and_dev(room: &Room) {
          touch /dev/shm/x; ls /dev/shm; test -r /proc/self/status && echo status",
     );
     assert!(seen.contains("3\nout\ncharacter special file 1:3 0\n"), "{seen}");
+    let null = Path::new("/dev/null").metadata().unwrap();
+    let changed = sh(
+        room,
+        "chmod 600 /dev/null && chown 7:8 /dev/null && touch -d @1 /dev/null && stat -c '%a %u:%g' /dev/null",
+    );
+    assert_eq!(changed, "600 7:8\n");
+    let now = Path::new("/dev/null").metadata().unwrap();
+    assert_eq!((now.mode(), now.uid(), now.ctime()), (null.mode(), null.uid(), null.ctime()));
     assert!(seen.ends_with("/proc/self/fd\nbuildkitsandbox\nx\nstatus\n"), "{seen}");
     assert!(std::fs::read_dir(room.path("base/dev")).unwrap().next().is_none());
 }

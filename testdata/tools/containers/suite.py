@@ -51,6 +51,7 @@ class Suite:
         self.lock = threading.RLock()
         self.engines, self.made, self.archives = {}, {}, {}
         self.sections, self.failures = [], []
+        self.is_over = False
 
     def use_kiln(self):
         """Has containers hold kiln, not another builder."""
@@ -63,7 +64,8 @@ class Suite:
         self.data = probes.Data(os.path.join(self.work, 'data'), self.kiln, self.options.cache)
 
     def stop(self):
-        """Stops the engines."""
+        """Stops the engines. No other container is started."""
+        self.is_over = True
         for engine in self.engines.values():
             engine.stop()
 
@@ -149,7 +151,7 @@ class Suite:
     def in_parallel(self, jobs):
         """Runs functions, as many at a time as there may be containers."""
         with concurrent.futures.ThreadPoolExecutor(self.options.jobs) as pool:
-            for job in [pool.submit(job) for job in jobs]:
+            for job in [pool.submit(lambda job: self.is_over or job(), job) for job in jobs]:
                 job.result()
 
     def conclude(self, table, is_ours=True):
@@ -217,7 +219,7 @@ class Comparison:
         missing = list(self.names)
         for outcome in outcomes:
             missing.remove(outcome.name)
-            judge = judging.judge if setting == HERE else self.judge
+            judge = self.judge if self.is_ours or setting != HERE else judging.judge
             cell = judge(outcome, self.reference.get(outcome.name))
             self.suite.note(self.table, setting, outcome, cell)
             if setting == HERE:
