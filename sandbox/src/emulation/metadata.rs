@@ -327,3 +327,56 @@ fn remove(path: &str, name: &[u8]) -> Result<(), Errno> {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn the_kernels_structures_are_written() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(12345).unwrap();
+        let seen = file.metadata().unwrap();
+        let shown = Shown { mode: 0o4751, uid: 7, gid: 8 };
+        let metadata = Metadata::of(file.as_fd(), Some(shown)).unwrap();
+        let stat = metadata.to_stat();
+        let long = |at: usize| u64::from_ne_bytes(stat[at..at + 8].try_into().unwrap());
+        assert_eq!((long(0), long(8), long(48)), (seen.dev(), seen.ino(), 12345));
+        let words: Vec<u32> =
+            stat.chunks_exact(4).map(|word| u32::from_ne_bytes(word.try_into().unwrap())).collect();
+        let expected = [0o104_751, 7, 8];
+        let at = if cfg!(target_arch = "x86_64") { 6 } else { 4 };
+        let owner = if cfg!(target_arch = "x86_64") { 7 } else { 6 };
+        assert_eq!([words[at], words[owner], words[owner + 1]], expected);
+        let length = if cfg!(target_arch = "x86_64") { 144 } else { 128 };
+        assert_eq!(stat.len(), length);
+        assert_eq!(long(88), seen.mtime().cast_unsigned());
+        let statx = metadata.to_statx();
+        assert_eq!(u16::from_ne_bytes([statx[28], statx[29]]), 0o104_751);
+    }
+
+    #[test]
+    fn modes_are_checked_as_the_kernel_does() {
+        let file = tempfile::tempfile().unwrap();
+        let metadata =
+            |mode| Metadata::of(file.as_fd(), Some(Shown { mode, uid: 7, gid: 8 })).unwrap();
+        let state = |uid, gid, groups: &[u32]| {
+            let mut state = State::of_root();
+            state.user = super::super::state::Roles::all(uid);
+            state.group = super::super::state::Roles::all(gid);
+            state.groups = groups.to_vec();
+            state
+        };
+        let (read, write) = (Access::of_bits(4), Access::WRITE);
+        let may = |mode, state: &State, access| metadata(mode).allows(state, access);
+        assert!(may(0o400, &state(7, 1, &[]), read) && !may(0o400, &state(7, 1, &[]), write));
+        assert!(may(0o020, &state(9, 1, &[8]), write) && !may(0o020, &state(9, 1, &[]), write));
+        // The owner's bits apply to the owner, even if others have more.
+        assert!(!may(0o077, &state(7, 8, &[]), read));
+        assert!(may(0, &state(0, 0, &[]), read) && !may(0o600, &state(0, 0, &[]), Access::EXECUTE));
+        assert!(may(0o001, &state(0, 0, &[]), Access::EXECUTE));
+    }
+}

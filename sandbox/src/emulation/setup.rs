@@ -59,7 +59,7 @@ pub(super) fn prepare(task: &Task) -> Result<(Emulation, Process), Failure> {
     let mut setup = Setup {
         emulation: Emulation {
             mounts,
-            states: States::new(first_state()),
+            states: States::new(State::of_root()),
             memory: RefCell::default(),
             scratch,
             copies: Copies::default(),
@@ -91,21 +91,6 @@ pub(super) fn prepare(task: &Task) -> Result<(Emulation, Process), Failure> {
     Ok((emulation, Process { directory, trees, home, terminal, made }))
 }
 
-/// Returns the state in which the supervisor itself uses paths.
-fn first_state() -> State {
-    State {
-        user: Roles::all(0),
-        group: Roles::all(0),
-        groups: Vec::new(),
-        umask: 0o022,
-        directory: b"/".to_vec(),
-        root: b"/".to_vec(),
-        program: b"/".to_vec(),
-        keeps_capabilities: false,
-        has_capabilities: false,
-    }
-}
-
 /// Returns the state of the program's process.
 fn state_of(user: &ResolvedUser, emulation: &Emulation, spec: &Spec) -> Result<State, Failure> {
     use std::os::unix::ffi::OsStrExt;
@@ -120,7 +105,7 @@ fn state_of(user: &ResolvedUser, emulation: &Emulation, spec: &Spec) -> Result<S
     let (uid, gid, mut groups) = (user.uid, user.gid, user.groups.clone());
     // The kernel sorts them, too.
     groups.sort_unstable();
-    let state = first_state();
+    let state = State::of_root();
     Ok(State {
         user: Roles::all(uid),
         group: Roles::all(gid),
@@ -132,7 +117,7 @@ fn state_of(user: &ResolvedUser, emulation: &Emulation, spec: &Spec) -> Result<S
 
 fn own_caller() -> Caller {
     let thread = getpid().as_raw_nonzero().get().cast_unsigned();
-    Caller { thread, state: std::rc::Rc::new(first_state()) }
+    Caller { thread, state: std::rc::Rc::new(State::of_root()) }
 }
 
 /// An emulation whose mounts are being made.

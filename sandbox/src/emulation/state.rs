@@ -64,6 +64,21 @@ pub(super) struct State {
 }
 
 impl State {
+    /// Returns the state in which the supervisor itself uses paths.
+    pub(super) fn of_root() -> Self {
+        Self {
+            user: Roles::all(0),
+            group: Roles::all(0),
+            groups: Vec::new(),
+            umask: 0o022,
+            directory: b"/".to_vec(),
+            root: b"/".to_vec(),
+            program: b"/".to_vec(),
+            keeps_capabilities: false,
+            has_capabilities: false,
+        }
+    }
+
     /// Returns `true` if the process may do what only root may.
     pub(super) fn is_root(&self) -> bool {
         self.user.effective == 0 || self.has_capabilities
@@ -138,5 +153,22 @@ impl States {
             self.states[place] = Rc::clone(&state);
             self.numbers.insert(state, place as u64);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_move_with_the_processes_in_them() {
+        let in_directory = |path: &[u8]| State { directory: path.to_vec(), ..State::of_root() };
+        let mut states = States::new(in_directory(b"/a/b"));
+        let numbers = [b"/a".as_slice(), b"/ab"].map(|path| states.add(in_directory(path)));
+        states.rename(b"/a", b"/c/d");
+        let directory = |number: u64| states.states[number as usize].directory.clone();
+        assert_eq!(directory(0), b"/c/d/b");
+        assert_eq!(numbers.map(directory), [b"/c/d".to_vec(), b"/ab".to_vec()]);
+        assert_eq!(states.numbers[&Rc::new(in_directory(b"/c/d"))], numbers[0]);
     }
 }
