@@ -100,8 +100,10 @@ fn only(isolation: Isolation, printer: &Printer) -> Result<Rung> {
 /// # Errors
 /// Fails if this process has entered a user namespace that it can't use.
 fn attempt(isolation: Isolation, printer: &Printer) -> Result<Result<Isolation, ProbeError>> {
-    // Entering a user namespace is a trial itself, unless it may fail halfway.
-    if (isolation != Isolation::UserNamespace || is_confined())
+    // Entering a user namespace is a trial itself, unless it may fail halfway: under a filter, and for
+    // root without the capability to map itself (`CAP_SETFCAP`).
+    let may_fail_halfway = is_confined() || geteuid().is_root();
+    if (isolation != Isolation::UserNamespace || may_fail_halfway)
         && let Err(error) = probe(isolation)
     {
         return Ok(Err(error));

@@ -220,3 +220,19 @@ fn images_are_the_same_on_every_rung() {
     let info = run(&mut run_first(&container.command(&["info"]), &denied)).success();
     assert!(info.contains("Isolation: chroot\n root: unshare: operation not"), "{info}");
 }
+
+#[test]
+fn root_without_capabilities_builds_without_namespaces() {
+    if skip("root_without_capabilities_builds_without_namespaces", &[Need::Root]) {
+        return;
+    }
+    let kiln = Kiln::new(BINARY);
+    // The kernel lets such a root create a user namespace, but not map itself in it.
+    let script = "exec setpriv --bounding-set=-all --inh-caps=-all \"$@\"";
+    let dockerfile =
+        "FROM base\nRUN test \"$(id -u)\" = 0 && chown 5:6 /home && stat -c %u:%g /home\n";
+    let built = run(&mut run_first(&build(&kiln, dockerfile, &[]), script));
+    assert_eq!(built.code, 0, "{}", built.stderr);
+    assert!(built.stderr.contains("isolation: none"), "{}", built.stderr);
+    assert!(built.stderr.contains(" 5:6\n"), "{}", built.stderr);
+}

@@ -9,6 +9,8 @@ from kernels.trouble import Missing
 
 from .engines import IMAGE, SEARCH, call, find, stream, unmount_below
 
+# The name by which podman finds the image of the process that holds a pod's namespaces: any that has been loaded.
+INFRA = 'infra'
 PROFILE = '/usr/share/containers/seccomp.json'
 # Calls that containerd's and Docker's default profiles refuse to a program without SYS_ADMIN and SYS_PTRACE, and podman's
 # allows.
@@ -43,7 +45,7 @@ class Podman:
         files = {
             'storage.conf': f'[storage]\ndriver = "vfs"\ngraphroot = "{self.directory}/root"\nrunroot = "{self.directory}/run"\n',
             'containers.conf': '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "none"\n'
-                               f'infra_image = "localhost/{IMAGE}:latest"\n'
+                               f'infra_image = "localhost/{INFRA}:latest"\n'
                                '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n',
         }
         if self.is_strict:
@@ -60,6 +62,7 @@ class Podman:
         """Makes an image of a root file system."""
         call([self.podman, 'import', '--quiet', '--change', f'ENV {SEARCH}', '--change', 'ENTRYPOINT ["/bin/sleep","100000"]',
               archive, f'{image}:latest'], self.environment)
+        call([self.podman, 'tag', f'localhost/{image}:latest', f'localhost/{INFRA}:latest'], self.environment)
 
     def run(self, setting, command, volumes, settings, seconds, image=IMAGE):
         """Runs a command in a restricted pod, and yields what it prints, line by line."""
