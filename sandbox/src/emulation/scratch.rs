@@ -7,16 +7,23 @@
 #![expect(clippy::disallowed_methods, reason = "the files are kiln's own")]
 
 use std::cell::Cell;
-use std::fs::File;
+use std::fs::{DirEntry, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, mkdirat, openat, symlinkat};
 use rustix::io::Errno;
 
-/// The start of the directories' names.
+/// The start of the names of locked directories.
 const PREFIX: &str = "program-";
+
+/// The start of the names of directories that aren't locked yet.
+const NEW: &str = "new-";
+
+/// The time after which a directory that isn't locked yet is one of a supervisor that was killed.
+const STARTING: Duration = Duration::from_mins(1);
 
 /// The subdirectory of links to files and sockets. No program has this name.
 const LINKS: &str = ".kiln\u{1}links";
@@ -37,11 +44,15 @@ impl Scratch {
         clean(parent);
         let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let time = time.map_err(io::Error::other)?.as_nanos();
-        let path = parent.join(format!("{PREFIX}{}-{time}", std::process::id()));
-        std::fs::create_dir(&path)?;
+        let name = format!("{}-{time}", std::process::id());
+        let (new, path) =
+            (parent.join(format!("{NEW}{name}")), parent.join(format!("{PREFIX}{name}")));
+        std::fs::create_dir(&new)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(&path, flags, Mode::empty())?;
+        let fd = rustix::fs::open(&new, flags, Mode::empty())?;
         flock(&fd, FlockOperation::NonBlockingLockExclusive)?;
+        // Other supervisors remove directories with this name that aren't locked.
+        std::fs::rename(&new, &path)?;
         let links = make_directory(&fd, LINKS)?;
         Ok(Self { path, fd, links, next: Cell::new(0) })
     }
@@ -117,15 +128,45 @@ fn make_directory(parent: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
 fn clean(parent: &Path) {
     let Ok(entries) = std::fs::read_dir(parent) else { return };
     for entry in entries.flatten() {
-        if !entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
+        let (name, path) = (entry.file_name(), entry.path());
+        let has = |prefix: &str| name.as_encoded_bytes().starts_with(prefix.as_bytes());
+        let is_old = |entry: &DirEntry| {
+            let made = entry.metadata().and_then(|metadata| metadata.modified()).ok();
+            made.and_then(|made| made.elapsed().ok()).is_some_and(|age| age > STARTING)
+        };
+        if !(has(PREFIX) || (has(NEW) && is_old(&entry))) {
             continue;
         }
-        let path = entry.path();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let is_free = rustix::fs::open(&path, flags, Mode::empty())
             .is_ok_and(|fd| flock(fd.as_fd(), FlockOperation::NonBlockingLockExclusive).is_ok());
         if is_free {
             let _ = std::fs::remove_dir_all(path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_supervisor_removes_the_directory_of_another() {
+        let parent = tempfile::tempdir().unwrap();
+        let start = || {
+            for _ in 0..100 {
+                let scratch = Scratch::new(parent.path()).unwrap();
+                scratch.directory("dev").unwrap();
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(start);
+            }
+        });
+        let left = parent.path().join(format!("{PREFIX}left"));
+        std::fs::create_dir(&left).unwrap();
+        drop(Scratch::new(parent.path()).unwrap());
+        assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0);
     }
 }
