@@ -8,6 +8,9 @@ use std::sync::OnceLock;
 use crate::account::{Account, is_public};
 use crate::base;
 
+/// The environment variable with the isolation that all kilns of a test run use, such as `none`.
+const ISOLATION: &str = "KILN_TEST_ISOLATION";
+
 /// A `kiln` binary with its own store, home and working directory. Dropping it removes all three.
 #[derive(Debug)]
 pub struct Kiln {
@@ -212,6 +215,9 @@ impl Kiln {
             .current_dir(self.directory.path())
             .stdin(Stdio::null())
             .args(arguments);
+        if let Some(isolation) = std::env::var_os(ISOLATION) {
+            command.env("KILN_ISOLATION", isolation);
+        }
         command
     }
 

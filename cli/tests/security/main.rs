@@ -9,7 +9,7 @@
 //! `security_rootless`).
 //!
 //! Races depend on chance: `KILN_SECURITY_ROUNDS` multiplies their rounds. An emulated machine is
-//! slow: `KILN_SECURITY_PATIENCE` multiplies the time limits.
+//! slow: `KILN_SECURITY_PATIENCE` multiplies the time limits. `KILN_TEST_ISOLATION` names the isolation.
 
 #![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]

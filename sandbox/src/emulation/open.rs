@@ -162,6 +162,9 @@ fn open_found(
     if flags.contains(OFlags::DIRECTORY) && !is_directory {
         return Err(Errno::NOTDIR);
     }
+    if flags.contains(OFlags::CREATE) && is_directory {
+        return Err(Errno::ISDIR);
+    }
     if flags.contains(OFlags::PATH) {
         let fd = rustix::io::fcntl_dupfd_cloexec(&found.fd, 0)?;
         return Ok(Reply::Descriptor { fd, closes });
