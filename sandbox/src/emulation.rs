@@ -50,7 +50,7 @@ mod state;
 mod system;
 mod views;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -84,6 +84,8 @@ struct Emulation {
     pending: HashMap<u32, Repeated>,
     /// The directory that stands for `/proc` when it is listed.
     listing: OwnedFd,
+    /// `true` once that directory has the entries that don't change. Few programs list `/proc`.
+    is_listed: Cell<bool>,
     /// The number of the program's process, which seems to be process 1. Zero if it doesn't.
     first: u32,
     hostname: String,

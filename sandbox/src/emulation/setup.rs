@@ -2,7 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "the file is the kernel's")]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
@@ -54,7 +54,6 @@ pub(super) fn prepare(task: &Task) -> Result<(Emulation, Process), Failure> {
     let scratch = Scratch::new(&task.anchor).map_err(Failure::doing("make a directory"))?;
     let mounts = Mounts::new(root).map_err(Failure::doing("open the root file system"))?;
     let listing = scratch.directory("proc").map_err(Failure::doing("make a directory"))?;
-    super::views::make_listing(&listing).map_err(Failure::doing("list /proc"))?;
     let directory = scratch.fd().try_clone().map_err(Failure::doing("open a directory"))?;
     let mut setup = Setup {
         emulation: Emulation {
@@ -68,6 +67,7 @@ pub(super) fn prepare(task: &Task) -> Result<(Emulation, Process), Failure> {
             hostname: spec.hostname.clone(),
             domain: spec.domainname.clone(),
             listing,
+            is_listed: Cell::new(false),
             first: 0,
             capabilities: spec.privileges.capabilities.set().bits(),
         },

@@ -69,6 +69,9 @@ impl Emulation {
     /// Lists the program's processes in a directory that stands for `/proc`.
     fn list_processes(&self) -> Result<OwnedFd, Errno> {
         let list = &self.listing;
+        if !self.is_listed.replace(true) {
+            make_listing(list).map_err(|error| super::errno(&error))?;
+        }
         let ours = processes::all().into_iter().filter(|process| processes::is_ours(*process));
         let ours: Vec<String> = ours
             .map(|process| if process == self.first { 1 } else { process })
@@ -144,8 +147,8 @@ impl Emulation {
     }
 }
 
-/// Makes the directory that stands for `/proc`, with the entries that don't change.
-pub(super) fn make_listing(list: &OwnedFd) -> io::Result<()> {
+/// Makes the entries that don't change in the directory that stands for `/proc`.
+fn make_listing(list: &OwnedFd) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let proc = rustix::fs::open("/proc", flags, Mode::empty())?;
     for entry in Dir::read_from(&proc)?.flatten() {
