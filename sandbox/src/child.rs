@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "the files are the kernel's")]
 
+use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -18,7 +19,7 @@ use super::devices::{OwnMounts, Terminal};
 use super::helper::Task;
 use super::inner_namespace::InnerNamespace;
 use super::mount_handle::{MountHandle, restrict_attached};
-use super::program::{self, Image};
+use super::program::Image;
 use super::root::{Missing, Root, is_pipe};
 use super::seccomp::Filter;
 use super::sources::{Linked, Sources, open_inside};
@@ -30,17 +31,22 @@ use crate::sys::{self, MountAttributes};
 use crate::users::{ResolvedUser, UserDatabase};
 
 /// The exit status of a child that failed before the program started. kiln doesn't show it.
-pub(super) const FAILED: i32 = 125;
+const FAILED: i32 = 125;
 
 /// Sets up the sandbox and executes the program.
-#[expect(
-    clippy::exit,
-    reason = "the child is a process of its own, and has no caller to return to"
-)]
 pub(super) fn run(task: Task) -> ! {
-    let control = task.control.try_clone();
-    let ended = take_output(&task.stdout, &task.stderr).and_then(|()| become_program(task));
-    let failure = match ended {
+    fail_with(task.control.try_clone(), || {
+        take_output(&task.stdout, &task.stderr).and_then(|()| become_program(task))
+    })
+}
+
+/// Runs `work`, which becomes the program or fails, and reports the failure over the control socket.
+#[expect(clippy::exit, reason = "the process is one of its own, and has no caller to return to")]
+pub(super) fn fail_with(
+    control: io::Result<OwnedFd>,
+    work: impl FnOnce() -> Result<Infallible, Failure>,
+) -> ! {
+    let failure = match work() {
         Ok(never) => match never {},
         Err(failure) => failure,
     };
@@ -71,7 +77,7 @@ struct PreparedRoot {
     kept: Vec<OwnedFd>,
 }
 
-fn become_program(task: Task) -> Result<std::convert::Infallible, Failure> {
+fn become_program(task: Task) -> Result<Infallible, Failure> {
     rustix::process::umask(Mode::empty());
     if let Some(runtime) = task.spec.runtime.clone() {
         return oci::become_runtime(task, &runtime);
@@ -185,15 +191,9 @@ fn execute(
     ready: Ready,
     control: &OwnedFd,
     filter: Result<Option<Filter>, Failure>,
-) -> Result<std::convert::Infallible, Failure> {
+) -> Result<Infallible, Failure> {
     let process = &spec.process;
-    let name = process.args.first().ok_or_else(|| Failure::new("no program to execute"))?;
-    let path = program::find(name, &process.env)?;
-    let mut env = process.env.clone();
-    if !env.iter().any(|entry| entry.starts_with("HOME=")) {
-        env.push(format!("HOME={}", identity.home.as_deref().unwrap_or("/")));
-    }
-    let image = Image::new(&path, &process.args, &env)?;
+    let image = Image::of(process, identity.home.as_deref())?;
     let filter = filter?;
     ready.report(control)?;
     sys::close_on_exec_above().map_err(Failure::doing("close descriptors"))?;

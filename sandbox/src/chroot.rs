@@ -61,7 +61,7 @@ use super::devices::Terminal;
 use super::helper::Task;
 use super::identity;
 use super::init;
-use super::program::{self, Image};
+use super::program::Image;
 use super::root::{Missing, Root};
 use super::seccomp::{self, Filter};
 use super::spec::{Network, Process, Spec};
@@ -70,22 +70,9 @@ use super::wire::{self, Failure, Report};
 use crate::sys;
 use crate::users::ResolvedUser;
 
-/// The exit status of a process that failed before the program started. kiln doesn't show it.
-const FAILED: i32 = 125;
-
 /// Runs the task's program in its tree.
-#[expect(clippy::exit, reason = "the process is one of its own, and has no caller to return to")]
 pub(super) fn run(task: Task) -> ! {
-    let control = task.control.try_clone();
-    let failure = match start(task) {
-        Ok(never) => match never {},
-        Err(failure) => failure,
-    };
-    if let Ok(control) = control {
-        // If kiln has closed the socket, it needs no report.
-        let _ = wire::send(control, &Report::Failed(failure), &[]);
-    }
-    std::process::exit(FAILED)
+    child::fail_with(task.control.try_clone(), || start(task))
 }
 
 fn start(task: Task) -> Result<Infallible, Failure> {
@@ -157,7 +144,7 @@ fn prepare(task: Task) -> Result<(Program, ProgramCalls), Failure> {
         None => open_null(&tree)?,
     };
     let files = ServedFile::all(&tree, &spec.mounts)?;
-    let terminal = spec.process.terminal.map(terminal::open).transpose()?;
+    let terminal = spec.process.terminal.map(Terminal::of_host).transpose()?;
     if let Some(terminal) = &terminal {
         terminal::show(&tree, terminal)?;
         wire::send(&control, &Report::Terminal, &[terminal.controller.as_fd()])
@@ -227,7 +214,7 @@ impl Program {
         rustix::process::umask(Mode::from_raw_mode(0o022));
         identity::assume_in_tree(user, spec)?;
         child::die_with_parent()?;
-        let image = self.image()?;
+        let image = Image::of(&spec.process, self.home.as_deref())?;
         child::wait_at(
             self.gate
                 .as_ref()
@@ -274,18 +261,6 @@ impl Program {
         };
         change().map_err(Failure::doing("change the root"))?;
         child::enter_directory(&self.spec.process.cwd)
-    }
-
-    /// Finds the program as its user.
-    fn image(&self) -> Result<Image, Failure> {
-        let process = &self.spec.process;
-        let name = process.args.first().ok_or_else(|| Failure::new("no program to execute"))?;
-        let path = program::find(name, &process.env)?;
-        let mut env = process.env.clone();
-        if !env.iter().any(|entry| entry.starts_with("HOME=")) {
-            env.push(format!("HOME={}", self.home.as_deref().unwrap_or("/")));
-        }
-        Image::new(&path, &process.args, &env)
     }
 }
 

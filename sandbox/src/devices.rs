@@ -19,7 +19,7 @@ use kiln_tree::Ids;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
-use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::cgroup_view::View;
@@ -75,6 +75,26 @@ pub(super) struct OwnMounts {
 pub(super) struct Terminal {
     pub(super) controller: OwnedFd,
     pub(super) peer: OwnedFd,
+}
+
+impl Terminal {
+    /// Completes a terminal of this size from its controlling end.
+    pub(super) fn new(controller: OwnedFd, size: TerminalSize) -> rustix::io::Result<Self> {
+        unlockpt(&controller)?;
+        // The peer's descriptor is safe from other mounts at /dev/pts.
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let peer = ioctl_tiocgptpeer(&controller, flags)?;
+        let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&controller, size)?;
+        Ok(Self { controller, peer })
+    }
+
+    /// Opens a terminal of the host.
+    pub(super) fn of_host(size: TerminalSize) -> Result<Self, Failure> {
+        openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
+            .and_then(|controller| Self::new(controller, size))
+            .map_err(Failure::doing("open a terminal"))
+    }
 }
 
 impl OwnMounts {
@@ -262,15 +282,9 @@ impl OwnMounts {
         let open = || -> rustix::io::Result<Terminal> {
             let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
             let controller = rustix::fs::openat(&self.pts, "ptmx", flags, Mode::empty())?;
-            unlockpt(&controller)?;
-            let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-            // The descriptor is safe from other mounts at /dev/pts.
-            let peer = ioctl_tiocgptpeer(&controller, flags)?;
-            let size =
-                Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
-            tcsetwinsize(&controller, size)?;
-            MountHandle::clone_of(&peer)?.attach(self.make_file("console")?)?;
-            Ok(Terminal { controller, peer })
+            let terminal = Terminal::new(controller, size)?;
+            MountHandle::clone_of(&terminal.peer)?.attach(self.make_file("console")?)?;
+            Ok(terminal)
         };
         open().map_err(Failure::doing("open a terminal"))
     }

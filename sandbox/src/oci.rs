@@ -26,8 +26,6 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::FdFlags;
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
-use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
 
 use self::config::Config;
 pub(super) use self::log::failure;
@@ -38,7 +36,7 @@ use super::mount_handle::MountHandle;
 use super::program::Image;
 use super::root::{Missing, Root, clean};
 use super::sources::{Linked, Sources};
-use super::spec::{Spec, TerminalSize};
+use super::spec::Spec;
 use super::wire::{self, Failure, Report};
 use super::{identity, seal};
 use crate::sys;
@@ -90,7 +88,8 @@ pub(super) fn become_runtime(task: Task, runtime: &Path) -> Result<Infallible, F
         .attach_at(Path::new("/proc"))?;
     let stage = Stage::new(&anchor)?;
     let (ready, config) = furnish(&spec, &stage, linked)?;
-    let terminal = spec.process.terminal.map(open_terminal).transpose()?;
+    // The runtime copies data between this terminal and the program's.
+    let terminal = spec.process.terminal.map(Terminal::of_host).transpose()?;
     if let Some(terminal) = &terminal {
         wire::send(&control, &Report::Terminal, &[terminal.controller.as_fd()])
             .map_err(Failure::doing("hand the terminal over"))?;
@@ -210,18 +209,4 @@ fn keep(stage: &Stage, mount: &MountHandle, number: usize) -> Result<PathBuf, Fa
     let path = stage.make(&format!("mount{number}"), mount.is_directory()?)?;
     mount.attach_at(&path)?;
     Ok(path)
-}
-
-/// Opens a terminal for the runtime, which copies data between it and the program's.
-fn open_terminal(size: TerminalSize) -> Result<Terminal, Failure> {
-    let open = || -> rustix::io::Result<Terminal> {
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let controller = openpt(flags)?;
-        unlockpt(&controller)?;
-        let peer = ioctl_tiocgptpeer(&controller, flags)?;
-        let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
-        tcsetwinsize(&controller, size)?;
-        Ok(Terminal { controller, peer })
-    };
-    open().map_err(Failure::doing("open a terminal"))
 }

@@ -17,6 +17,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
+use super::spec::Process;
 use super::wire::Failure;
 
 const NOT_FOUND: i32 = 127;
@@ -132,6 +133,18 @@ pub(super) struct Image {
 }
 
 impl Image {
+    /// Finds the program of a process in the process's root, as its user. Without `HOME` in the
+    /// environment, the variable is set to `home` or, without one, to `/`.
+    pub(super) fn of(process: &Process, home: Option<&str>) -> Result<Self, Failure> {
+        let name = process.args.first().ok_or_else(|| Failure::new("no program to execute"))?;
+        let path = find(name, &process.env)?;
+        let mut env = process.env.clone();
+        if !env.iter().any(|entry| entry.starts_with("HOME=")) {
+            env.push(format!("HOME={}", home.unwrap_or("/")));
+        }
+        Self::new(&path, &process.args, &env)
+    }
+
     pub(super) fn new(path: &Path, args: &[String], env: &[String]) -> Result<Self, Failure> {
         use std::os::unix::ffi::OsStrExt;
         let strings = |list: &[String], what: &str| {

@@ -4,27 +4,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
-use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::pty::ptsname;
 
 use crate::devices::Terminal;
-use crate::spec::TerminalSize;
 use crate::stubs::open_below;
 use crate::wire::Failure;
-
-/// Opens a terminal of this size.
-pub(super) fn open(size: TerminalSize) -> Result<Terminal, Failure> {
-    let open = || -> rustix::io::Result<Terminal> {
-        let (controller, _) = open_controller()?;
-        unlockpt(&controller)?;
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let peer = ioctl_tiocgptpeer(&controller, flags)?;
-        let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
-        tcsetwinsize(&controller, size)?;
-        Ok(Terminal { controller, peer })
-    };
-    open().map_err(Failure::doing("open a terminal"))
-}
 
 /// Makes a terminal the tree's console.
 pub(super) fn show(root: &OwnedFd, terminal: &Terminal) -> Result<(), Failure> {

@@ -14,8 +14,6 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use rustix::process::getpid;
-use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::metadata::Metadata;
 use super::mounts::{Mounts, Shown, VirtualMount, join, own_path, parent_of};
@@ -31,7 +29,7 @@ use crate::helper::Task;
 use crate::masks;
 use crate::root::clean;
 use crate::sources::open_inside;
-use crate::spec::{Mount, MountKind, Spec, TerminalSize, TmpfsOptions, Tree};
+use crate::spec::{Mount, MountKind, Spec, TmpfsOptions, Tree};
 use crate::stubs::{CreatedStubs, keeping_times};
 use crate::users::ResolvedUser;
 use crate::wire::Failure;
@@ -75,7 +73,7 @@ pub(super) fn prepare(task: &Task) -> Result<(Emulation, Process), Failure> {
         number: 0,
     };
     setup.mount_own(spec)?;
-    let terminal = spec.process.terminal.map(open_terminal).transpose()?;
+    let terminal = spec.process.terminal.map(Terminal::of_host).transpose()?;
     if let Some(terminal) = &terminal {
         setup.add_console(terminal)?;
     }
@@ -439,17 +437,4 @@ pub(super) fn memory_file(contents: &[u8]) -> io::Result<OwnedFd> {
     let mut file = File::from(rustix::fs::memfd_create("kiln", MemfdFlags::CLOEXEC)?);
     file.write_all(contents)?;
     Ok(file.into())
-}
-
-fn open_terminal(size: TerminalSize) -> Result<Terminal, Failure> {
-    let open = || -> rustix::io::Result<Terminal> {
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let controller = openpt(flags)?;
-        unlockpt(&controller)?;
-        let peer = ioctl_tiocgptpeer(&controller, flags)?;
-        let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
-        tcsetwinsize(&controller, size)?;
-        Ok(Terminal { controller, peer })
-    };
-    open().map_err(Failure::doing("open a terminal"))
 }

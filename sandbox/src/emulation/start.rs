@@ -1,5 +1,6 @@
 //! The processes of an emulation: the supervisor and the program below it.
 
+use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
@@ -10,7 +11,7 @@ use super::setup::prepare;
 use crate::child::{self, Ready};
 use crate::devices::Terminal;
 use crate::helper::Task;
-use crate::program::{self, Image};
+use crate::program::Image;
 use crate::spec::{Network, Spec};
 use crate::stubs::CreatedStubs;
 use crate::users::ResolvedUser;
@@ -18,28 +19,21 @@ use crate::wire::{self, Failure, Report};
 use crate::{identity, init, seccomp, supervisor, sys};
 
 /// Runs as the supervisor of a program, and as the program in a process below.
-#[expect(clippy::exit, reason = "the process is one of its own, and has no caller to return to")]
 pub(in super::super) fn run(task: Task) -> ! {
-    let control = task.control.try_clone();
+    child::fail_with(task.control.try_clone(), || start(task))
+}
+
+fn start(task: Task) -> Result<Infallible, Failure> {
+    let (mut emulation, process) = prepare(&task)?;
     let has_terminal = task.spec.process.terminal.is_some();
-    let failure = match prepare(&task) {
-        Ok((mut emulation, process)) => supervisor::supervise(
-            move |socket| match become_program(task, process, &socket) {
-                Ok(never) => match never {},
-                Err(failure) => failure,
-            },
-            move |program| {
-                emulation.set_program(program, has_terminal);
-                Ok(Box::new(emulation))
-            },
-        ),
+    let become_program = move |socket: OwnedFd| match become_program(task, process, &socket) {
+        Ok(never) => match never {},
         Err(failure) => failure,
     };
-    if let Ok(control) = control {
-        // If kiln has closed the socket, it needs no report.
-        let _ = wire::send(control, &Report::Failed(failure), &[]);
-    }
-    std::process::exit(child::FAILED)
+    Err(supervisor::supervise(become_program, move |program| {
+        emulation.set_program(program, has_terminal);
+        Ok(Box::new(emulation))
+    }))
 }
 
 /// The parts of the program's process.
@@ -54,11 +48,7 @@ pub(super) struct Process {
 }
 
 /// Becomes the program: after the filter is in place, the supervisor answers this process's calls.
-fn become_program(
-    task: Task,
-    process: Process,
-    socket: &OwnedFd,
-) -> Result<std::convert::Infallible, Failure> {
+fn become_program(task: Task, process: Process, socket: &OwnedFd) -> Result<Infallible, Failure> {
     let Task { spec, filter, gate, input, stdout, stderr, control, .. } = task;
     let Process { directory, trees, home, terminal, made } = process;
     child::take_output(&stdout, &stderr)?;
@@ -111,15 +101,9 @@ fn execute(
     home: Option<&str>,
     made: CreatedStubs,
     control: &OwnedFd,
-) -> Result<std::convert::Infallible, Failure> {
+) -> Result<Infallible, Failure> {
     let process = &spec.process;
-    let name = process.args.first().ok_or_else(|| Failure::new("no program to execute"))?;
-    let path = program::find(name, &process.env)?;
-    let mut env = process.env.clone();
-    if !env.iter().any(|entry| entry.starts_with("HOME=")) {
-        env.push(format!("HOME={}", home.unwrap_or("/")));
-    }
-    let image = Image::new(&path, &process.args, &env)?;
+    let image = Image::of(process, home)?;
     Ready { made, kept: Vec::new() }.report(control)?;
     sys::close_on_exec_above().map_err(Failure::doing("close descriptors"))?;
     let parts = process.has_init.then(|| init::split(process.terminal.is_some())).transpose()?;
