@@ -70,6 +70,7 @@ mod cgroup_view;
 mod change_root;
 mod child;
 mod chroot;
+mod descendants;
 mod devices;
 mod emulation;
 mod error;

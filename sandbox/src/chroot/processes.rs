@@ -18,15 +18,14 @@
 //! A process may end between this check and the call, and its number may go to another process. The
 //! kernel assigns all other numbers first.
 
-#![expect(clippy::disallowed_methods, reason = "the files are the kernel's")]
-
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io;
 
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use rustix::io::Errno;
 
+use crate::descendants::{self, Stat};
 use crate::sys::Answer;
 use crate::tracee::{Identity, text_of};
 
@@ -125,46 +124,12 @@ impl Processes {
 
     /// Returns `true` if a process or thread belongs to the step.
     pub(super) fn has(&self, number: i32) -> bool {
-        let mut number = number;
-        // A process whose parent ends meanwhile moves to the supervisor.
-        let mut retries = 3;
-        let first = number;
-        while number > 1 && number != self.supervisor {
-            match stat(number) {
-                Some(stat) if stat.parent == self.supervisor => return true,
-                Some(stat) => number = stat.parent,
-                None if retries > 0 && number != first => {
-                    retries -= 1;
-                    number = first;
-                }
-                None => return false,
-            }
-        }
-        false
+        descendants::has(self.supervisor, number)
     }
 
     /// Returns the step's processes, with their process groups.
     pub(super) fn all(&self) -> Vec<(i32, i32)> {
-        let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-        let numbers =
-            entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        let known: BTreeMap<i32, Stat> =
-            numbers.filter_map(|number| Some((number, stat(number)?))).collect();
-        let descends = |number: &i32| {
-            let mut at = *number;
-            while let Some(stat) = known.get(&at) {
-                if stat.parent == self.supervisor {
-                    return true;
-                }
-                at = stat.parent;
-            }
-            false
-        };
-        known.iter().filter(|(number, _)| descends(number)).map(|(n, s)| (*n, s.group)).collect()
-    }
-
-    fn has_group(&self, group: i32) -> bool {
-        self.all().iter().any(|(_, its)| *its == group)
+        descendants::all(self.supervisor)
     }
 
     /// Answers a call that names a process, a process group or a user. Returns `None` if the call
@@ -176,7 +141,7 @@ impl Processes {
         let or_own = |target: i32| if target == 0 { Answer::Continue } else { one(target) };
         let group = |group: i32| match group {
             0 => Answer::Continue,
-            group if self.has_group(group) => Answer::Continue,
+            group if descendants::has_group(self.supervisor, group) => Answer::Continue,
             _ => missing,
         };
         Some(match call {
@@ -238,14 +203,14 @@ impl Processes {
         // A process with another thread than its first one has several.
         let is_first = self.is_numbered
             && thread.cast_signed() == self.first
-            && stat(self.first).is_some_and(|stat| stat.threads == 1);
+            && Stat::of(self.first).is_some_and(|stat| stat.threads == 1);
         if is_first { Answer::Value(1) } else { Answer::Continue }
     }
 
     /// Returns the number that a process sees as its parent's. The program's parent is outside of
     /// the container, and an orphan's is process 1.
     fn number_of_parent(&self, thread: u32) -> Answer {
-        match stat(thread.cast_signed()) {
+        match Stat::of(thread.cast_signed()) {
             _ if !self.is_numbered => Answer::Continue,
             _ if thread.cast_signed() == self.first => Answer::Value(0),
             Some(stat) if stat.parent == self.first || stat.parent == self.supervisor => {
@@ -312,26 +277,6 @@ fn send(target: i32, signal: i32) -> bool {
         (_, Ok(signal)) => kill(Pid::from_raw(target), signal).is_ok(),
         _ => false,
     }
-}
-
-/// The relevant fields of `/proc/PID/stat`.
-#[derive(Clone, Copy, Debug)]
-struct Stat {
-    parent: i32,
-    group: i32,
-    threads: u32,
-}
-
-fn stat(number: i32) -> Option<Stat> {
-    let text = text_of(number.cast_unsigned(), "stat").ok()?;
-    // The program's name may contain any characters.
-    let (_, rest) = text.rsplit_once(')')?;
-    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-    Some(Stat {
-        parent: fields.get(1)?.parse().ok()?,
-        group: fields.get(2)?.parse().ok()?,
-        threads: fields.get(17)?.parse().ok()?,
-    })
 }
 
 #[cfg(test)]

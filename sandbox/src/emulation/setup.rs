@@ -13,7 +13,6 @@ use rustix::fs::{
     FileType, MemfdFlags, Mode, OFlags, chmod, mkdirat, openat, readlinkat, symlinkat,
 };
 use rustix::io::Errno;
-use rustix::process::getpid;
 
 use super::metadata::Metadata;
 use super::mounts::{Mounts, Shown, VirtualMount, join, own_path, parent_of};
@@ -22,7 +21,7 @@ use super::scratch::Scratch;
 use super::sockets::Sockets;
 use super::start::Process;
 use super::state::{Roles, State, States};
-use super::{Copies, Emulation};
+use super::{Copies, Emulation, processes};
 use crate::child;
 use crate::devices::{DEVICES, LINKS, Terminal};
 use crate::helper::Task;
@@ -114,8 +113,7 @@ fn state_of(user: &ResolvedUser, emulation: &Emulation, spec: &Spec) -> Result<S
 }
 
 fn own_caller() -> Caller {
-    let thread = getpid().as_raw_nonzero().get().cast_unsigned();
-    Caller { thread, state: std::rc::Rc::new(State::of_root()) }
+    Caller { thread: processes::supervisor(), state: std::rc::Rc::new(State::of_root()) }
 }
 
 /// An emulation whose mounts are being made.

@@ -69,11 +69,8 @@ pub(super) fn kill(emulation: &mut Emulation, request: &Request<'_>) -> Done {
         // The kernel would signal every process of the same user.
         -1 => signal_all(request, signal),
         1.. => for_process(emulation, request, 0, Errno::SRCH),
-        _ => {
-            let group = target.unsigned_abs();
-            let is_ours = group_of(request.caller.thread)? == group || processes::is_ours(group);
-            if is_ours { Ok(Reply::Continue) } else { Err(Errno::SRCH) }
-        }
+        group if processes::is_our_group(group.unsigned_abs()) => Ok(Reply::Continue),
+        _ => Err(Errno::SRCH),
     }
 }
 
@@ -103,10 +100,9 @@ pub(super) fn gettid(emulation: &mut Emulation, request: &Request<'_>) -> Done {
 /// The program's own parent is outside of the container, and so its number is zero.
 pub(super) fn getppid(emulation: &mut Emulation, request: &Request<'_>) -> Done {
     let parent = processes::parent(request.caller.thread)?;
-    let own = rustix::process::getpid().as_raw_nonzero().get().cast_unsigned();
     match parent {
         // An orphan's parent is the supervisor, in place of the program.
-        parent if parent == own && emulation.first != 0 => {
+        parent if parent == processes::supervisor() && emulation.first != 0 => {
             let is_program = processes::leader(request.caller.thread)? == emulation.first;
             Ok(Reply::Value(i64::from(!is_program)))
         }
@@ -167,7 +163,7 @@ pub(super) fn fcntl(emulation: &mut Emulation, request: &Request<'_>) -> Done {
     let target = request.arguments[2] as i32;
     match target {
         0.. => for_process(emulation, request, 2, Errno::PERM),
-        group if processes::is_ours(group.unsigned_abs()) => Ok(Reply::Continue),
+        group if processes::is_our_group(group.unsigned_abs()) => Ok(Reply::Continue),
         _ => Err(Errno::PERM),
     }
 }
@@ -230,9 +226,8 @@ pub(super) fn not_permitted(_: &mut Emulation, _: &Request<'_>) -> Done {
 /// Sends a signal to all of the program's processes except the caller.
 fn signal_all(request: &Request<'_>, signal: u64) -> Done {
     let caller = processes::leader(request.caller.thread)?;
-    let others = processes::all().into_iter().filter(|process| *process != caller);
     let mut is_sent = false;
-    for process in others.filter(|process| processes::is_ours(*process)) {
+    for process in processes::ours().filter(|process| *process != caller) {
         let process = nix::unistd::Pid::from_raw(process.cast_signed());
         let signal = nix::sys::signal::Signal::try_from(signal as i32).ok();
         is_sent |= nix::sys::signal::kill(process, signal).is_ok();

@@ -72,8 +72,7 @@ impl Emulation {
         if !self.is_listed.replace(true) {
             make_listing(list).map_err(|error| super::errno(&error))?;
         }
-        let ours = processes::all().into_iter().filter(|process| processes::is_ours(*process));
-        let ours: Vec<String> = ours
+        let ours: Vec<String> = processes::ours()
             .map(|process| if process == self.first { 1 } else { process })
             .map(|process| process.to_string())
             .collect();
@@ -142,8 +141,7 @@ impl Emulation {
         if number.is_some_and(|number| number == self.first) {
             return "\t1".to_owned();
         }
-        let own = rustix::process::getpid().as_raw_nonzero().get().cast_unsigned();
-        if number == Some(own) { "\t0".to_owned() } else { value.to_owned() }
+        if number == Some(processes::supervisor()) { "\t0".to_owned() } else { value.to_owned() }
     }
 }
 
