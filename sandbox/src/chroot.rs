@@ -48,15 +48,16 @@ mod skeleton;
 mod terminal;
 
 use std::convert::Infallible;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{chdir, chroot, fchdir};
 
 use self::calls::ProgramCalls;
 use self::files::ServedFile;
 use super::child::{self, Ready};
+use super::descriptors::path_of;
 use super::devices::Terminal;
 use super::helper::Task;
 use super::identity;
@@ -262,10 +263,4 @@ impl Program {
         change().map_err(Failure::doing("change the root"))?;
         child::enter_directory(&self.spec.process.cwd)
     }
-}
-
-/// Returns the absolute path that a descriptor leads to.
-fn path_of(fd: impl AsFd) -> rustix::io::Result<Vec<u8>> {
-    let link = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
-    Ok(rustix::fs::readlinkat(CWD, link, Vec::new())?.into_bytes())
 }

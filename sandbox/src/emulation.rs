@@ -59,12 +59,13 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use self::execute::{Copies, Execution};
-use self::mounts::{Mounts, kind_of, path_of};
+use self::mounts::{Mounts, kind_of};
 use self::resolve::{Caller, Found, Tables};
 use self::scratch::Scratch;
 use self::sockets::{Binding, Sockets};
 pub(super) use self::start::run;
 use self::state::States;
+use super::descriptors::path_of;
 use super::supervisor::{Call, Calls};
 use super::tracee::Tracees;
 use crate::sys::Answer;

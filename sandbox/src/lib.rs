@@ -71,6 +71,7 @@ mod change_root;
 mod child;
 mod chroot;
 mod descendants;
+mod descriptors;
 mod devices;
 mod emulation;
 mod error;
@@ -101,6 +102,7 @@ mod supervisor;
 mod sys;
 mod sysfs;
 mod tracee;
+mod uname;
 pub mod users;
 mod wire;
 

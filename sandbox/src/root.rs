@@ -2,20 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{CString, OsString};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
+use super::descriptors::path_of;
 use super::mount_handle::MountHandle;
 use super::sources::open_inside;
 use super::stubs::{CopiedUp, CreatedStubs, Look, keeping_times, open_below};
 use super::wire::Failure;
 
-/// The maximum number of links that are followed while a path is created.
-const MAX_LINKS: u32 = 40;
+/// The kernel's limit on links in a path.
+pub(super) const MAX_LINKS: u32 = 40;
 
 /// The file to create in place of a missing one.
 #[derive(Clone, Copy, Debug)]
@@ -79,12 +80,10 @@ impl Root {
         let fd = rustix::fs::open(path, open, Mode::empty())
             .map_err(Failure::doing("open the root file system"))?;
         let device = device_of(&fd)?;
-        let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
-        let anchor = rustix::fs::readlinkat(CWD, link, Vec::new())
-            .map_err(Failure::doing("open the root file system"))?;
+        let anchor = path_of(&fd).map_err(Failure::doing("open the root file system"))?;
         Ok(Self {
             fd,
-            anchor: path_from(anchor),
+            anchor: OsString::from_vec(anchor).into(),
             device,
             upper: None,
             made: CreatedStubs::default(),
@@ -226,9 +225,7 @@ impl Root {
         if rustix::fs::fstat(directory)?.st_dev != self.device {
             return Ok(None);
         }
-        let link = format!("/proc/self/fd/{}", directory.as_raw_fd());
-        let real = rustix::fs::readlinkat(CWD, link, Vec::new())?;
-        let real = path_from(real);
+        let real = PathBuf::from(OsString::from_vec(path_of(directory)?));
         Ok(real.strip_prefix(&self.anchor).ok().map(Path::to_owned))
     }
 

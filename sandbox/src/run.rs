@@ -341,7 +341,8 @@ fn log(spec: &Spec) {
     }
 }
 
-fn memory_file(bytes: &[u8]) -> io::Result<OwnedFd> {
+/// Returns a file in memory with this content, at its beginning.
+pub(super) fn memory_file(bytes: &[u8]) -> io::Result<OwnedFd> {
     let fd = rustix::fs::memfd_create("kiln", rustix::fs::MemfdFlags::CLOEXEC)?;
     let mut file = File::from(fd);
     file.write_all(bytes)?;

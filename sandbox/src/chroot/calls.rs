@@ -5,7 +5,7 @@
 //! or writes the result into the caller's memory.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, openat2};
@@ -17,6 +17,7 @@ use super::locate::{Place, ProgramTree, inode_of, names};
 use super::processes::{Caller, Processes};
 use super::readonly::{CHANGES, MountTable, OLD_CHANGES};
 use super::terminal;
+use crate::descriptors::own_path;
 use crate::devices::{DEVICES, Terminal};
 use crate::seccomp::{self, Filter, When};
 use crate::sources::open_inside;
@@ -24,9 +25,7 @@ use crate::spec::Spec;
 use crate::supervisor::{Call, Calls};
 use crate::sys::{self, Answer};
 use crate::tracee::Tracees;
-
-/// The length of a field of the kernel's `struct utsname`.
-const NAME_FIELD: usize = 65;
+use crate::uname::utsname;
 
 /// The calls with a path that both architectures have.
 const PATH_CALLS: [libc::c_long; 15] = [
@@ -370,7 +369,7 @@ impl ProgramCalls {
         let caller = Caller::of(call.notification.pid).map_err(|_| Errno::SRCH)?;
         let file = self.look(found, follows)?;
         if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::Symlink {
-            let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+            let link = own_path(file.as_fd());
             caller.with_its_rights(|| rustix::fs::accessat(CWD, link, access, AtFlags::EACCESS))?;
         }
         Ok(Answer::Value(0))
@@ -520,23 +519,7 @@ impl ProgramCalls {
     /// Writes the kernel's description with the step's host name.
     fn describe(&mut self, call: &Call<'_>, into: u64) -> Answer {
         let Some(hostname) = &self.hostname else { return Answer::Continue };
-        let mut bytes = [0; NAME_FIELD];
-        let length = hostname.len().min(NAME_FIELD - 1);
-        bytes[..length].copy_from_slice(&hostname.as_bytes()[..length]);
-        let own = rustix::system::uname();
-        let fields: [&[u8]; 6] = [
-            own.sysname().to_bytes(),
-            &bytes[..length],
-            own.release().to_bytes(),
-            own.version().to_bytes(),
-            own.machine().to_bytes(),
-            own.domainname().to_bytes(),
-        ];
-        let mut all = vec![0; NAME_FIELD * fields.len()];
-        for (field, place) in fields.iter().zip(all.chunks_mut(NAME_FIELD)) {
-            place[..field.len()].copy_from_slice(field);
-        }
-        match self.tracees.write(call.notification.pid, into, &all) {
+        match self.tracees.write(call.notification.pid, into, &utsname(hostname, None)) {
             Ok(()) => Answer::Value(0),
             Err(_) => Answer::Continue,
         }

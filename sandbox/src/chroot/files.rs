@@ -6,13 +6,13 @@
 //! In a user namespace, nobody can create device nodes. There an empty file in the tree stands for
 //! each harmless device of the host.
 
-use std::ffi::CString;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{FileType, Gid, MemfdFlags, Mode, OFlags, SealFlags, Uid};
 
 use super::locate::inode_of;
+use crate::descriptors::own_path;
 use crate::devices::DEVICES;
 use crate::root::clean;
 use crate::sources::open_inside;
@@ -102,7 +102,5 @@ pub(super) fn memory(
 
 /// Opens a file once more, with a position and access of its own.
 pub(super) fn open_again(file: &OwnedFd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    let link = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))
-        .map_err(|_| rustix::io::Errno::INVAL)?;
-    rustix::fs::open(link, flags | OFlags::CLOEXEC, Mode::empty())
+    rustix::fs::open(own_path(file.as_fd()), flags | OFlags::CLOEXEC, Mode::empty())
 }

@@ -14,6 +14,7 @@ use super::locate::{Kernel, ProgramTree, names};
 use super::processes::{Caller, Processes};
 use super::skeleton::{Entry, Skeletons};
 use super::terminal;
+use crate::descriptors::path_of;
 use crate::masks;
 
 /// The directories among the hidden entries of `/proc`. The others are files.
@@ -280,7 +281,7 @@ impl KernelFiles {
             }
         }
         let file = self.open_sys(path, follows)?;
-        let real = super::path_of(&file)?;
+        let real = path_of(&file)?;
         let real = real.strip_prefix(b"/sys").ok_or(Errno::NOENT)?;
         let path: Vec<Vec<u8>> = names(real).map(<[u8]>::to_vec).collect();
         let kind = match FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) {

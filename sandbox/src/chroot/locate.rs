@@ -14,12 +14,10 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, openat};
 use rustix::io::Errno;
 
-use super::path_of;
 use super::skeleton::SKELETONS;
+use crate::descriptors::path_of;
+use crate::root::MAX_LINKS;
 use crate::sources::open_inside;
-
-/// The maximum number of links that are followed.
-const MAX_LINKS: u32 = 40;
 
 /// The place that a path leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]

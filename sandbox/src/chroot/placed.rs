@@ -42,7 +42,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::locate::inode_of;
-use super::path_of;
+use crate::descriptors::{own_path, path_of};
 use crate::devices::{DEVICES, LINKS};
 use crate::error::SandboxError;
 use crate::root::{Missing, Root, clean};
@@ -543,7 +543,7 @@ fn place_file(
     stat: &Stat,
     readonly: bool,
 ) -> rustix::io::Result<()> {
-    let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(from));
+    let link = own_path(from.as_fd());
     let is_regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
     if !readonly || !is_regular {
         match linkat(CWD, &link, parent, name, AtFlags::SYMLINK_FOLLOW) {

@@ -13,7 +13,7 @@ use rustix::fs::OFlags;
 
 use super::kernel_files::joined;
 use super::locate::{ProgramTree, names};
-use super::path_of;
+use crate::descriptors::path_of;
 use crate::sources::open_inside;
 use crate::spec::{Mount, MountKind};
 

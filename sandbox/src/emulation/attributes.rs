@@ -8,11 +8,12 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, uti
 use rustix::io::Errno;
 
 use super::metadata::{Access, Metadata, SETGID, SETUID};
-use super::mounts::{Directory, Shown, own_path, parent_of};
+use super::mounts::{Directory, Shown, parent_of};
 use super::open::follows;
 use super::resolve::{Found, link_target};
 use super::state::State;
 use super::{Emulation, HERE, Reply, Request};
+use crate::descriptors::own_path;
 
 type Done = Result<Reply, Errno>;
 

@@ -11,11 +11,12 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::metadata::{Metadata, SETGID};
-use super::mounts::{Directory, own_path};
+use super::mounts::Directory;
 use super::open::dress;
 use super::resolve::Place;
 use super::state::State;
 use super::{Emulation, HERE, Reply, Request};
+use crate::descriptors::own_path;
 
 const NEW: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 

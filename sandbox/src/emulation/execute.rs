@@ -22,11 +22,11 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::metadata::{Access, Metadata, SETGID, SETUID};
-use super::mounts::own_path;
 use super::repeat::{Repetition, place_of};
 use super::resolve::Found;
 use super::state::State;
 use super::{Emulation, HERE, Pending, Reply, Request, errno};
+use crate::descriptors::own_path;
 use crate::sys;
 
 /// The descriptors of the program and of its dynamic linker during the execution. Each pair is for

@@ -7,9 +7,9 @@ use rustix::fs::{self, AtFlags, XattrFlags};
 use rustix::io::Errno;
 
 use super::metadata::names;
-use super::mounts::own_path;
 use super::resolve::Found;
 use super::{Emulation, HERE, Reply, Request};
+use crate::descriptors::own_path;
 
 type Done = Result<Reply, Errno>;
 

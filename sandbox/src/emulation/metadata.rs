@@ -12,8 +12,9 @@ use rustix::fs::{Mode, XattrFlags, chmod, getxattr, listxattr, removexattr, setx
 use rustix::io::Errno;
 use rustix::process::{getgid, getuid};
 
-use super::mounts::{Shown, own_path};
+use super::mounts::Shown;
 use super::state::State;
+use crate::descriptors::own_path;
 use crate::sys::{self, STATX_SIZE};
 
 const TYPE: u32 = 0o170_000;

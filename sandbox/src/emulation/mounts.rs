@@ -4,11 +4,13 @@
 //! directory of the host where the table says so ([`super::resolve`]). A descriptor of the program
 //! belongs to a file of the host, whose path leads back to the path in the container.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, openat2, readlinkat};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
+
+use crate::descriptors::path_of;
 
 /// A file or directory of the host at a path in the container.
 #[expect(clippy::struct_excessive_bools, reason = "each is an independent property")]
@@ -181,16 +183,6 @@ pub(super) fn open_beneath(
             other => return other,
         }
     }
-}
-
-/// Returns the path of an open file, relative to the root of the supervisor.
-pub(super) fn path_of(fd: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
-    Ok(readlinkat(CWD, own_path(fd), Vec::new())?.into_bytes())
-}
-
-/// Returns the path of one of the supervisor's own descriptors.
-pub(super) fn own_path(fd: BorrowedFd<'_>) -> String {
-    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
 /// Returns the type of an open file.

@@ -6,28 +6,17 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, openat, readlinkat};
 use rustix::io::Errno;
 
 use super::metadata::{Access, Metadata, SETGID};
-use super::mounts::own_path;
 use super::resolve::{Found, Place};
 use super::state::State;
 use super::{Emulation, Reply, Request};
+use crate::descriptors::own_path;
+use crate::devices::DEVICES;
+use crate::root::MAX_LINKS;
 use crate::supervisor::Call;
 use crate::sys::{self, Answer, Fork};
 
-/// The kernel's limit on links in a path.
-const MOST_LINKS: usize = 40;
-
 /// The flags that only concern the way to the file.
 const PATH_FLAGS: OFlags = OFlags::CREATE.union(OFlags::EXCL).union(OFlags::NOFOLLOW);
-
-/// The devices that a recorded node opens: their numbers and names.
-const DEVICES: [(u32, u32, &str); 6] = [
-    (1, 3, "/dev/null"),
-    (1, 5, "/dev/zero"),
-    (1, 7, "/dev/full"),
-    (1, 8, "/dev/random"),
-    (1, 9, "/dev/urandom"),
-    (5, 0, "/dev/tty"),
-];
 
 /// The options of a call that opens a file.
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +81,7 @@ fn open(
     let flags = opening.flags;
     let is_exclusive = flags.contains(OFlags::CREATE | OFlags::EXCL);
     let follows = !flags.contains(OFlags::NOFOLLOW) && !is_exclusive;
-    for _ in 0..MOST_LINKS {
+    for _ in 0..MAX_LINKS {
         match emulation.tables().find(&request.caller, &base, &path, follows) {
             Ok(_) if is_exclusive => return Err(Errno::EXIST),
             Ok(found) => return open_found(emulation, request, &found, opening),
@@ -190,12 +179,10 @@ fn open_found(
     }
     let flags = (flags - PATH_FLAGS) | OFlags::CLOEXEC | OFlags::NOCTTY;
     if let Some((is_block, major, minor)) = metadata.recorded_device() {
-        let known = DEVICES.iter().find(|(a, b, _)| !is_block && (*a, *b) == (major, minor));
-        let (.., path) = known.ok_or(Errno::PERM)?;
-        return Ok(Reply::Descriptor {
-            fd: rustix::fs::open(*path, flags, Mode::empty())?,
-            closes,
-        });
+        let known = DEVICES.iter().find(|(_, a, b)| !is_block && (*a, *b) == (major, minor));
+        let (name, ..) = known.ok_or(Errno::PERM)?;
+        let fd = rustix::fs::open(format!("/dev/{name}"), flags, Mode::empty())?;
+        return Ok(Reply::Descriptor { fd, closes });
     }
     if found.path == b"/dev/tty" {
         return Ok(Reply::Descriptor { fd: open_terminal(request, flags)?, closes });

@@ -14,12 +14,11 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, openat, readlinkat};
 use rustix::io::Errno;
 
 use super::metadata::{Access, Metadata};
-use super::mounts::{Directory, Mounts, join, kind_of, open_beneath, parent_of, path_of};
+use super::mounts::{Directory, Mounts, join, kind_of, open_beneath, parent_of};
 use super::processes;
 use super::state::{State, States};
-
-/// The kernel's limit on links in a path.
-const MOST_LINKS: u32 = 40;
+use crate::descriptors::path_of;
+use crate::root::MAX_LINKS;
 
 /// A thread that uses a path.
 #[derive(Clone, Debug)]
@@ -214,7 +213,7 @@ impl Walk<'_> {
     /// Continues with the target of a link.
     fn follow(&mut self, target: &[u8]) -> Result<(), Errno> {
         self.links += 1;
-        if self.links > MOST_LINKS {
+        if self.links > MAX_LINKS {
             return Err(Errno::LOOP);
         }
         if target.is_empty() {

@@ -4,18 +4,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{
-    FileType, MemfdFlags, Mode, OFlags, chmod, mkdirat, openat, readlinkat, symlinkat,
-};
+use rustix::fs::{FileType, Mode, OFlags, chmod, mkdirat, openat, readlinkat, symlinkat};
 use rustix::io::Errno;
 
 use super::metadata::Metadata;
-use super::mounts::{Mounts, Shown, VirtualMount, join, own_path, parent_of};
+use super::mounts::{Mounts, Shown, VirtualMount, join, parent_of};
 use super::resolve::Caller;
 use super::scratch::Scratch;
 use super::sockets::Sockets;
@@ -23,10 +20,12 @@ use super::start::Process;
 use super::state::{Roles, State, States};
 use super::{Copies, Emulation, processes};
 use crate::child;
+use crate::descriptors::own_path;
 use crate::devices::{DEVICES, LINKS, Terminal};
 use crate::helper::Task;
 use crate::masks;
-use crate::root::clean;
+use crate::root::{MAX_LINKS, clean};
+use crate::run::memory_file;
 use crate::sources::open_inside;
 use crate::spec::{Mount, MountKind, Spec, TmpfsOptions, Tree};
 use crate::stubs::{CreatedStubs, keeping_times};
@@ -34,9 +33,6 @@ use crate::users::ResolvedUser;
 use crate::wire::Failure;
 
 const PATH: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
-
-/// The limit on links while a path is created.
-const MOST_LINKS: u32 = 40;
 
 /// Makes the emulation of a program, and the parts of the program's process.
 pub(super) fn prepare(task: &Task) -> Result<(Emulation, Process), Failure> {
@@ -138,7 +134,7 @@ enum Missing {
 impl Setup {
     /// Makes `/proc`, `/sys` and `/dev`.
     fn mount_own(&mut self, spec: &Spec) -> Result<(), Failure> {
-        let listing = VirtualMount::new(b"/proc", path_of(&self.emulation.listing)?);
+        let listing = VirtualMount::new(b"/proc", reopened(&self.emulation.listing)?);
         let listing = listing.map_err(Failure::doing("mount /proc"))?;
         let proc = open_host("/proc")?;
         self.place(b"/proc", |mount| VirtualMount { is_proc: true, ..mount }, proc)?;
@@ -151,7 +147,7 @@ impl Setup {
         let dev = dev.map_err(Failure::doing("make /dev"))?;
         let is_complete = fill_dev(&dev, spec).map_err(Failure::doing("furnish /dev"));
         is_complete?;
-        self.place(b"/dev", |mount| mount, path_of(&dev)?)?;
+        self.place(b"/dev", |mount| mount, reopened(&dev)?)?;
         for (name, ..) in DEVICES {
             let path = format!("/dev/{name}");
             if let Ok(device) = open_host(&path) {
@@ -184,7 +180,7 @@ impl Setup {
             let action = format!("mask {path}");
             let kind = super::kind_of(hidden.as_fd()).map_err(Failure::doing(&action))?;
             let is_directory = kind == FileType::Directory;
-            let mask = if is_directory { path_of(&empty)? } else { open_host("/dev/null")? };
+            let mask = if is_directory { reopened(&empty)? } else { open_host("/dev/null")? };
             let mount = VirtualMount::new(path.as_bytes(), mask);
             let mount = mount.map_err(Failure::doing(&action))?.readonly(is_directory);
             self.emulation.mounts.add(VirtualMount {
@@ -331,7 +327,7 @@ impl Setup {
         // A link whose target is missing: the target is created.
         if let Ok(target) = readlinkat(&directory.fd, name, Vec::new()) {
             *links += 1;
-            if *links > MOST_LINKS {
+            if *links > MAX_LINKS {
                 return Err(Errno::LOOP);
             }
             let target = join_text(&parent, target.as_bytes());
@@ -387,7 +383,7 @@ fn open_host(path: &str) -> Result<OwnedFd, Failure> {
 }
 
 /// Opens a directory once more as a path.
-fn path_of(directory: &OwnedFd) -> Result<OwnedFd, Failure> {
+fn reopened(directory: &OwnedFd) -> Result<OwnedFd, Failure> {
     openat(directory, ".", PATH | OFlags::DIRECTORY, Mode::empty())
         .map_err(Failure::doing("open a directory"))
 }
@@ -429,10 +425,4 @@ fn fill_dev(dev: &OwnedFd, spec: &Spec) -> rustix::io::Result<()> {
         }
     }
     Ok(())
-}
-
-pub(super) fn memory_file(contents: &[u8]) -> io::Result<OwnedFd> {
-    let mut file = File::from(rustix::fs::memfd_create("kiln", MemfdFlags::CLOEXEC)?);
-    file.write_all(contents)?;
-    Ok(file.into())
 }

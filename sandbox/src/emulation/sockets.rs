@@ -16,10 +16,10 @@ use rustix::fs::{AtFlags, FileType, statat};
 use rustix::io::Errno;
 
 use super::metadata::Access;
-use super::mounts::path_of;
 use super::repeat::{Repetition, place_of};
 use super::resolve::{Found, Place};
 use super::{Emulation, HERE, Pending, Reply, Request};
+use crate::descriptors::path_of;
 
 type Done = Result<Reply, Errno>;
 

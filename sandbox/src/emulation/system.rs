@@ -7,11 +7,9 @@ use rustix::io::Errno;
 use super::processes;
 use super::repeat::Repetition;
 use super::{Emulation, Pending, Reply, Request};
+use crate::uname::utsname;
 
 type Done = Result<Reply, Errno>;
-
-/// The length of each field of `struct utsname`.
-const FIELD: usize = 65;
 
 /// The number of the resource limit that carries the state: `RLIMIT_RTTIME`.
 const CARRIER: u64 = 15;
@@ -192,21 +190,7 @@ pub(super) fn setrlimit(_: &mut Emulation, request: &Request<'_>) -> Done {
 }
 
 pub(super) fn uname(emulation: &mut Emulation, request: &Request<'_>) -> Done {
-    let system = rustix::system::uname();
-    let domain = emulation.domain.as_deref();
-    let fields: [&[u8]; 6] = [
-        system.sysname().to_bytes(),
-        emulation.hostname.as_bytes(),
-        system.release().to_bytes(),
-        system.version().to_bytes(),
-        system.machine().to_bytes(),
-        domain.map_or(system.domainname().to_bytes(), str::as_bytes),
-    ];
-    let mut bytes = [0; FIELD * 6];
-    for (place, field) in bytes.chunks_exact_mut(FIELD).zip(fields) {
-        let length = field.len().min(FIELD - 1);
-        place[..length].copy_from_slice(&field[..length]);
-    }
+    let bytes = utsname(&emulation.hostname, emulation.domain.as_deref());
     emulation.write(request, request.arguments[0], &bytes)
 }
 

@@ -14,9 +14,10 @@ use rustix::io::Errno;
 
 use super::mounts::Mounts;
 use super::resolve::Found;
-use super::setup::memory_file;
 use super::state::State;
 use super::{Emulation, processes};
+use crate::descriptors::own_path;
+use crate::run::memory_file;
 
 /// A file whose content the supervisor writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +63,7 @@ impl Emulation {
         };
         let file = memory_file(text.as_bytes());
         let file = file.map_err(|error| super::errno(&error))?;
-        let path = super::mounts::own_path(file.as_fd());
+        let path = own_path(file.as_fd());
         Ok(Some(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?))
     }
 
@@ -97,7 +98,7 @@ impl Emulation {
 
     /// Returns the status of a process with the identity that the program knows.
     fn status(&self, found: &Found) -> Result<String, Errno> {
-        let path = super::mounts::own_path(found.fd.as_fd());
+        let path = own_path(found.fd.as_fd());
         let text = std::fs::read(path).map_err(|error| super::errno(&error))?;
         let process = found.path.split(|byte| *byte == b'/').nth(2);
         let process = process.and_then(processes::number).ok_or(Errno::SRCH)?;
