@@ -16,7 +16,8 @@
 //! enters the namespace, and the child waits ([`mapper`]).
 //!
 //! Without user namespaces, kiln uses another rung: see [`kiln_sandbox::Isolation`]. It then gives up
-//! the privileges that the rung doesn't have, so that a rung behaves the same wherever it is used. Each rung is tried in a child process before kiln chooses it.
+//! the privileges that the rung doesn't have, so that a rung behaves the same wherever it is used.
+//! Each rung is tried in a child process before kiln chooses it.
 
 #![expect(clippy::disallowed_methods, reason = "the files are the system's")]
 

@@ -137,9 +137,9 @@ fn serve(
     sys::close_standard();
     if let Ok(calls) = calls(program) {
         let undelivered = HashMap::new();
-        let mut supervisor = Supervisor { program, signals, calls, undelivered };
+        let mut supervisor = Supervisor { program, calls, undelivered };
         // Without a listener, the program's calls fail. It reports the error itself.
-        let _ = supervisor.run(socket);
+        let _ = supervisor.run(socket, signals.as_ref());
     }
     end_like(program)
 }
@@ -152,14 +152,14 @@ fn receive_signals() -> Option<SignalFd> {
 
 struct Supervisor {
     program: Pid,
-    /// The descriptor of received signals. `None` if the kernel refuses it.
-    signals: Option<SignalFd>,
     calls: Box<dyn Calls>,
     undelivered: HashMap<u32, Undelivered>,
 }
 
 impl Supervisor {
-    fn run(&mut self, socket: &OwnedFd) -> io::Result<()> {
+    /// Answers calls until the program ends. `signals` receives signals; `None` if the kernel refuses
+    /// that.
+    fn run(&mut self, socket: &OwnedFd, signals: Option<&SignalFd>) -> io::Result<()> {
         let number = rustix::process::Pid::from_raw(self.program.as_raw())
             .ok_or_else(|| io::Error::other("the program has no number"))?;
         let end = pidfd_open(number, PidfdFlags::empty())?;
@@ -167,14 +167,16 @@ impl Supervisor {
         sys::wake_synchronously(&listener);
         let pause = Timespec { tv_sec: 1, tv_nsec: 0 };
         let mut reaped = Instant::now();
+        let mut watched =
+            vec![PollFd::new(&listener, PollFlags::IN), PollFd::new(&end, PollFlags::IN)];
+        watched.extend(signals.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
         loop {
-            let mut watched =
-                vec![PollFd::new(&listener, PollFlags::IN), PollFd::new(&end, PollFlags::IN)];
-            watched.extend(self.signals.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
             rustix::io::retry_on_intr(|| poll(&mut watched, Some(&pause)))?;
             let [asked, ended] = [watched[0].revents(), watched[1].revents()];
-            if watched.get(2).is_some_and(|signals| !signals.revents().is_empty()) {
-                self.pass_signals();
+            if let Some(signals) = signals
+                && !watched[2].revents().is_empty()
+            {
+                self.pass(signals);
             }
             if asked.contains(PollFlags::IN) {
                 self.answer(&listener);
@@ -190,8 +192,8 @@ impl Supervisor {
     }
 
     /// Passes received signals on to the program.
-    fn pass_signals(&self) {
-        while let Some(Ok(Some(signal))) = self.signals.as_ref().map(SignalFd::read_signal) {
+    fn pass(&self, signals: &SignalFd) {
+        while let Ok(Some(signal)) = signals.read_signal() {
             let signal = Signal::try_from(signal.ssi_signo.cast_signed());
             if let Ok(signal) = signal
                 && signal != Signal::SIGCHLD
