@@ -26,6 +26,7 @@ mod explain;
 mod groups;
 mod guide;
 mod habits;
+mod harness;
 mod images;
 mod imagetools;
 mod install;

@@ -2,7 +2,6 @@
 
 All of it is fetched once and kept; later runs ask no server.
 """
-import fcntl
 import glob
 import hashlib
 import os
@@ -42,18 +41,16 @@ def files(cache, names, wheels):
     """Returns a directory with Debian packages in `debs` and wheels in `wheels`, for a build context."""
     key = hashlib.sha256(repr((names, wheels)).encode()).hexdigest()[:12]
     home = os.path.join(os.path.abspath(cache), key)
-    ready = os.path.join(home, 'files')
-    os.makedirs(home, exist_ok=True)
-    with open(os.path.join(home, 'lock'), 'w', encoding='utf-8') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not os.path.isdir(ready):
-            unfinished = ready + '.new'
-            shutil.rmtree(unfinished, ignore_errors=True)
-            fetch_packages(os.path.join(home, 'apt'), names, os.path.join(unfinished, 'debs'))
-            fetch_wheels(wheels, os.path.join(unfinished, 'wheels'))
-            subprocess.run(['chmod', '-R', 'a+rX', unfinished], check=True)
-            os.rename(unfinished, ready)
-    return ready
+
+    def fetch(ready):
+        unfinished = ready + '.new'
+        shutil.rmtree(unfinished, ignore_errors=True)
+        fetch_packages(os.path.join(home, 'apt'), names, os.path.join(unfinished, 'debs'))
+        fetch_wheels(wheels, os.path.join(unfinished, 'wheels'))
+        subprocess.run(['chmod', '-R', 'a+rX', unfinished], check=True)
+        os.rename(unfinished, ready)
+
+    return packages.once(home, 'files', fetch)
 
 
 def fetch_packages(home, names, directory):

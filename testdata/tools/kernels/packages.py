@@ -86,13 +86,18 @@ def kernel(name, cache):
     if name not in RELEASES:
         raise Missing(f'no kernel {name}: there are {" ".join(RELEASES)}')
     home = os.path.join(os.path.abspath(cache), name)
-    ready = os.path.join(home, 'kernel')
+    return Kernel(name, once(home, 'kernel', lambda ready: fetch(RELEASES[name], home, ready)))
+
+
+def once(home, name, make):
+    """Returns the directory `name` in `home`; `make` makes it, whole, unless it is there. Others wait meanwhile."""
+    ready = os.path.join(home, name)
     os.makedirs(home, exist_ok=True)
     with open(os.path.join(home, 'lock'), 'w', encoding='utf-8') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not os.path.isdir(ready):
-            fetch(RELEASES[name], home, ready)
-    return Kernel(name, ready)
+            make(ready)
+    return ready
 
 
 def fetch(release, home, ready):
