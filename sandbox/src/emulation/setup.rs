@@ -38,6 +38,12 @@ const PATH: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 pub(super) fn prepare(task: &Task) -> Result<(Emulation, Process), Failure> {
     rustix::process::umask(Mode::empty());
     let spec = &task.spec;
+    if !spec.sysctls.is_empty() {
+        // They are settings of a namespace, and here the machine's.
+        return Err(Failure::new(
+            "a kernel parameter is impossible without namespaces (isolation: none)",
+        ));
+    }
     let Some(path) = spec.rootfs.directory() else {
         return Err(Failure::new("without mounts, a root file system has to be one directory"));
     };

@@ -3,7 +3,7 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use kiln_sandbox::{Exit, Isolation, Sandbox, Spec, Tree, User};
+use kiln_sandbox::{Exit, Isolation, Sandbox, Spec, Sysctl, Tree, User};
 
 use crate::Test;
 use crate::room::{Room, bind, file, tmpfs};
@@ -213,6 +213,13 @@ fn processes(room: &Room) {
     );
     assert_eq!(seen.matches("no\n").count(), 3, "{seen}");
     assert!(seen.contains("143\nalive\nsh -c \n1 0\n/bin/busybox\n1\nended\n"), "{seen}");
+    let mut with_sysctl = spec(room, "true");
+    let name = "net.ipv4.ip_default_ttl".to_owned();
+    with_sysctl.sysctls = vec![Sysctl { name, value: "63".to_owned() }];
+    let own = std::fs::read("/proc/sys/net/ipv4/ip_default_ttl").unwrap();
+    let refused = room.run_in(&emulated(room), &with_sysctl).setup_error();
+    assert!(refused.contains("a kernel parameter is impossible"), "{refused}");
+    assert_eq!(std::fs::read("/proc/sys/net/ipv4/ip_default_ttl").unwrap(), own);
     let seen = sh(room, "echo 1 2>&1 >/proc/sys/kernel/panic || echo no; cat /proc/kcore | wc -c");
     assert!(seen.ends_with("no\n0\n"), "{seen}");
 }
