@@ -29,18 +29,22 @@
 //! A program may give a file of the source a second name elsewhere in its tree, which other rungs
 //! refuse. Such a file is replaced by a copy in the source, because the layer must not share it.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod nodes;
+mod source;
+
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use kiln_tree::{CopyOptions, Dir, Ids, View, part, remove_all};
+use kiln_tree::remove_all;
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, linkat, mkdirat, openat2,
     renameat, statat,
 };
 use rustix::io::Errno;
 
+use self::nodes::{device_nodes, is_harmless, make_device, remove_nodes};
+use self::source::{Source, copy};
 use super::locate::inode_of;
 use crate::descriptors::{own_path, path_of};
 use crate::devices::{DEVICES, LINKS};
@@ -50,9 +54,6 @@ use crate::sources::open_inside;
 use crate::spec::{Mount, MountKind, Spec, Tree};
 use crate::stubs::{Cleanup, CreatedStubs, Look, keeping_times, open_below, times};
 use crate::wire::Failure;
-
-/// The name of a new file in a source until it is complete.
-const NEW: &str = ".kiln-new";
 
 /// The mounts that are placed in a tree. Dropping the value removes them.
 #[derive(Debug)]
@@ -88,16 +89,6 @@ struct PlacedMount {
     covered: String,
     /// The source that receives the changes.
     source: Option<Source>,
-}
-
-/// A writable source.
-#[derive(Debug)]
-struct Source {
-    directory: OwnedFd,
-    /// The entries at the beginning.
-    before: BTreeSet<PathBuf>,
-    /// `true` if the placed files are links to those of the source.
-    is_linked: bool,
 }
 
 impl Placed {
@@ -413,58 +404,6 @@ fn node_name(number: usize) -> String {
     format!("node-{number}")
 }
 
-/// Returns the paths of the device nodes below a directory that aren't harmless.
-fn device_nodes(root: &OwnedFd) -> rustix::io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    let mut todo = vec![PathBuf::new()];
-    while let Some(path) = todo.pop() {
-        let directory = below(root, &path)?;
-        for entry in rustix::fs::Dir::read_from(&directory)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let kind = match entry.file_type() {
-                FileType::Unknown => {
-                    let stat = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
-                    FileType::from_raw_mode(stat.st_mode)
-                }
-                known => known,
-            };
-            let path = path.join(as_path(name.to_bytes()));
-            match kind {
-                FileType::Directory if !matches!(name.to_bytes(), b"." | b"..") => todo.push(path),
-                FileType::CharacterDevice | FileType::BlockDevice
-                    if !is_harmless(&statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?) =>
-                {
-                    found.push(path);
-                }
-                _ => {}
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// Returns `true` unless an entry is a node of a device that programs must not open.
-fn is_harmless(stat: &Stat) -> bool {
-    let is_this =
-        |(_, major, minor): &(&str, u32, u32)| rustix::fs::makedev(*major, *minor) == stat.st_rdev;
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::BlockDevice => false,
-        // A whiteout of a layer can't be opened at all.
-        FileType::CharacterDevice => stat.st_rdev == 0 || DEVICES.iter().any(is_this),
-        _ => true,
-    }
-}
-
-/// Removes the nodes of devices from a placed directory.
-fn remove_nodes(directory: &OwnedFd) -> rustix::io::Result<()> {
-    for path in device_nodes(directory)? {
-        let (parent, name) = parent(directory, &path)?;
-        keeping_times(&parent, || rustix::fs::unlinkat(&parent, &name, AtFlags::empty()))?;
-    }
-    Ok(())
-}
-
 /// Opens the source of a bind or device.
 fn source(kind: &MountKind) -> Result<Option<(OwnedFd, Stat)>, Failure> {
     let (path, selector) = match kind {
@@ -562,155 +501,6 @@ fn place_file(
     give_attributes(&source, &copy)
 }
 
-impl Source {
-    /// Links a source's files into the empty directory `to`.
-    fn place(directory: OwnedFd, to: &OwnedFd) -> Result<Self, Failure> {
-        let doing = |errno: Errno| Failure::doing::<Errno>("link its files")(errno);
-        let mut before = BTreeSet::new();
-        let is_linked = match link(&directory, to, &mut before) {
-            Ok(()) => true,
-            Err(Errno::XDEV | Errno::PERM | Errno::MLINK) => {
-                copy(&directory, to)?;
-                remove_nodes(to).map_err(doing)?;
-                false
-            }
-            Err(errno) => return Err(doing(errno)),
-        };
-        Ok(Self { directory, before, is_linked })
-    }
-
-    /// Applies the changes in the placed directory to the source.
-    fn take_changes(&self, placed: &OwnedFd) -> std::io::Result<()> {
-        let mut todo = vec![PathBuf::new()];
-        let mut done = Vec::new();
-        while let Some(path) = todo.pop() {
-            let (from, to) = (below(placed, &path)?, below(&self.directory, &path)?);
-            let present = names(&from)?;
-            for name in &present {
-                if self.take_entry(&from, &to, name)? {
-                    todo.push(path.join(as_path(name)));
-                }
-            }
-            let present: BTreeSet<&[u8]> = present.iter().map(Vec::as_slice).collect();
-            for name in names(&to)? {
-                // Another step may have added an entry meanwhile.
-                let is_removed = !present.contains(name.as_slice())
-                    && self.before.contains(&path.join(as_path(&name)));
-                if is_removed {
-                    remove_all(to.as_fd(), &name)?;
-                }
-            }
-            done.push(path);
-        }
-        if !self.is_linked {
-            copy(placed, &self.directory)
-                .map_err(|failure| std::io::Error::other(failure.message))?;
-        }
-        for path in done.iter().rev() {
-            give_attributes(&below(placed, path)?, &below(&self.directory, path)?)?;
-        }
-        Ok(())
-    }
-
-    /// Takes over an entry. Returns `true` for a directory, whose entries follow.
-    fn take_entry(&self, from: &OwnedFd, to: &OwnedFd, name: &[u8]) -> rustix::io::Result<bool> {
-        let new = statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        let old = statat(to, name, AtFlags::SYMLINK_NOFOLLOW).ok();
-        let was_directory = old.as_ref().is_some_and(is_directory);
-        if is_directory(&new) {
-            if !was_directory {
-                remove_all(to.as_fd(), name)?;
-                mkdirat(to, name, Mode::from_raw_mode(0o700))?;
-            }
-            return Ok(true);
-        }
-        if was_directory {
-            remove_all(to.as_fd(), name)?;
-        }
-        let is_same = old.is_some_and(|old| (old.st_dev, old.st_ino) == (new.st_dev, new.st_ino));
-        if is_same || !self.is_linked {
-            return Ok(false);
-        }
-        match rustix::fs::unlinkat(to, NEW, AtFlags::empty()) {
-            Err(Errno::NOENT) => {}
-            other => other?,
-        }
-        linkat(from, name, to, NEW, AtFlags::empty())?;
-        renameat(to, NEW, to, name)?;
-        Ok(false)
-    }
-
-    /// Replaces files that have names outside of the source by copies.
-    fn part(&self) -> std::io::Result<()> {
-        if !self.is_linked {
-            return Ok(());
-        }
-        let mut linked: BTreeMap<u64, (u64, Vec<Vec<u8>>)> = BTreeMap::new();
-        let mut todo = vec![PathBuf::new()];
-        while let Some(path) = todo.pop() {
-            let directory = below(&self.directory, &path)?;
-            for name in names(&directory)? {
-                let stat = statat(&directory, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW)?;
-                let path = path.join(as_path(&name));
-                if is_directory(&stat) {
-                    todo.push(path);
-                } else if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
-                    && stat.st_nlink > 1
-                {
-                    let (links, names) = linked.entry(stat.st_ino).or_default();
-                    *links = stat.st_nlink as u64;
-                    names.push(path.into_os_string().into_encoded_bytes());
-                }
-            }
-        }
-        let shared = linked.into_values().filter(|(links, names)| *links > names.len() as u64);
-        let paths: Vec<Vec<u8>> = shared.flat_map(|(_, names)| names).collect();
-        part(&Dir::from_fd(self.directory.try_clone()?), &paths).map_err(std::io::Error::other)
-    }
-}
-
-/// Links all files below `from` into the empty directory `to`, and notes the paths of all entries.
-fn link(from: &OwnedFd, to: &OwnedFd, paths: &mut BTreeSet<PathBuf>) -> rustix::io::Result<()> {
-    let mut todo = vec![PathBuf::new()];
-    let mut done = Vec::new();
-    while let Some(path) = todo.pop() {
-        let (source, target) = (below(from, &path)?, below(to, &path)?);
-        for name in names(&source)? {
-            let stat = statat(&source, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW)?;
-            let below = path.join(as_path(&name));
-            if !is_harmless(&stat) {
-                continue;
-            }
-            if is_directory(&stat) {
-                mkdirat(&target, name.as_slice(), Mode::from_raw_mode(0o700))?;
-                todo.push(below.clone());
-            } else {
-                linkat(&source, name.as_slice(), &target, name.as_slice(), AtFlags::empty())?;
-            }
-            paths.insert(below);
-        }
-        done.push(path);
-    }
-    done.iter().rev().try_for_each(|path| give_attributes(&below(from, path)?, &below(to, path)?))
-}
-
-/// Copies the content and attributes of a directory.
-fn copy(from: &OwnedFd, to: &OwnedFd) -> Result<(), Failure> {
-    let doing = |error: std::io::Error| Failure::doing("copy its files")(error);
-    let options = CopyOptions {
-        source: "/".to_owned(),
-        dest: "/".to_owned(),
-        dir_copy_contents: true,
-        always_replace: true,
-        ..CopyOptions::default()
-    };
-    let source = Dir::from_fd(from.try_clone().map_err(doing)?);
-    let dest = Dir::from_fd(to.try_clone().map_err(doing)?);
-    kiln_tree::copy(View::of(&source), &dest, &options)
-        .map_err(|error| Failure::because(&error))?;
-    give_attributes(from, to).map_err(|errno| doing(errno.into()))
-}
-
 /// Gives an open file the owner, mode, attributes and times of another.
 fn give_attributes(from: &OwnedFd, to: &OwnedFd) -> rustix::io::Result<()> {
     let stat = rustix::fs::fstat(from)?;
@@ -753,27 +543,6 @@ fn make_directory(
     let directory = open_below(parent, name)?;
     rustix::fs::fchown(&directory, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
     rustix::fs::fchmod(&directory, Mode::from_raw_mode(mode & 0o7777))
-}
-
-/// Creates a device node that every user can open.
-fn make_device(
-    parent: &OwnedFd,
-    name: impl rustix::path::Arg + Copy,
-    kind: FileType,
-    major: u32,
-    minor: u32,
-) -> rustix::io::Result<()> {
-    let device = rustix::fs::makedev(major, minor);
-    let mode = Mode::from_raw_mode(0o666);
-    match rustix::fs::mknodat(parent, name, kind, mode, device) {
-        // In a user namespace, the supervisor opens the device: `files`.
-        Err(Errno::PERM) if Ids::current().is_namespace() => {
-            rustix::fs::mknodat(parent, name, FileType::RegularFile, mode, 0)?;
-        }
-        other => other?,
-    }
-    // The mask of this process applies to the first mode.
-    rustix::fs::chmodat(parent, name, Mode::from_raw_mode(0o666), AtFlags::empty())
 }
 
 /// Opens the parent of a real path in the tree, and returns the last name.
