@@ -15,7 +15,7 @@ use super::mounts::Directory;
 use super::open::dress;
 use super::resolve::Place;
 use super::state::State;
-use super::{Emulation, HERE, Reply, Request};
+use super::{Emulation, Reply, Request};
 use crate::descriptors::own_path;
 
 const NEW: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -304,7 +304,8 @@ pub(super) fn linkat_call(emulation: &mut Emulation, request: &Request<'_>) -> D
 /// The calls without a directory, which only older architectures have.
 #[cfg(target_arch = "x86_64")]
 pub(super) mod plain {
-    use super::{AtFlags, Done, Emulation, HERE, Request};
+    use super::super::HERE;
+    use super::{AtFlags, Done, Emulation, Request};
 
     pub(in super::super) fn mkdir(emulation: &mut Emulation, request: &Request<'_>) -> Done {
         let [path, mode, ..] = request.arguments;
