@@ -78,7 +78,8 @@ test-containers:
 	testdata/tools/setup test
 	$(MAKE) guest
 	testdata/tools/containers/run $(or $(ONLY),all) --kiln $(GUEST) $(SETTINGS:%=--setting %) \
-	    $(if $(OUT),--out $(OUT)) $(if $(JOBS),--jobs $(JOBS)) $(if $(ROUNDS),--rounds $(ROUNDS))
+	    $(if $(OUT),--out $(OUT)) $(if $(JOBS),--jobs $(JOBS)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+	    $(if $(KANIKO),--kaniko $(KANIKO))
 
 bench: dist
 	bench/run --kiln target/dist/kiln $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY)) \

@@ -7,22 +7,41 @@ import subprocess
 import tempfile
 
 from kernels.scenarios import Outcome
-from kernels.trouble import REPOSITORY
+from kernels.trouble import REPOSITORY, Missing
 
-from . import needs, probes
+from . import kaniko, needs
 from .tables import Cell
 
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'builders')
 # Differences that are none of the Dockerfile's: what a builder leaves at the targets of mounts, and marks of its storage driver.
 IGNORED = re.compile(r'^/etc/(hostname|hosts|resolv\.conf):|^/(bind|cache|context|deep|one|tmpfs|run)\b[^:]*: only in A|user\.overlay\.')
-# The packages of each builder.
+BUILDERS = ['buildah', 'kaniko']
+# The packages of the builders that Debian has.
 PACKAGES = {'buildah': ['buildah', 'libcap2-bin', 'runc', 'uidmap']}
 
 
-def prepare(data, builder):
-    """Puts a builder's runner beside the probes, and returns the root file system that holds the builder, which is kept."""
-    data.add_debian()
+def choose(options):
+    """Returns the builders that are to be tried. One that is named has to be there."""
+    if options.kaniko:
+        kaniko.require(options.kaniko)
+    elif 'kaniko' in (options.builder or []):
+        raise Missing(kaniko.HOW)
+    return [name for name in options.builder or BUILDERS if name != 'kaniko' or options.kaniko]
+
+
+def prepare(data, builder, options):
+    """Puts a builder's runner beside the probes, and returns the root file system that holds the builder."""
     shutil.copy2(os.path.join(HERE, f'{builder}-runner'), data.directory)
+    if builder in PACKAGES:
+        return kept_archive(data, builder)
+    archive = data.path(f'{builder}.tar')
+    kaniko.prepare(data, options.kaniko, archive)
+    return archive
+
+
+def kept_archive(data, builder):
+    """Returns the root file system with a builder's packages, which is made once."""
+    data.add_debian()
     names = PACKAGES[builder]
     with open(os.path.join(HERE, builder), encoding='utf-8') as file:
         text = file.read().replace('PACKAGES', ' '.join(names))

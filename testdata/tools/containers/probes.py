@@ -2,6 +2,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 
 from kernels import contexts
 
@@ -59,13 +60,17 @@ class Data:
         with_archive = self.path('archive-of-debian')
         os.makedirs(with_archive)
         shutil.copy2(needs.debian(), os.path.join(with_archive, 'debian.tar'))
-        with open(os.path.join(with_archive, 'Dockerfile'), 'w', encoding='utf-8') as file:
-            file.write('FROM scratch\nADD debian.tar /\nCMD ["bash"]\n')
-        store = self.path('store-of-debian')
-        subprocess.run([self.kiln, '--root', store, 'build', '--quiet', '--output',
-                        f'type=oci,tar=false,dest={self.path("debian")}', with_archive], check=True, stdout=subprocess.DEVNULL)
-        for directory in (store, with_archive):
-            shutil.rmtree(directory)
+        self.make_image(self.path('debian'), 'FROM scratch\nADD debian.tar /\nCMD ["bash"]\n', with_archive)
+        shutil.rmtree(with_archive)
+
+    def make_image(self, layout, text, context):
+        """Makes an image of a Dockerfile and a context, as an OCI layout, with the tested kiln."""
+        with tempfile.TemporaryDirectory(dir=self.directory) as work:
+            dockerfile = os.path.join(work, 'Dockerfile')
+            with open(dockerfile, 'w', encoding='utf-8') as file:
+                file.write(text)
+            subprocess.run([self.kiln, '--root', os.path.join(work, 'store'), 'build', '--quiet', '--output',
+                            f'type=oci,tar=false,dest={layout}', '-f', dockerfile, context], check=True, stdout=subprocess.DEVNULL)
 
     def give_to_users(self):
         """Makes a copy of it that belongs to the user that some settings have."""

@@ -10,7 +10,7 @@ import threading
 from kernels import root, scenarios
 from kernels.trouble import Missing
 
-from . import builders, engines, golden, judging, pods, probes, security, settings
+from . import builders, engines, golden, judging, kaniko, pods, probes, security, settings
 from .tables import Cell, Costs, Listing, Matrix
 
 # Where volumes are in containers.
@@ -39,6 +39,8 @@ def require(options):
         with open('/etc/subuid', encoding='utf-8') as file:
             if f'{engines.REMAPPED_TO}:' not in file.read():
                 raise Missing(f'subordinate IDs of {engines.REMAPPED_TO}: run testdata/tools/setup test')
+    if 'builders' in options.part:
+        builders.choose(options)
 
 
 class Suite:
@@ -206,17 +208,18 @@ class Comparison:
         """Builds everything, first as root of this machine."""
         rounds, places = self.suite.options.rounds, [name for name in self.table.settings if name != HERE]
         self.suite.start(places)
-        self.note(HERE, self.suite.run_here(self.names, rounds))
+        self.note(HERE, self.suite.run_here(self.names, rounds), self.names)
         self.suite.in_parallel([functools.partial(self.run_in, setting, rounds) for setting in places])
         self.suite.conclude(self.table, self.is_ours)
 
     def run_in(self, setting, rounds):
-        """Builds everything in a setting."""
-        self.note(setting, self.suite.run(setting, self.names, rounds))
+        """Builds everything in a setting. Another builder builds each probe in a container of its own."""
+        for names in [self.names] if self.is_ours else [[name] for name in self.names]:
+            self.note(setting, self.suite.run(setting, names, rounds), names)
 
-    def note(self, setting, outcomes):
+    def note(self, setting, outcomes, names):
         """Notes how probes ended, and says so."""
-        missing = list(self.names)
+        missing = list(names)
         for outcome in outcomes:
             missing.remove(outcome.name)
             judge = self.judge if self.is_ours or setting != HERE else judging.judge
@@ -267,9 +270,12 @@ def other_builders(suite):
     names = suite.options.probe or probes.MATRIX
     for name in names:
         suite.data.add(name)
-    for builder in builders.PACKAGES:
+    chosen = builders.choose(suite.options)
+    if 'kaniko' not in chosen and not suite.options.builder:
+        suite.say(f'kaniko is left out: it takes {kaniko.HOW}')
+    for builder in chosen:
         suite.image, suite.runner = builder, f'{builder}-runner'
-        suite.archives[builder] = builders.prepare(suite.data, builder)
+        suite.archives[builder] = builders.prepare(suite.data, builder, suite.options)
         table = Matrix(f'The same by {builder}', [HERE, *suite.options.setting], names)
         Comparison(suite, table, names, builders.judge, is_ours=False).run()
 

@@ -1,11 +1,19 @@
+import argparse
+import json
 import os
+import socket
 import subprocess
 import tempfile
+import time
 import unittest
+import urllib.error
+import urllib.request
 
-from containers import golden, judging, pods, probes, settings, suite
+from containers import builders, golden, judging, kaniko, pods, probes, settings, suite
 from containers.tables import Cell, Costs, Listing, Matrix
-from kernels import scenarios
+from kernels import contexts, scenarios
+from kernels.machine import BUSYBOX
+from kernels.trouble import Missing
 
 
 def outcome(text):
@@ -97,6 +105,69 @@ case $* in *good*) echo '  "containerimage.digest": "sha256:1",' >"$2" ;; *) ech
             self.assertEqual((done.returncode, good.code, good.records), (1, 0, ['digest sha256:1', 'rung chroot']))
             self.assertEqual((bad.code, judging.judge(bad, None).why), (3, 'ERROR: bad'))
             self.assertNotIn('hint: x', bad.said)
+
+
+class Kaniko(unittest.TestCase):
+    def test_it_is_left_out_unless_its_program_is_there(self):
+        def chosen(builder, program):
+            return builders.choose(argparse.Namespace(builder=builder, kaniko=program))
+
+        self.assertEqual(chosen(None, None), ['buildah'])
+        self.assertEqual(chosen(None, BUSYBOX), ['buildah', 'kaniko'])
+        self.assertEqual(chosen(['kaniko'], BUSYBOX), ['kaniko'])
+        for builder, program in ((['kaniko'], None), (None, '/no/executor'), (None, '/bin/cat')):
+            self.assertRaises(Missing, chosen, builder, program)
+
+    def test_all_that_its_container_needs_is_in_its_directory(self):
+        with tempfile.TemporaryDirectory() as tree:
+            kaniko.fill(tree, BUSYBOX)
+            others = [os.path.relpath(os.path.join(top, name), tree) for top, _, names in os.walk(tree) for name in names]
+            others = [name for name in others if not name.startswith('kaniko/')]
+            self.assertEqual(sorted(others), ['bin/sh', 'bin/sleep', 'etc/nsswitch.conf'])
+            self.assertEqual(os.readlink(os.path.join(tree, 'bin/sh')), '/kaniko/bin/busybox')
+            self.assertTrue(os.access(os.path.join(tree, 'kaniko/bin/busybox'), os.X_OK))
+
+    def test_a_registry_serves_what_is_stored(self):
+        with tempfile.TemporaryDirectory() as work:
+            layout, tree = contexts.make_base(work), os.path.join(work, 'tree')
+            kaniko.fill(tree, BUSYBOX)
+            kaniko.store(layout, os.path.join(work, 'registry'), 'library/base')
+            with open(os.path.join(work, 'registry.yml'), 'w', encoding='utf-8') as file:
+                json.dump(kaniko.REGISTRY, file)
+            with open(os.path.join(layout, 'index.json'), encoding='utf-8') as file:
+                expected, = json.load(file)['manifests']
+            with socket.create_server(('127.0.0.1', 0)) as free:
+                address = f'127.0.0.1:{free.getsockname()[1]}'
+            environment = {'REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY': os.path.join(work, 'registry'), 'REGISTRY_HTTP_ADDR': address}
+            home = os.path.join(tree, kaniko.HOME)
+            with subprocess.Popen([f'{home}/lib/ld.so', '--library-path', f'{home}/lib', f'{home}/bin/docker-registry', 'serve',
+                                   os.path.join(work, 'registry.yml')], env=environment) as server:
+                try:
+                    self.check_image(f'http://{address}/v2/library/base', expected)
+                finally:
+                    server.kill()
+
+    def check_image(self, url, expected):
+        """Fails unless a repository has an image, with its layers."""
+        headers, manifest = get(f'{url}/manifests/latest')
+        self.assertEqual((headers['Docker-Content-Digest'], headers['Content-Type']), (expected['digest'], expected['mediaType']))
+        manifest = json.loads(manifest)
+        for blob in (manifest['config'], *manifest['layers']):
+            self.assertEqual(len(get(f'{url}/blobs/{blob["digest"]}')[1]), blob['size'])
+
+
+def get(url):
+    """Returns the headers and the body of what a server has, which may still be starting."""
+    request = urllib.request.Request(url, headers={'Accept': 'application/vnd.oci.image.manifest.v1+json'})
+    for _ in range(100):
+        try:
+            with urllib.request.urlopen(request, timeout=10) as response:
+                return response.headers, response.read()
+        except urllib.error.HTTPError:
+            raise
+        except urllib.error.URLError:
+            time.sleep(0.1)
+    raise TimeoutError(url)
 
 
 class Tables(unittest.TestCase):
