@@ -43,7 +43,8 @@ use subordinate::Ranges;
 
 /// The hint for a machine on which kiln has a single ID.
 const MORE_IDS: &str = "kiln has a single user id here; with the package uidmap (newuidmap, \
-    newgidmap) and ranges for you in /etc/subuid and /etc/subgid it has as many as images use";
+    newgidmap) and ranges for you in /etc/subuid and /etc/subgid it has as many as images use, \
+    and with --isolation none it needs no ids";
 
 /// The number of IDs outside of any user namespace.
 const ALL: &str = "4294967295";

@@ -21,6 +21,12 @@
 //! If the `ctime` of a directory is unchanged, its names are unchanged, and are not read again.
 //! Every entry in it is checked nevertheless, because a change to a file's content leaves no trace
 //! in its directory.
+//!
+//! # Directories
+//!
+//! A sandbox adds mount points to directories, removes them and restores the times. Only the `ctime`
+//! then tells that. So a directory with the same attributes, extended ones included, counts as
+//! unchanged. Otherwise every step would leave the directories of the sandbox in its layer.
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -32,6 +38,7 @@ use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::attributes::{Xattr, xattrs};
 use crate::dir::Dir;
 use crate::error::{Error, Result};
 use crate::metadata::{FileKind, Metadata, Timestamp};
@@ -64,6 +71,8 @@ pub struct Touched {
 #[derive(Debug)]
 struct Directory {
     look: Look,
+    /// The extended attributes, sorted by name.
+    xattrs: Vec<Xattr>,
     /// The entries, sorted by name.
     entries: Vec<(Vec<u8>, Look)>,
 }
@@ -72,6 +81,13 @@ impl Directory {
     fn of(&self, name: &[u8]) -> Option<&Look> {
         let at = self.entries.binary_search_by(|(known, _)| known.as_slice().cmp(name)).ok()?;
         Some(&self.entries[at].1)
+    }
+
+    /// Returns `true` if a later state has the same attributes. The entries may differ.
+    fn has_same_attributes(&self, later: &Self) -> bool {
+        // Removed entries leave traces in these three.
+        let Look { links, size, ctime, .. } = later.look;
+        Look { links, size, ctime, ..self.look } == later.look && self.xattrs == later.xattrs
     }
 }
 
@@ -213,14 +229,22 @@ impl TreeState {
                 None => compare(path, &[], &now.entries, &mut touched),
             }
         }
+        touched.retain(|touched| touched.gone || !self.has_same_directory(later, &touched.path));
         touched.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         touched
     }
 
-    /// Returns `true` if the root itself is the same in a later state.
+    /// Returns `true` if the root itself has the same attributes in a later state.
     pub fn has_same_root(&self, later: &Self) -> bool {
-        let root = |state: &Self| state.directories.get(&b""[..]).map(|root| root.look);
-        root(self) == root(later)
+        self.has_same_directory(later, b"")
+    }
+
+    /// Returns `true` if a path is that of a directory in both states, with the same attributes.
+    fn has_same_directory(&self, later: &Self, path: &[u8]) -> bool {
+        match (self.directories.get(path), later.directories.get(path)) {
+            (Some(before), Some(now)) => before.has_same_attributes(now),
+            _ => false,
+        }
     }
 
     /// Waits until further changes in the tree can be distinguished from those in this state.
@@ -286,7 +310,7 @@ fn read(look: Look, fd: BorrowedFd<'_>) -> Result<Directory, Errno> {
         Err(errno) => Some(Err(errno)),
     };
     let entries = names.into_iter().filter_map(entry).collect::<Result<_, Errno>>()?;
-    Ok(Directory { look, entries })
+    Ok(Directory { look, xattrs: xattrs(fd)?, entries })
 }
 
 /// Reads the state of a directory whose names are unchanged.
@@ -300,7 +324,8 @@ fn again(before: &Arc<Directory>, look: Look, fd: BorrowedFd<'_>) -> Result<Arc<
         return Ok(Arc::clone(before));
     }
     let names = before.entries.iter().map(|(name, _)| name.clone());
-    Ok(Arc::new(Directory { look, entries: names.zip(looks).collect() }))
+    let entries = names.zip(looks).collect();
+    Ok(Arc::new(Directory { look, xattrs: before.xattrs.clone(), entries }))
 }
 
 fn compare(
@@ -434,6 +459,38 @@ mod tests {
         );
         assert!(!state.has_same_root(&later));
         assert_eq!(later.touched(&later.again(&room.dir).unwrap()), []);
+    }
+
+    #[test]
+    fn a_directory_is_touched_if_its_attributes_are() {
+        let room = Room::new();
+        let state = room.state();
+        let visit = |path: &str| {
+            let path = room.tree.join(path);
+            let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
+            std::fs::create_dir(path.join("stub")).unwrap();
+            std::fs::write(path.join("stub/file"), "").unwrap();
+            std::fs::remove_dir_all(path.join("stub")).unwrap();
+            let directory = std::fs::File::open(path).unwrap();
+            directory.set_modified(modified).unwrap();
+            directory
+        };
+        let _ = [visit(""), visit("a")];
+        let later = state.again(&room.dir).unwrap();
+        assert_eq!(state.touched(&later), []);
+        assert!(state.has_same_root(&later));
+        let flags = rustix::fs::XattrFlags::empty();
+        for path in ["", "a"] {
+            match rustix::fs::fsetxattr(visit(path), "user.test", b"x", flags) {
+                Err(Errno::OPNOTSUPP) => return,
+                set => set.unwrap(),
+            }
+        }
+        let now = state.again(&room.dir).unwrap();
+        assert_eq!(told(&state.touched(&now)), ["a"]);
+        assert!(!state.has_same_root(&now));
+        rustix::fs::fsetxattr(visit("a"), "user.test", b"y", flags).unwrap();
+        assert_eq!(told(&now.touched(&now.again(&room.dir).unwrap())), ["a"]);
     }
 
     #[test]
