@@ -398,9 +398,14 @@ fn open_network_to_users() {
         .find(|groups| std::fs::write("/proc/sys/net/ipv4/ping_group_range", groups).is_ok());
 }
 
+/// Raises the loopback interface. It stays down for a root user with `CAP_SYS_ADMIN` but without
+/// `CAP_NET_ADMIN`, who may make a network namespace and not configure it.
 fn raise_loopback() -> Result<(), Failure> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
     let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
         .map_err(Failure::doing("open socket"))?;
-    sys::raise_loopback(socket).map_err(Failure::doing("raise the loopback interface"))
+    match sys::raise_loopback(socket) {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
+        raised => raised.map_err(Failure::doing("raise the loopback interface")),
+    }
 }

@@ -50,6 +50,22 @@ fn a_switch_that_forbids_namespaces_is_named() {
 }
 
 #[test]
+fn root_that_may_not_configure_networks_has_none_for_a_step() {
+    if skipped("root_that_may_not_configure_networks_has_none_for_a_step") {
+        return;
+    }
+    let kiln = Kiln::new(BINARY);
+    kiln.write("text/Dockerfile", "FROM base\nRUN --network=none test $(ls /sys/class/net) = lo\n");
+    let base = format!("base=oci-layout://{}", kiln.base().display());
+    let inner = kiln.command(&["--isolation", "root", "build", "--build-context", &base, "text"]);
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-net_admin", "--inh-caps=-net_admin"]);
+    command.arg(inner.get_program()).args(inner.get_args());
+    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    run(command.current_dir(kiln.path(""))).success();
+}
+
+#[test]
 fn a_hidden_proc_is_no_obstacle() {
     if skipped("a_hidden_proc_is_no_obstacle") {
         return;

@@ -156,18 +156,19 @@ class Suite:
             for job in [pool.submit(lambda job: self.is_over or job(), job) for job in jobs]:
                 job.result()
 
-    def conclude(self, table, is_ours=True):
+    def conclude(self, table, is_ours=True, exceptions=None):
         """Keeps a table for the report, with what failed though it was to pass, or the other way round."""
+        exceptions = EXCEPTIONS if exceptions is None else exceptions
         if not is_ours:
             self.sections.append(table.text(DESCRIPTIONS))
             return
         text, failures = table.text(DESCRIPTIONS), table.failures()
-        expected = {} if self.options.isolation else {key: why for key, why in EXCEPTIONS.items() if key in table.cells}
+        expected = {} if self.options.isolation else {key: why for key, why in exceptions.items() if key in table.cells}
         known = {}
         for setting, probe in (key for key in failures if key in expected):
             known.setdefault((setting, expected[setting, probe]), []).append(probe)
         if known:
-            text += '\nWhat can\'t be built:\n\n'
+            text += '\nExceptions:\n\n'
             text += ''.join(f'- {setting}, {", ".join(names)}: {reason}\n' for (setting, reason), names in known.items())
         self.sections.append(text)
         self.failures += [f'{probe} in {setting}: {why}' for (setting, probe), why in failures.items()
@@ -288,7 +289,7 @@ def attacks(suite):
     suite.start(places)
     table = Listing('Attack table', places, [])
     suite.in_parallel([functools.partial(security.run, suite, setting, table) for setting in places])
-    suite.conclude(table)
+    suite.conclude(table, exceptions=security.exceptions())
 
 
 PARTS = {'matrix': matrix, 'golden': golden_images, 'steps': steps, 'packages': packages, 'security': attacks, 'builders': other_builders}
