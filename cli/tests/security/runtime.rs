@@ -1,6 +1,6 @@
 //! The parts of the machine and of kiln that a `RUN` step can reach.
 
-use crate::arena::{Arena, SECRET, host, is_rootless, rounds};
+use crate::arena::{Arena, SECRET, host, rounds};
 use crate::images::Tar;
 
 #[test]
