@@ -19,7 +19,6 @@ EXCEPTIONS = {
     'network::nobody_reaches_or_impersonates_another': ('the test makes networks of its own', EVERY),
     'lifetimes::a_writer_changes_no_layer_of_a_runtime': ('OCI runtimes take more than the container has', EVERY),
     'archives::real_archives_are_unpacked': ('copied trees share no files with layers below', COPYING),
-    'runtime::no_network_reaches_nothing': ('/sys/class/net shows the devices of the container', SUPERVISED),
     'lifetimes::a_writer_outside_of_a_step_fails_it': ('a step can\'t reach the socket of another', SUPERVISED),
     'lifetimes::a_descriptor_opens_nothing_for_writing_after_its_step': ('a step can\'t reach the socket of another', SUPERVISED),
     'lifetimes::everything_ends_with_kiln_and_with_its_helper': ('the message names no helper', SUPERVISED),
