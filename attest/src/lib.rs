@@ -18,12 +18,12 @@
 //! use kiln_oci::{Document, Platform, media_type};
 //!
 //! let provenance = Provenance {
-//!     predicates: vec![Predicate::default()],
+//!     predicates: vec![Some(Predicate::default())],
 //!     version: SlsaVersion::V1,
 //!     inline_only: false,
 //!     file_name: "provenance.json".to_owned(),
 //! };
-//! let asked = Attestations { provenance: Some(provenance), sbom: None };
+//! let asked = Attestations { provenance: Some(provenance), ..Attestations::default() };
 //! let attester = Attester::new(asked, Vec::new());
 //! let (platform, manifest) =
 //!     (Platform::host(), Document::new(media_type::OCI_MANIFEST, b"{}".to_vec()));
@@ -35,7 +35,7 @@
 //!     layers: &[],
 //!     created: None,
 //! };
-//! let attested = attester.of_image(&image, false)?;
+//! let attested = attester.of_image(&image, false)?.expect("there is a predicate");
 //! assert_eq!(attested.blobs.len(), 2, "a statement, and the config of the manifest");
 //! # Ok::<(), kiln_attest::Error>(())
 //! ```
@@ -61,13 +61,16 @@ pub use error::{Error, Result};
 pub use files::AttestationFile;
 pub use manifest::AttestationManifest;
 pub use provenance::{
-    BuildSteps, ConfigSource, Dependency, Invocation, Local, Predicate, Request, SessionInput,
-    SlsaVersion,
+    BuildSteps, ConfigSource, Dependency, Invocation, Local, OtherRequest, Predicate, Request,
+    SessionInput, SlsaVersion,
 };
 pub use purl::image_purl;
 pub use sbom::Sbom;
+pub use statement::Subject;
 
-use statement::{Statement, Subject};
+use std::borrow::Cow;
+
+use statement::Statement;
 
 /// The attestations to create for the images of a build.
 #[derive(Clone, Debug, Default)]
@@ -76,13 +79,41 @@ pub struct Attestations {
     pub provenance: Option<Provenance>,
     /// The options of the bill of materials, or `None` for a build without it.
     pub sbom: Option<SbomOptions>,
+    /// The statements that a frontend made about each image, in the order of the images.
+    pub given: Vec<Vec<GivenStatement>>,
+}
+
+/// A statement that a frontend made about an image.
+#[derive(Clone, Debug)]
+pub struct GivenStatement {
+    /// The URI of the predicate's format.
+    pub predicate_type: String,
+    /// The content in the predicate type's format.
+    pub predicate: Value,
+    /// The artifacts that the statement is about.
+    pub subjects: Vec<GivenSubject>,
+    /// The name of the file in outputs of files.
+    pub file_name: String,
+    /// `true` if the statement is left out of outputs that would need a separate file, or an index
+    /// just for statements.
+    pub inline_only: bool,
+}
+
+/// An artifact that a frontend's statement is about.
+#[derive(Clone, Debug)]
+pub enum GivenSubject {
+    /// The image or the files themselves. With a name, they are subjects under this name, too.
+    Own(Option<String>),
+    /// Another artifact.
+    Other(Subject),
 }
 
 /// The provenance of a build's images.
 #[derive(Clone, Debug)]
 pub struct Provenance {
-    /// The predicate of each image, in the order of the images.
-    pub predicates: Vec<Predicate>,
+    /// The predicate of each image, in the order of the images. `None` for an image without
+    /// provenance.
+    pub predicates: Vec<Option<Predicate>>,
     /// The version of SLSA's format.
     pub version: SlsaVersion,
     /// `true` if provenance is left out of outputs that would need a separate file, or an index
@@ -104,7 +135,10 @@ pub struct SbomOptions {
 impl Attestations {
     /// Returns `true` if no attestation is requested.
     pub fn is_empty(&self) -> bool {
-        self.provenance.is_none() && self.sbom.is_none()
+        let mut predicates = self.provenance.iter().flat_map(|it| &it.predicates);
+        self.sbom.is_none()
+            && predicates.all(Option::is_none)
+            && self.given.iter().all(Vec::is_empty)
     }
 }
 
@@ -154,7 +188,9 @@ impl Attester {
     /// with [`inline_only`](Provenance::inline_only).
     pub fn is_required(&self) -> bool {
         let provenance = self.asked.provenance.as_ref();
-        self.asked.sbom.is_some() || provenance.is_some_and(|it| !it.inline_only)
+        self.asked.sbom.is_some()
+            || provenance.is_some_and(|it| !it.inline_only)
+            || self.asked.given.iter().flatten().any(|given| !given.inline_only)
     }
 
     /// Returns warnings about the files that the search for packages couldn't read.
@@ -163,16 +199,17 @@ impl Attester {
     }
 
     /// Returns the manifest of the statements about an image. With `is_artifact`, it is an OCI 1.1
-    /// artifact.
+    /// artifact. Returns `None` for an image without statements.
     ///
     /// # Errors
-    /// Fails if the image has no predicate.
+    /// Fails if the position of the image is wrong.
     pub fn of_image(
         &self,
         image: &ImageSubject<'_>,
         is_artifact: bool,
-    ) -> Result<AttestationManifest> {
+    ) -> Result<Option<AttestationManifest>> {
         let subjects = subjects(image);
+        let given = self.given(image.number).map(|given| given.statement(&subjects));
         let mut statements = Vec::new();
         if let Some((options, sbom)) = self.asked.sbom.as_ref().zip(self.sboms.get(image.number)) {
             let name = image.names.first().map_or_else(|| "image".to_owned(), Reference::familiar);
@@ -180,21 +217,24 @@ impl Attester {
             statements.push((sbom::PREDICATE_TYPE, document));
         }
         if let Some(provenance) = &self.asked.provenance {
-            statements.push(provenance.statement(image.number, image.layers)?);
+            statements.extend(provenance.statement(image.number, image.layers)?);
         }
         let statements = statements.into_iter().map(|(predicate_type, predicate)| Statement {
-            predicate_type,
+            predicate_type: Cow::Borrowed(predicate_type),
             subjects: subjects.clone(),
             predicate,
         });
-        let statements: Vec<Statement> = statements.collect();
-        manifest::manifest(&statements, &image.manifest.descriptor, is_artifact)
+        let statements: Vec<Statement> = given.chain(statements).collect();
+        if statements.is_empty() {
+            return Ok(None);
+        }
+        manifest::manifest(&statements, &image.manifest.descriptor, is_artifact).map(Some)
     }
 
     /// Returns the statements about files, one file for each.
     ///
     /// # Errors
-    /// Fails if a file can't be read or the image has no predicate.
+    /// Fails if a file can't be read, or if the position of the image is wrong.
     pub fn of_files(&self, files: &FilesSubject<'_>) -> Result<Vec<AttestationFile>> {
         let mut said = Vec::new();
         if let Some((options, sbom)) = self.asked.sbom.as_ref().zip(self.sboms.get(files.number)) {
@@ -202,27 +242,69 @@ impl Attester {
             said.push((options.file_name.as_str(), sbom::PREDICATE_TYPE, document));
         }
         if let Some(provenance) = self.asked.provenance.as_ref().filter(|it| !it.inline_only) {
-            let (predicate_type, predicate) = provenance.statement(files.number, &[])?;
-            said.push((provenance.file_name.as_str(), predicate_type, predicate));
+            let statement = provenance.statement(files.number, &[])?;
+            said.extend(statement.map(|(predicate_type, predicate)| {
+                (provenance.file_name.as_str(), predicate_type, predicate)
+            }));
         }
-        if said.is_empty() {
+        let given: Vec<_> = self.given(files.number).filter(|given| !given.inline_only).collect();
+        if said.is_empty() && given.is_empty() {
             return Ok(Vec::new());
         }
         let subjects = files::subjects(files.dir)?;
-        let file = |(name, predicate_type, predicate): (&str, _, _)| {
-            let statement = Statement { predicate_type, subjects: subjects.clone(), predicate };
+        let file = |name: &str, statement: Statement| {
             Ok(AttestationFile { name: name.to_owned(), bytes: statement.indented()? })
         };
-        said.into_iter().map(file).collect()
+        let given =
+            given.into_iter().map(|given| file(&given.file_name, given.statement(&subjects)));
+        let own = said.into_iter().map(|(name, predicate_type, predicate)| {
+            let predicate_type = Cow::Borrowed(predicate_type);
+            file(name, Statement { predicate_type, subjects: subjects.clone(), predicate })
+        });
+        given.chain(own).collect()
+    }
+
+    /// Returns the frontend's statements about an image.
+    fn given(&self, number: usize) -> impl Iterator<Item = &GivenStatement> {
+        self.asked.given.get(number).into_iter().flatten()
+    }
+}
+
+impl GivenStatement {
+    /// Returns the statement about an artifact with these subjects.
+    fn statement(&self, own: &[Subject]) -> Statement {
+        let subjects = self.subjects.iter().flat_map(|subject| match subject {
+            GivenSubject::Other(subject) => vec![subject.clone()],
+            GivenSubject::Own(name) => {
+                let named = |subject: &Subject| {
+                    let other = name
+                        .as_ref()
+                        .map(|name| Subject { name: name.clone(), digest: subject.digest.clone() });
+                    std::iter::once(subject.clone()).chain(other).collect::<Vec<_>>()
+                };
+                own.iter().flat_map(named).collect()
+            }
+        });
+        Statement {
+            predicate_type: Cow::Owned(self.predicate_type.clone()),
+            subjects: subjects.collect(),
+            predicate: self.predicate.clone(),
+        }
     }
 }
 
 impl Provenance {
     /// Returns the predicate type and the predicate of an image's provenance. `number` is the
     /// image's position in the build.
-    fn statement(&self, number: usize, layers: &[Descriptor]) -> Result<(&'static str, Value)> {
+    fn statement(
+        &self,
+        number: usize,
+        layers: &[Descriptor],
+    ) -> Result<Option<(&'static str, Value)>> {
         let predicate = self.predicates.get(number).ok_or(Error::NoPredicate)?;
-        Ok((self.version.predicate_type(), predicate.in_version(self.version, layers)))
+        Ok(predicate.as_ref().map(|predicate| {
+            (self.version.predicate_type(), predicate.in_version(self.version, layers))
+        }))
     }
 }
 

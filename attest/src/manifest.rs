@@ -41,7 +41,7 @@ pub(crate) fn manifest(
     let mut documents = Vec::with_capacity(statements.len());
     for statement in statements {
         let mut document = Document::new(STATEMENT, statement.compact()?);
-        let annotation = (PREDICATE_TYPE.to_owned(), statement.predicate_type.to_owned());
+        let annotation = (PREDICATE_TYPE.to_owned(), statement.predicate_type.clone().into_owned());
         document.descriptor.annotations.extend([annotation]);
         documents.push(document);
     }
@@ -99,7 +99,7 @@ mod tests {
     fn made(is_artifact: bool) -> (AttestationManifest, Value) {
         let image = Document::new(media_type::OCI_MANIFEST, b"image".to_vec()).descriptor;
         let statement = Statement {
-            predicate_type: "https://spdx.dev/Document",
+            predicate_type: "https://spdx.dev/Document".into(),
             subjects: vec![Subject::new("_".to_owned(), &Digest::of(b"image").hex())],
             predicate: json!({"a": 1}),
         };

@@ -81,9 +81,10 @@ pub struct ConfigSource {
 }
 
 /// The parameters of a build.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Request {
-    /// The frontend that has read the request, as `dockerfile.v0`.
+    /// The frontend that has read the request, as `dockerfile.v0`. Empty for a graph of the client's.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub frontend: String,
     /// The frontend's options, as `build-arg:NAME`, `label:NAME`, `target`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -97,6 +98,29 @@ pub struct Request {
     /// The local directories of the build.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub locals: Vec<Local>,
+    /// The requests that made the frontend's inputs, by the input's name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub inputs: BTreeMap<String, OtherRequest>,
+    /// The request of the client, if another request made the image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root: Option<Box<OtherRequest>>,
+}
+
+/// A request that led to the one of an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct OtherRequest {
+    /// The source of the Dockerfile.
+    #[serde(rename = "configSource", serialize_with = "serialize_source")]
+    pub config_source: ConfigSource,
+    /// The parameters.
+    pub request: Box<Request>,
+}
+
+fn serialize_source<S: serde::Serializer>(
+    source: &ConfigSource,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    source.members("path").serialize(serializer)
 }
 
 /// A secret or an SSH agent that a step uses.

@@ -25,7 +25,12 @@ impl PackageUrl<'_> {
         let mut url = format!("pkg:{}", self.kind);
         for segment in self.namespace.iter().chain([&self.name]).filter(|it| !it.is_empty()) {
             url.push('/');
-            encode(&mut url, segment);
+            // The port of a registry's host.
+            let parts = segment.split(':').enumerate();
+            for (number, part) in parts {
+                url.push_str(if number > 0 { "%3A" } else { "" });
+                encode(&mut url, part);
+            }
         }
         if !self.version.is_empty() {
             url.push('@');
@@ -87,7 +92,7 @@ mod tests {
         for (text, url) in [
             ("alpine", "pkg:docker/alpine@latest?platform=linux%2Farm%2Fv7".to_owned()),
             ("a/b:1.0", "pkg:docker/a/b@1.0?platform=linux%2Farm%2Fv7".to_owned()),
-            ("h:5000/a/b:1", "pkg:docker/h:5000/a/b@1?platform=linux%2Farm%2Fv7".to_owned()),
+            ("h:5000/a/b:1", "pkg:docker/h%3A5000/a/b@1?platform=linux%2Farm%2Fv7".to_owned()),
             (
                 &format!("alpine@{digest}"),
                 format!("pkg:docker/alpine?digest={digest}&platform=linux%2Farm%2Fv7"),

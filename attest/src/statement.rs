@@ -1,5 +1,6 @@
 //! in-toto statements. (in-toto Attestation Framework, "Statement v1".)
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -14,7 +15,7 @@ const STATEMENT: &str = "https://in-toto.io/Statement/v1";
 #[derive(Clone, Debug)]
 pub(crate) struct Statement {
     /// The URI of the predicate's format.
-    pub(crate) predicate_type: &'static str,
+    pub(crate) predicate_type: Cow<'static, str>,
     /// The artifacts that the statement is about.
     pub(crate) subjects: Vec<Subject>,
     /// The content in the predicate type's format.
@@ -23,15 +24,17 @@ pub(crate) struct Statement {
 
 /// An artifact that a statement is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Subject {
-    name: String,
-    digest: BTreeMap<&'static str, String>,
+pub struct Subject {
+    /// The name of the artifact.
+    pub name: String,
+    /// The digests in hexadecimal digits, by algorithm.
+    pub digest: BTreeMap<String, String>,
 }
 
 impl Subject {
     /// Creates a subject of a name and a SHA-256 digest in hexadecimal digits.
     pub(crate) fn new(name: String, sha256: &str) -> Self {
-        Self { name, digest: BTreeMap::from([("sha256", sha256.to_string())]) }
+        Self { name, digest: BTreeMap::from([("sha256".to_owned(), sha256.to_owned())]) }
     }
 }
 
@@ -49,7 +52,7 @@ impl Statement {
     fn envelope(&self) -> Envelope<'_> {
         Envelope {
             kind: STATEMENT,
-            predicate_type: self.predicate_type,
+            predicate_type: &self.predicate_type,
             subject: &self.subjects,
             predicate: &self.predicate,
         }

@@ -7,6 +7,8 @@ mod caches;
 mod context;
 mod export;
 mod files;
+mod graph_build;
+mod graph_cache;
 mod images;
 mod lowering;
 mod packer;
@@ -17,16 +19,18 @@ mod spec;
 mod step;
 mod tools;
 
-use std::cell::RefCell;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
+use kiln_frontend::Lowered;
 use kiln_frontend::call::{Outline, Report, Targets};
 use kiln_frontend::lint::Warning;
 use kiln_llb::Definition;
+use kiln_oci::Platform;
 
-pub use attest::AttestOptions;
+pub use attest::{AttestOptions, GraphRequest, ProvenInput};
 pub use files::{Dockerfile, TEXT_LIMIT, read_text};
+pub use graph_build::{GraphBuild, GraphInputs, RemoteFile};
 pub use images::Unresolved;
 pub use session::{Built, Failure};
 pub use spec::{
@@ -85,6 +89,18 @@ impl Engine {
         monitor: Monitor,
     ) -> Result<Outcome<Vec<Definition>>> {
         Box::pin(self.with_session(spec, monitor, None, async |session| session.graphs())).await
+    }
+
+    /// Creates the build graph and the image config of each platform without building.
+    ///
+    /// # Errors
+    /// Fails if the context or the Dockerfile can't be read.
+    pub async fn lowered(
+        &self,
+        spec: BuildSpec,
+        monitor: Monitor,
+    ) -> Result<Outcome<Vec<(Platform, Lowered)>>> {
+        Box::pin(self.with_session(spec, monitor, None, async |session| session.lower())).await
     }
 
     /// Runs the build checks.
@@ -147,10 +163,12 @@ impl Engine {
                     tools: &tools,
                     events,
                     cancel: cancel.clone(),
-                    warnings: RefCell::default(),
+                    warnings: Mutex::default(),
                 };
                 let result = work(&session).await;
-                (result, session.warnings.take(), Some(input.dockerfile))
+                let warnings =
+                    session.warnings.into_inner().unwrap_or_else(PoisonError::into_inner);
+                (result, warnings, Some(input.dockerfile))
             }
             Err(error) => {
                 // The receivers end with the last sender.

@@ -100,6 +100,18 @@ impl Annotations {
         self.0.entry(key.place).or_default().insert(key.key, value);
     }
 
+    /// Adds an annotation if `key` is an output's key for one, such as
+    /// `annotation-manifest[linux/amd64].KEY`. Other keys are ignored.
+    ///
+    /// # Errors
+    /// Fails if the key names an unknown place or an invalid platform.
+    pub fn insert_by_key(&mut self, key: &str, value: &str) -> Result<()> {
+        let Some(parsed) = AnnotationKey::of_output(key) else { return Ok(()) };
+        let fail = |problem| Error::Annotation { text: key.to_owned(), problem };
+        self.insert(parsed.map_err(fail)?, value.to_owned());
+        Ok(())
+    }
+
     /// Adds the value of an `--annotation` option: `KEY=VALUE`, or with places
     /// `index,manifest[linux/amd64]:KEY=VALUE`. Without a place, the annotation goes to the
     /// manifests of all platforms.
@@ -259,7 +271,10 @@ mod tests {
             assert!(error.contains(problem), "{error}");
         }
         let mut annotations = Annotations::default();
-        annotations.add("manifest[linux/amd64]:a=b").unwrap();
+        annotations.insert_by_key("annotation-manifest[linux/amd64].a", "b").unwrap();
+        annotations.insert_by_key("image.name", "b").unwrap();
+        assert!(annotations.insert_by_key("annotation-layer.a", "b").is_err());
+        assert_eq!(annotations.0.len(), 1);
         annotations.check(&platforms, false, false).unwrap();
     }
 }

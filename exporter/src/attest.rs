@@ -15,7 +15,7 @@ use kiln_tree::{Attributes, Dir};
 use crate::assemble::Image;
 use crate::config;
 use crate::error::{Error, Result};
-use crate::export::{ExportRequest, ImageSource};
+use crate::export::ExportRequest;
 use crate::output::{Output, OutputKind};
 use crate::platforms;
 
@@ -31,8 +31,8 @@ pub trait Attester: fmt::Debug + Send + Sync {
     /// Returns warnings for the user.
     fn warnings(&self) -> Vec<String>;
 
-    /// Returns the attestations of an image.
-    fn attest_image(&self, image: &AttestedImage<'_>) -> Attested<ImageAttestations>;
+    /// Returns the attestations of an image. Returns `None` for an image without any.
+    fn attest_image(&self, image: &AttestedImage<'_>) -> Attested<Option<ImageAttestations>>;
 
     /// Returns the attestations of the files of an image.
     fn attest_files(&self, files: &AttestedFiles<'_>) -> Attested<Vec<FileAttestation>>;
@@ -122,26 +122,29 @@ impl ExportRequest {
             created: image.created.as_deref(),
             is_artifact: output.oci_artifact == Some(true),
         };
-        attester.attest_image(&image).map(Some).map_err(Error::Attest)
+        attester.attest_image(&image).map_err(Error::Attest)
     }
 
     /// Returns the attestations of the files in `dir`, which are those of the image at position
-    /// `number`. `shares` is `true` if images of other platforms go to the same directory.
+    /// `number`. Their names begin with `prefix`. `shares` is `true` if images of other platforms go
+    /// to the same directory.
     ///
     /// # Errors
     /// Fails if there is a file with the name of an attestation.
     pub(crate) fn attest_files(
         &self,
         number: usize,
-        image: &ImageSource,
         dir: &Dir,
+        prefix: &str,
         shares: bool,
-    ) -> Result<AttestationFiles> {
-        let Some(attester) = &self.attester else { return Ok(AttestationFiles::default()) };
+    ) -> Result<Vec<FileAttestation>> {
+        let image = &self.images[number];
+        let Some(attester) = &self.attester else { return Ok(Vec::new()) };
         let created = image.epoch.and_then(|epoch| config::text_of_seconds(epoch).ok());
         let files = AttestedFiles { number, dir, created: created.as_deref() };
         let mut files = attester.attest_files(&files).map_err(Error::Attest)?;
         for file in &mut files {
+            file.name.insert_str(0, prefix);
             if shares {
                 file.name = file_name(&file.name, &platforms::directory(&image.platform));
             }
@@ -150,29 +153,18 @@ impl ExportRequest {
                 return Err(Error::Unsupported(format!("can't write {}: {problem}", file.name)));
             }
         }
-        Ok(AttestationFiles(files))
+        Ok(files)
     }
 }
 
-/// The files with the attestations of an image.
-#[derive(Debug, Default)]
-pub(crate) struct AttestationFiles(Vec<FileAttestation>);
-
-impl AttestationFiles {
-    /// Returns `true` if there are no attestations.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+/// Writes files with attestations into a directory. Replaces existing entries of the same names.
+pub(crate) fn write(files: &[FileAttestation], dir: &Dir) -> Result<()> {
+    for FileAttestation { name, bytes } in files {
+        let path = Path::new(name);
+        dir.remove_all(path)?;
+        dir.write_file(path, bytes, &Attributes { mode: Some(MODE), ..Attributes::default() })?;
     }
-
-    /// Writes the files into a directory. Replaces existing entries of the same names.
-    pub(crate) fn write(&self, dir: &Dir) -> Result<()> {
-        for FileAttestation { name, bytes } in &self.0 {
-            let path = Path::new(name);
-            dir.remove_all(path)?;
-            dir.write_file(path, bytes, &Attributes { mode: Some(MODE), ..Attributes::default() })?;
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 /// Inserts a platform before the extension of a file's name: `provenance.linux_amd64.json`.
@@ -201,7 +193,7 @@ mod tests {
         std::os::unix::fs::symlink("../secret", temp.path().join("out/x.json")).unwrap();
         let dir = Dir::open(&temp.path().join("out")).unwrap();
         let file = FileAttestation { name: "x.json".to_owned(), bytes: b"{}".to_vec() };
-        AttestationFiles(vec![file]).write(&dir).unwrap();
+        write(&[file], &dir).unwrap();
         assert_eq!(std::fs::read(temp.path().join("secret")).unwrap(), b"secret");
         assert_eq!(std::fs::read(temp.path().join("out/x.json")).unwrap(), b"{}");
     }

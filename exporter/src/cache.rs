@@ -22,8 +22,8 @@ mod directory;
 mod document;
 mod inline;
 
-use kiln_oci::Digest;
 use kiln_oci::cache::CacheLink;
+use kiln_oci::{Descriptor, Digest};
 use kiln_registry::Repository;
 use kiln_store::LayerId;
 
@@ -63,6 +63,8 @@ pub struct CacheRequest {
 pub struct CacheExported {
     /// The digest of the manifest or index.
     pub digest: Option<Digest>,
+    /// The descriptor of the manifest or index.
+    pub manifest: Option<Descriptor>,
     /// The layers and mounts that the cache lacks, each with the reason.
     pub left_out: Vec<String>,
 }
@@ -102,11 +104,22 @@ pub fn export_cache(
                 &context,
             )?;
         }
+        CacheTarget::Receiver(sink) => {
+            for blob in contents.blobs() {
+                sink.blob(context.store, &blob.digest, blob.size)?;
+            }
+            sink.document(&documents.config)?;
+            sink.document(&documents.manifest)?;
+        }
         CacheTarget::Inline => {}
     }
     let name = format!("writing cache manifest {}", documents.manifest.digest);
     progress.status(&name, 0, None, true);
-    Ok(CacheExported { digest: Some(documents.manifest.digest), left_out: contents.left_out })
+    Ok(CacheExported {
+        digest: Some(documents.manifest.digest),
+        manifest: Some(documents.manifest.descriptor),
+        left_out: contents.left_out,
+    })
 }
 
 /// Returns the blobs and documents to push.

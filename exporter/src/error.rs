@@ -63,6 +63,9 @@ pub enum Error {
     /// The [`Attester`](crate::Attester) has failed.
     #[error("{0}")]
     Attest(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The receiver of files has failed.
+    #[error("{0}")]
+    Receive(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A layer can't be fetched or packed.
     #[error("{0}")]
     Images(#[source] kiln_images::Error),

@@ -52,6 +52,7 @@ mod merged;
 mod mirror;
 mod output;
 mod platforms;
+mod receiver;
 mod rewrite;
 
 pub use ahead::pack_ahead;
@@ -69,7 +70,9 @@ pub use export::{ExportContext, ExportRequest, ImageSource, export};
 pub use exported::Exported;
 pub use import::{ImportRequest, import};
 pub use merged::open_files;
+pub use output::files::{ExportedFiles, FilesReceiver};
 pub use output::load::{ApiError, DockerEngine, Engine, EngineAddress, EngineChoice, EngineTls};
 pub use output::naming::Naming;
 pub use output::{Output, OutputEpoch, OutputForm, OutputKind};
+pub use receiver::{BlobReceiver, BlobSink, OpenBlob};
 pub use save::{SavedImage, save};

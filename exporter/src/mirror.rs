@@ -9,7 +9,7 @@ use kiln_tree::{Dir, FileKind};
 use crate::error::Result;
 
 /// Removes the entries of a directory that none of the sources has. Doesn't follow links.
-pub(crate) fn remove_others(dest: &Dir, sources: &[Dir]) -> Result<()> {
+pub(crate) fn remove_others(dest: &Dir, sources: &[&Dir]) -> Result<()> {
     let mut waiting = vec![PathBuf::new()];
     while let Some(directory) = waiting.pop() {
         for name in dest.open_dir(&directory)?.names()? {
@@ -57,7 +57,7 @@ mod tests {
         }
         std::os::unix::fs::symlink(dir.path(), at("dest/kept/link")).unwrap();
         let open = |path: &str| Dir::open(&at(path)).unwrap();
-        remove_others(&open("dest"), &[open("a"), open("b")]).unwrap();
+        remove_others(&open("dest"), &[&open("a"), &open("b")]).unwrap();
         assert!(at("dest/file").exists() && at("dest/kept").exists() && at("outside").exists());
         assert_eq!(fs::read_dir(at("dest/kept")).unwrap().count(), 0);
         assert!(!at("dest/other").exists());

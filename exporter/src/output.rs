@@ -22,8 +22,10 @@
 //! Keys and defaults are BuildKit's. BuildKit silently ignores some keys; kiln refuses a key that a
 //! type doesn't know, and the error lists the known keys.
 
+mod blobs;
 mod cacheonly;
 pub(crate) mod docker;
+pub(crate) mod files;
 mod image;
 pub(crate) mod keys;
 pub(crate) mod load;
@@ -200,6 +202,11 @@ pub struct Output {
     pub rewrite_timestamp: bool,
     /// The `SOURCE_DATE_EPOCH` of this output.
     pub epoch: OutputEpoch,
+    /// The beginning of the names of files with attestations.
+    pub attestation_prefix: String,
+    /// `true` if the files of each platform have a directory of their own. By default, this is so
+    /// with several platforms.
+    pub(crate) platform_split: Option<bool>,
 }
 
 impl Output {
@@ -219,6 +226,8 @@ impl Output {
             annotations: Annotations::default(),
             rewrite_timestamp: false,
             epoch: OutputEpoch::OfBuild,
+            attestation_prefix: String::new(),
+            platform_split: None,
         }
     }
 
@@ -269,6 +278,11 @@ impl Output {
         self.form().destination == Some(Destination::Stdout)
     }
 
+    /// Returns `true` if the files of each platform have a directory of their own.
+    fn is_split(&self, request: &ExportRequest) -> bool {
+        self.platform_split.unwrap_or(request.is_index())
+    }
+
     /// Parses the value of `--output`.
     ///
     /// # Errors
@@ -290,6 +304,21 @@ impl Output {
         let output = read(&mut keys).map_err(fail)?;
         keys.nothing_left().map_err(fail)?;
         Ok(output)
+    }
+
+    /// Creates an output of a type from attributes, as a client of a server sends them. Returns the
+    /// keys that the type doesn't know, too: BuildKit ignores them.
+    ///
+    /// # Errors
+    /// Fails on unknown types and on invalid values.
+    pub fn of_attributes(
+        kind: &str,
+        attributes: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<(Self, Vec<String>)> {
+        let mut keys = Keys::of(kind, attributes);
+        let output = read(&mut keys)
+            .map_err(|problem| Error::Spec { text: format!("type={kind}"), problem })?;
+        Ok((output, keys.into_names()))
     }
 
     /// Checks that an image to push has a name.

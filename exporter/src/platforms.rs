@@ -13,19 +13,15 @@ pub(crate) fn open(request: &ExportRequest, context: &ExportContext<'_>) -> Resu
     request.images.iter().map(|image| merged::open_files(image.layer.as_ref(), context)).collect()
 }
 
-/// Plans the tar of each image.
-pub(crate) fn plans<'a>(request: &ExportRequest, sources: &'a [Dir]) -> Result<Vec<Plan<'a>>> {
-    let plan = |(image, source): (&crate::ImageSource, &'a Dir)| {
-        let options = PackOptions { whiteouts: Whiteouts::None, clamp_mtime: None };
-        let plan = Plan::new(source, options)?;
-        let stamp = |seconds| Timestamp { seconds, nanoseconds: 0 };
-        // All files have the epoch as their time, as in an output to a directory.
-        Ok(match image.epoch {
-            Some(epoch) => plan.stamped(stamp(epoch)),
-            None => plan,
-        })
-    };
-    request.images.iter().zip(sources).map(plan).collect()
+/// Plans the tar of an image's files.
+pub(crate) fn plan(source: &Dir, epoch: Option<i64>) -> Result<Plan<'_>> {
+    let options = PackOptions { whiteouts: Whiteouts::None, clamp_mtime: None };
+    let plan = Plan::new(source, options)?;
+    // All files have the epoch as their time, as in an output to a directory.
+    Ok(match epoch {
+        Some(seconds) => plan.stamped(Timestamp { seconds, nanoseconds: 0 }),
+        None => plan,
+    })
 }
 
 /// Returns an error if two images have different files at the same path.
@@ -33,7 +29,8 @@ pub(crate) fn check_conflicts(request: &ExportRequest, sources: &[Dir]) -> Resul
     if sources.len() < 2 {
         return Ok(());
     }
-    let Some(conflict) = find_conflict(&plans(request, sources)?) else { return Ok(()) };
+    let plans: Vec<_> = sources.iter().map(|source| plan(source, None)).collect::<Result<_>>()?;
+    let Some(conflict) = find_conflict(&plans) else { return Ok(()) };
     let platform = |number: usize| request.images[number].platform.to_string();
     Err(Error::Unsupported(format!(
         "cannot overwrite {} from {} with {} when split option is disabled",

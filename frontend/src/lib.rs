@@ -28,8 +28,8 @@ pub mod text;
 pub use error::{Error, Span};
 pub use error::{render, render_warning};
 pub use lower::{
-    Lowered, Options, ProcessLimits, SpentText, check, is_remote_context, lower, lower_or_warn,
-    outline, remote_context,
+    ContextInput, Lowered, Options, ProcessLimits, SpentText, check, is_remote_context, lower,
+    lower_or_warn, outline, remote_context, repository,
 };
 pub use resolve::ImageLocation;
 pub use resolve::{ContextFiles, ImageRequest, Images, ResolveError, ResolveMode, ResolvedImage};

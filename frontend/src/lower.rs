@@ -92,7 +92,7 @@ use checks::Checks;
 use epoch::Epoch;
 use graph::Graph;
 use main_context::MainContext;
-pub use main_context::{is_remote_context, remote_context};
+pub use main_context::{is_remote_context, remote_context, repository};
 use named_context::NamedContexts;
 use stage::{StageId, Stages};
 
@@ -123,6 +123,14 @@ pub struct Options {
     pub named_contexts: BTreeMap<String, String>,
     /// `true` if that URL leads to an archive whose files are the context.
     pub archive_context: bool,
+    /// The files of the build context, if they are part of a graph of the caller's. They replace
+    /// those of the URL or of the local source, and no ignore file applies to them.
+    pub context: Option<Edge>,
+    /// The graphs that named contexts refer to (`input:NAME`), by name.
+    pub inputs: BTreeMap<String, ContextInput>,
+    /// The IDs of the sessions that send local sources, by the source's name. Other sources come
+    /// from the session of the build.
+    pub local_sessions: BTreeMap<String, String>,
     /// The name of the Dockerfile, used in messages.
     pub filename: String,
     /// The value of `local.unique` of local sources, which ties them to this build.
@@ -160,6 +168,9 @@ impl Default for Options {
             resolve_mode: ResolveMode::default(),
             named_contexts: BTreeMap::new(),
             archive_context: false,
+            context: None,
+            inputs: BTreeMap::new(),
+            local_sessions: BTreeMap::new(),
             filename: "Dockerfile".to_owned(),
             session: String::new(),
             extra_hosts: Vec::new(),
@@ -172,6 +183,15 @@ impl Default for Options {
             spent: SpentText::default(),
         }
     }
+}
+
+/// A graph that a named context refers to.
+#[derive(Clone, Debug, Default)]
+pub struct ContextInput {
+    /// The output with the files; `None` for an empty file system.
+    pub edge: Option<Edge>,
+    /// The image config that stages built on it inherit.
+    pub config: Option<ImageConfig>,
 }
 
 /// The result of lowering a Dockerfile.

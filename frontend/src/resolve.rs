@@ -22,6 +22,8 @@ pub enum ResolveMode {
     Default,
     /// The registries, even if the local store has the image.
     Pull,
+    /// The local store first, then the registries.
+    Local,
 }
 
 /// A request for an image that a Dockerfile names.

@@ -1,7 +1,6 @@
 //! The blobs of layers and their retrieval.
 
 use std::fs::File;
-use std::io::Read as _;
 use std::sync::Arc;
 
 use kiln_event::{Part, Reporter, ReportingReader};
@@ -16,6 +15,7 @@ use crate::flight;
 use crate::lost::{LostBlob, LostBlobs};
 use crate::oci_layout::open_blob;
 use crate::origin::Origin;
+use crate::stores::BlobStores;
 
 /// The blobs of layers in the store, in OCI layouts and in registries.
 #[derive(Clone, Debug)]
@@ -26,13 +26,15 @@ pub struct Blobs {
     pub limits: ArchiveLimits,
     /// The blobs that caches list but can't provide.
     pub lost: Arc<LostBlobs>,
+    /// The stores that the caller has registered.
+    pub stores: Arc<BlobStores>,
     registry: Client,
 }
 
 impl Blobs {
     /// Creates access to the blobs of a store.
     pub fn new(store: Store, registry: Client, limits: ArchiveLimits) -> Self {
-        Self { store, registry, limits, lost: Arc::default() }
+        Self { store, registry, limits, lost: Arc::default(), stores: Arc::default() }
     }
 
     /// Returns the client for registries.
@@ -104,6 +106,14 @@ impl Blobs {
                 blocking(move || this.import(open_blob(&directory, &blob.digest)?, &blob, part))
                     .await
             }
+            Origin::Client(name) => {
+                let (this, blob) = (self.clone(), blob.clone());
+                let open = move || {
+                    let found = this.stores.open(&name, &blob.digest)?;
+                    this.import(found.map(|(_, bytes)| bytes), &blob, part)
+                };
+                blocking(open).await
+            }
             Origin::Registry(name) => self.download(&name, blob, part).await,
             Origin::Store | Origin::Cache(_) => Err(missing(&blob.digest)),
         }
@@ -162,7 +172,12 @@ impl Blobs {
         }
     }
 
-    fn import(&self, file: Option<File>, blob: &LayerBlob, mut part: Part) -> Result<()> {
+    fn import<R: std::io::Read>(
+        &self,
+        file: Option<R>,
+        blob: &LayerBlob,
+        mut part: Part,
+    ) -> Result<()> {
         let file = file.ok_or_else(|| missing(&blob.digest))?;
         // Reading one byte more than expected detects a file that is too large, whatever its size.
         let file = file.take(blob.size.saturating_add(1));

@@ -10,7 +10,7 @@ use crate::budget;
 use crate::gzip::GzipWriter;
 
 /// The media type of a Docker layer in zstd's format.
-const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
+pub(crate) const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
 
 /// The size in bytes of the chunks that the zstd thread receives.
 const CHUNK: usize = 1 << 20;

@@ -4,6 +4,7 @@ use kiln_oci::{Digest, Platform, media_type};
 use kiln_store::{LayerBlob, LayerId, Store};
 
 use crate::blobs::wrong_size;
+use crate::compression::DOCKER_LAYER_ZSTD;
 use crate::document::digest_of;
 use crate::error::{Error, Result};
 use crate::origin::Origin;
@@ -92,6 +93,7 @@ pub fn check_media_type(media_type: &str) -> Result<()> {
         media_type::OCI_LAYER_ZSTD,
         media_type::DOCKER_LAYER,
         media_type::DOCKER_LAYER_GZIP,
+        DOCKER_LAYER_ZSTD,
     ];
     if known.contains(&media_type) {
         Ok(())

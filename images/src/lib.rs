@@ -58,6 +58,7 @@ mod relink;
 mod resolve;
 mod restack;
 mod snapshots;
+mod stores;
 mod trees;
 
 pub use ahead::{AheadContext, PackAhead};
@@ -80,3 +81,4 @@ pub use pull::{PullRequest, Pulled};
 pub use relink::copy_attributes;
 pub use resolve::{Image, ImageResolver, ImageResolverOptions, PullPolicy, Resolved};
 pub use snapshots::{Snapshots, Writable};
+pub use stores::{BlobStore, BlobStores};

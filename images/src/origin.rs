@@ -5,8 +5,11 @@ use std::path::PathBuf;
 
 use kiln_store::CACHE_ORIGIN;
 
+/// The prefix of the text for a store of a client. No repository has it.
+const CLIENT: &str = "client=";
+
 /// The origin of a blob. The store's index keeps it as text: a directory starts with a slash, a
-/// repository's name doesn't, and a cache has a prefix of its own.
+/// repository's name doesn't, and caches and the stores of clients have prefixes of their own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// No origin: the blob is only in the store.
@@ -15,6 +18,8 @@ pub enum Origin {
     Registry(String),
     /// The directory of an OCI layout.
     Layout(PathBuf),
+    /// A store that the caller has registered, by its name ([`BlobStores`](crate::BlobStores)).
+    Client(String),
     /// A build cache at the given origin.
     Cache(Box<Origin>),
 }
@@ -29,6 +34,8 @@ impl Origin {
     pub fn parse(text: &str) -> Self {
         if let Some(place) = text.strip_prefix(CACHE_ORIGIN) {
             Self::Cache(Box::new(Self::parse(place)))
+        } else if let Some(name) = text.strip_prefix(CLIENT) {
+            Self::Client(name.to_owned())
         } else if text.starts_with('/') {
             Self::Layout(PathBuf::from(text))
         } else {
@@ -42,6 +49,7 @@ impl fmt::Display for Origin {
         match self {
             Self::Store => f.write_str("the store"),
             Self::Registry(name) => f.write_str(name),
+            Self::Client(name) => write!(f, "{CLIENT}{name}"),
             Self::Layout(directory) => write!(f, "{}", directory.display()),
             Self::Cache(place) => write!(f, "{CACHE_ORIGIN}{place}"),
         }
@@ -61,11 +69,14 @@ mod tests {
             "cache=/var/cache",
             "cache=localhost:5000/x",
             "cache:5000/x",
+            "client=oci:/x",
+            "cache=client=local:x",
         ] {
             assert_eq!(Origin::parse(text).to_string(), text);
         }
         assert_eq!(Origin::parse("/x"), Origin::Layout("/x".into()));
         let cache = Origin::Cache(Box::new(Origin::Layout("/x".into())));
         assert_eq!(Origin::parse("cache=/x"), cache);
+        assert_eq!(Origin::parse("client=a:b"), Origin::Client("a:b".to_owned()));
     }
 }

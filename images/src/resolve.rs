@@ -21,12 +21,13 @@ use kiln_store::Store;
 use kiln_tree::ArchiveLimits;
 use tokio::sync::OnceCell;
 
-use crate::blobs::{Blobs, wrong_size};
+use crate::blobs::{Blobs, blocking, wrong_size};
 use crate::document::{CONFIG_LIMIT, DOCUMENT_LIMIT, Document, digest_of};
 use crate::error::{Error, Result};
 use crate::lost::LostBlobs;
 use crate::oci_layout::{LayoutReference, read_blob};
 use crate::origin::Origin;
+use crate::stores::BlobStores;
 
 /// The maximum depth of nested indexes.
 const MAX_DEPTH: usize = 4;
@@ -99,6 +100,7 @@ pub struct ImageResolver {
     archive_limits: ArchiveLimits,
     remembered: Mutex<Remembered>,
     lost: Arc<LostBlobs>,
+    stores: Arc<BlobStores>,
 }
 
 #[derive(Debug, Default)]
@@ -127,8 +129,8 @@ impl ImageResolver {
     /// Creates a resolver with these options.
     pub fn new(options: ImageResolverOptions) -> Self {
         let ImageResolverOptions { store, layouts, registry, policy, archive_limits } = options;
-        let (remembered, lost) = (Mutex::default(), Arc::default());
-        Self { store, layouts, registry, policy, archive_limits, remembered, lost }
+        let (remembered, lost, stores) = (Mutex::default(), Arc::default(), Arc::default());
+        Self { store, layouts, registry, policy, archive_limits, remembered, lost, stores }
     }
 
     /// Returns the limits for decompressing archives.
@@ -141,6 +143,11 @@ impl ImageResolver {
         &self.registry
     }
 
+    /// Returns the stores of blobs that the caller has registered.
+    pub fn stores(&self) -> &BlobStores {
+        &self.stores
+    }
+
     pub(crate) fn store(&self) -> &Store {
         &self.store
     }
@@ -150,6 +157,7 @@ impl ImageResolver {
         let (store, registry) = (self.store.clone(), self.registry.clone());
         let mut blobs = Blobs::new(store, registry, self.archive_limits);
         blobs.lost = Arc::clone(&self.lost);
+        blobs.stores = Arc::clone(&self.stores);
         blobs
     }
 
@@ -182,6 +190,11 @@ impl ImageResolver {
     pub fn layout(&self, name: &str, digest: &Digest) -> Option<PathBuf> {
         let known = self.layouts.get(name).cloned();
         known.or_else(|| self.remember(|memory| memory.layouts.get(digest).cloned()))
+    }
+
+    /// Adds the directory of an OCI layout that has the image of a digest.
+    pub fn add_layout(&self, digest: Digest, directory: PathBuf) {
+        self.remember(|memory| memory.layouts.insert(digest, directory));
     }
 
     /// Returns the digest that a reference resolves to.
@@ -219,6 +232,13 @@ impl ImageResolver {
             Ok(self.registry.resolve_digest(reference).await?)
         };
         known.get_or_try_init(find).await.copied()
+    }
+
+    /// Returns the digest that a reference resolves to if this resolver has looked it up before.
+    pub fn known_digest(&self, reference: &Reference) -> Option<Digest> {
+        let name = reference.to_string();
+        let known = self.remember(|memory| memory.digests.get(&name)?.get().copied());
+        reference.digest().or(known)
     }
 
     /// Returns the image for `platform` in a manifest or index.
@@ -283,6 +303,10 @@ impl ImageResolver {
             }
             Origin::Layout(directory) => read_blob(directory, digest, limit)?
                 .ok_or_else(|| Error::image(origin, format!("no blob {digest} in oci layout")))?,
+            Origin::Client(name) => {
+                let (stores, name, digest) = (Arc::clone(&self.stores), name.clone(), *digest);
+                blocking(move || stores.read(&name, &digest, limit)).await?
+            }
             Origin::Registry(name) => {
                 let repository: Repository =
                     name.parse().map_err(|error| Error::image(name, error))?;

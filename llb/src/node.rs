@@ -3,13 +3,14 @@
 //! A graph can be as deep as a Dockerfile is long, so nothing here recurses along inputs.
 //! Marshalling and dropping use explicit stacks.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
 use kiln_oci::{Digest, Platform};
 
 use crate::definition::{Definition, OpMetadata};
+use crate::graph::{Graph, GraphError};
 use crate::op::{FileOp, Input, Op, OpKind};
 
 /// An immutable vertex with its inputs. Its digest is computed on creation.
@@ -113,6 +114,31 @@ impl Drop for Node {
 }
 
 impl Edge {
+    /// Rebuilds the nodes of a definition, and returns the output that it targets. The ops keep
+    /// their bytes. Source locations are dropped: they refer to files of that definition.
+    ///
+    /// # Errors
+    /// Fails if the definition isn't a valid graph.
+    pub fn load(definition: &Definition) -> Result<Self, GraphError> {
+        let graph = Graph::load(definition)?;
+        let bytes: HashMap<Digest, &Vec<u8>> =
+            definition.ops.iter().map(|op| (Digest::of(op), op)).collect();
+        let mut nodes: Vec<Arc<Node>> = Vec::with_capacity(graph.vertices().len());
+        for vertex in graph.vertices() {
+            let inputs = vertex.inputs.iter().map(|&(node, index)| nodes[node].output(index));
+            let encoded = bytes.get(&vertex.digest).map(|bytes| (*bytes).clone());
+            nodes.push(Arc::new(Node {
+                op: vertex.op.clone(),
+                digest: vertex.digest,
+                encoded: encoded.unwrap_or_else(|| vertex.op.encode()),
+                inputs: inputs.collect(),
+                metadata: OpMetadata { locations: Vec::new(), ..vertex.metadata.clone() },
+            }));
+        }
+        let &(node, index) = graph.targets().first().ok_or(GraphError::NoTarget)?;
+        Ok(nodes[node].output(index))
+    }
+
     /// Returns the node that produces the output.
     pub fn node(&self) -> &Arc<Node> {
         &self.node

@@ -52,6 +52,13 @@ impl fmt::Debug for Credential {
 #[error("{0}")]
 pub struct CredentialError(pub(crate) String);
 
+impl CredentialError {
+    /// Creates an error from its message.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+}
+
 /// A source of credentials. The client calls it once per repository, on a thread that may block.
 pub trait Credentials: fmt::Debug + Send + Sync {
     /// Returns the credentials for a repository of a registry, or `None`. Registries are named as

@@ -77,7 +77,9 @@ pub use body::{BlobSource, Sent};
 pub use client::{Client, ManifestResponse, Options};
 pub use connection_error::ConnectionError;
 pub use credentials::key_of;
-pub use credentials::{Anonymous, Credential, CredentialFiles, CredentialPlace, Credentials};
+pub use credentials::{
+    Anonymous, Credential, CredentialError, CredentialFiles, CredentialPlace, Credentials,
+};
 pub use document::check_document;
 pub use error::{Error, Problem};
 pub use fetch::redacted;

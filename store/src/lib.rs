@@ -12,6 +12,7 @@
 //! mount-points-2/     the lowest directory of programs' root file systems, with mount points
 //! anchor/             an empty directory on which root file systems are mounted
 //! builds/ID.log.zst   the output of a build's steps
+//! history/            a server's records of its clients' builds, which the server defines
 //! lock                the root lock: see below
 //! ```
 //!
@@ -104,7 +105,7 @@ pub use builds::log::{BuildLog, BuildLogWriter, LogRecord};
 pub use builds::{BuildRow, BuildStatus, Builds};
 pub use cache::file_digests::FileStamp;
 pub use cache::listings::Listings;
-pub use cache::mounts::{CacheMountGuard, CacheMounts, Sharing};
+pub use cache::mounts::{CLIENT_DIRECTORY, CacheMountGuard, CacheMounts, Sharing};
 pub use cache::recipes::{Recipes, Removal, RemovalReason};
 pub use cache::{CacheIndex, CacheKind};
 pub use content::images::publication::Batch;

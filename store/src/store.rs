@@ -126,6 +126,11 @@ impl Store {
         self.room.temp_file()
     }
 
+    /// Returns the directory of a server's history, which the server creates.
+    pub fn history(&self) -> PathBuf {
+        self.room.root().join(layout::HISTORY)
+    }
+
     /// Returns `true` if this handle has stored files that may not be durable yet.
     pub fn has_unsynced(&self) -> bool {
         self.room.has_unsynced()

@@ -87,7 +87,8 @@ fn is_at(origin: &Origin, digest: &Digest) -> bool {
         Origin::Layout(directory) => open_blob(directory, digest).is_ok_and(|blob| blob.is_some()),
         Origin::Registry(_) => true,
         Origin::Cache(place) => is_at(place, digest),
-        Origin::Store => false,
+        // A build that has the client's store finds the layer again by the cache that lists it.
+        Origin::Store | Origin::Client(_) => false,
     }
 }
 

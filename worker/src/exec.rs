@@ -10,7 +10,7 @@ mod hosts;
 pub(crate) mod mounts;
 mod network;
 pub(crate) mod secret;
-mod ssh;
+pub(crate) mod ssh;
 
 use std::sync::{Arc, Once};
 

@@ -39,6 +39,8 @@ pub use content::copied as selection_of_copy;
 pub use error::{Error, Hint, Result};
 pub use exec::FailedStep;
 pub use exec::allowed::{Allowed, NETWORK_HOST, SECURITY_INSECURE};
+pub use exec::secret::{SecretSource, SecretSources};
+pub use exec::ssh::AgentSources;
 pub use machine::{DefaultNetwork, GitEnvironment, Machine};
 pub use output::Output;
 pub use remote_cache::{
@@ -46,6 +48,7 @@ pub use remote_cache::{
 };
 pub use runner::{Runner, RuntimeRunner, SandboxRunner};
 pub use source::git::GitLimits;
+pub use source::git::GitReference;
 pub use source::local::{Directories, LocalContext, LocalSources};
-pub use source::remote::{Pin, RemoteOptions};
-pub use worker::{BuildInputs, SecretSource, Worker};
+pub use source::remote::{Pin, RemoteOptions, UploadReader, Uploads};
+pub use worker::{BuildInputs, Worker};

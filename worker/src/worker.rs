@@ -1,28 +1,31 @@
 //! The executor, which passes each op to the module for its kind.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use kiln_event::Reporter;
 use kiln_images::{ImageResolver, Origin, PackAhead, Packing, Snapshots, blocking, cancellable};
-use kiln_llb::Vertex;
 use kiln_llb::op::{OpKind, SourceOp};
+use kiln_llb::{Graph, Vertex};
 use kiln_oci::{Digest, Platform};
 use kiln_sandbox::cgroup::Limits;
 use kiln_solver::{CacheRule, Executor, StepContext, StepError};
+use kiln_store::LayerId;
 
 use crate::cache::StoreCache;
 use crate::error::{Error, Result};
 use crate::exec::Exec;
 use crate::exec::allowed::Allowed;
-use crate::exec::secret::Secrets;
+use crate::exec::secret::{SecretSource, SecretSources, Secrets};
+use crate::exec::ssh::AgentSources;
 use crate::machine::Machine;
 use crate::output::{Output, materialise};
+use crate::source::git::GitReference;
 use crate::source::identifier::Identifier;
 use crate::source::local::{LocalAttributes, LocalContext, LocalSources, unknown_context};
-use crate::source::remote::{Pin, RemoteOptions, Remotes};
+use crate::source::remote::{Pin, RemoteOptions, RemoteSource, Remotes};
 use crate::{bases, content, diff, emulation, file, ingredients, key, merge};
 
 /// The inputs of one build.
@@ -34,10 +37,10 @@ pub struct BuildInputs {
     pub sources: Arc<dyn LocalSources>,
     /// The entitlements that the user has granted.
     pub allowed: Allowed,
-    /// The secrets by ID.
-    pub secrets: BTreeMap<String, SecretSource>,
-    /// The sockets of SSH agents that steps may use, by ID.
-    pub agents: BTreeMap<String, PathBuf>,
+    /// The secrets.
+    pub secrets: Arc<dyn SecretSources>,
+    /// The SSH agents that steps may use.
+    pub agents: Arc<dyn AgentSources>,
     /// The resource limits of `RUN` steps.
     pub limits: Limits,
     /// The options for files and repositories on servers.
@@ -59,31 +62,13 @@ impl BuildInputs {
             images,
             sources,
             allowed: Allowed::default(),
-            secrets: BTreeMap::new(),
-            agents: BTreeMap::new(),
+            secrets: Arc::new(BTreeMap::<_, SecretSource>::new()),
+            agents: Arc::new(BTreeMap::new()),
             limits: Limits::default(),
             remote: RemoteOptions::default(),
             packing: None,
             ahead: None,
             keep_failed: false,
-        }
-    }
-}
-
-/// The source of a secret's value.
-#[derive(Clone, PartialEq, Eq)]
-pub enum SecretSource {
-    /// The path of a file, which is read when a step needs the secret.
-    File(PathBuf),
-    /// The value in memory.
-    Value(Vec<u8>),
-}
-
-impl fmt::Debug for SecretSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => f.debug_tuple("File").field(path).finish(),
-            Self::Value(_) => f.write_str("Value(…)"),
         }
     }
 }
@@ -104,7 +89,7 @@ impl Worker {
     /// Creates the worker of one build on a machine.
     pub fn new(machine: &Machine, inputs: BuildInputs) -> Self {
         let snapshots = Snapshots::new(machine.store.clone(), &inputs.images);
-        let secrets = Secrets::new(inputs.secrets.clone());
+        let secrets = Secrets::new(Arc::clone(&inputs.secrets));
         let (git, remote) = (machine.git.clone(), inputs.remote.clone());
         Self {
             images: Arc::clone(&inputs.images),
@@ -135,6 +120,31 @@ impl Worker {
         materialise(&self.snapshots, [output], &Reporter::silent()).await
     }
 
+    /// Returns the uppermost layer of an output; `None` for an empty file system. Copies a build
+    /// context into a layer.
+    ///
+    /// # Errors
+    /// Fails if the context can't be read, or the store not written.
+    pub async fn layer(&self, output: &Output) -> Result<Option<LayerId>> {
+        let (snapshots, output) = (self.snapshots.clone(), output.clone());
+        blocking(move || output.to_layer(&snapshots)).await
+    }
+
+    /// Looks up the digests of a graph's images without one. Their keys are known then, as are those
+    /// of the steps on top of them. An image that can't be found fails the step that needs it.
+    pub async fn look_up_images(&self, graph: &Graph) {
+        let lookups = graph.vertices().iter().filter_map(|vertex| {
+            let Some(OpKind::Source(source)) = &vertex.op.kind else { return None };
+            match Identifier::parse(source).ok()? {
+                Identifier::Image(reference, policy) if reference.digest().is_none() => {
+                    Some(async move { self.images.digest_by(&reference, policy).await })
+                }
+                _ => None,
+            }
+        });
+        join_all(lookups).await;
+    }
+
     /// Loads a source outside of a graph. Graphs with the same source reuse the result.
     ///
     /// # Errors
@@ -154,11 +164,28 @@ impl Worker {
         }
     }
 
+    /// Looks up the reference of a git source, and fetches its objects if they are asked for. Returns
+    /// `None` for other sources.
+    ///
+    /// # Errors
+    /// Fails if the repository isn't available or doesn't have the reference.
+    pub async fn git_reference(
+        &self,
+        source: &SourceOp,
+        with_objects: bool,
+        reporter: &Reporter,
+    ) -> Result<Option<GitReference>> {
+        let Identifier::Remote(RemoteSource::Git(git)) = Identifier::parse(source)? else {
+            return Ok(None);
+        };
+        cancellable(reporter, git.describe(&self.remotes, with_objects)).await.map(Some)
+    }
+
     /// Opens an output's files as a directory for reading. Its trees must exist.
     ///
     /// # Errors
     /// Fails if the layers can't be mounted.
-    pub fn read(&self, layer: Option<&kiln_store::LayerId>) -> Result<kiln_tree::Dir> {
+    pub fn read(&self, layer: Option<&LayerId>) -> Result<kiln_tree::Dir> {
         Ok(self.snapshots.read(layer)?)
     }
 
@@ -184,9 +211,15 @@ impl Worker {
     }
 
     fn source_rule(&self, source: &SourceOp, vertex: &Vertex, rule: &mut CacheRule) -> Result<()> {
-        match Identifier::parse(source)? {
+        let identifier = Identifier::parse(source)?;
+        let digest = match &identifier {
+            Identifier::Image(reference, _) => self.images.known_digest(reference),
+            Identifier::Layout(reference, _) => reference.digest(),
+            Identifier::Local(_) | Identifier::Remote(_) => None,
+        };
+        match identifier {
             Identifier::Image(reference, _) | Identifier::Layout(reference, _) => {
-                match reference.digest() {
+                match digest {
                     Some(digest) => {
                         let platform = platform(vertex);
                         rule.salt = Some(key::image(&digest, &platform));
@@ -261,7 +294,7 @@ impl Worker {
         reporter: &Reporter,
     ) -> Result<Output> {
         let (origin, digest) = match Identifier::parse(source)? {
-            Identifier::Local(name) => return self.load_local(&name, source).await,
+            Identifier::Local(name) => return self.load_local(&name, source, reporter).await,
             Identifier::Remote(remote) => {
                 let layer = self.remotes.load(source, &remote, reporter).await?;
                 return Ok(Output::Layer(Some(layer)));
@@ -284,9 +317,14 @@ impl Worker {
         Ok(Output::Layer(top))
     }
 
-    async fn load_local(&self, name: &str, source: &SourceOp) -> Result<Output> {
+    async fn load_local(
+        &self,
+        name: &str,
+        source: &SourceOp,
+        reporter: &Reporter,
+    ) -> Result<Output> {
         let attributes = LocalAttributes::parse(source)?;
-        let directory = self.sources.directory(name, source).await?;
+        let directory = self.sources.directory(name, source, reporter).await?;
         let context = Arc::new(LocalContext::open(name, &directory, &attributes)?);
         if attributes.include.is_empty() {
             return Ok(Output::Local(context));

@@ -8,6 +8,7 @@
 //! values look like credentials are omitted, and URLs lose their user and password.
 
 mod attester;
+mod graphs;
 mod options;
 mod request;
 mod sources;
@@ -27,6 +28,7 @@ use super::session::Session;
 use crate::redact::Redactor;
 
 pub(super) use attester::attester;
+pub use graphs::{GraphRequest, ProvenInput};
 pub use options::AttestOptions;
 use options::{Mode, ProvenanceOptions};
 use sources::Sources;
@@ -47,7 +49,8 @@ impl Session<'_> {
             let invocation = options.timestamps.then(|| invocation(begun)).transpose()?;
             let predicates = lowered.iter().map(|(_, lowered)| {
                 let invocation = invocation.clone();
-                Ok(Predicate { invocation, ..self.predicate(options, lowered, &redactor)? })
+                let predicate = self.predicate(options, lowered, &redactor)?;
+                Ok(Some(Predicate { invocation, ..predicate }))
             });
             Ok(Provenance {
                 predicates: predicates.collect::<Result<_>>()?,
@@ -68,7 +71,7 @@ impl Session<'_> {
             tool: concat!("kiln-", env!("CARGO_PKG_VERSION")).to_owned(),
             file_name: file_name.clone(),
         });
-        Ok(Attestations { provenance: provenance.transpose()?, sbom })
+        Ok(Attestations { provenance: provenance.transpose()?, sbom, given: Vec::new() })
     }
 
     /// Returns the provenance of an image.

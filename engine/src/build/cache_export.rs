@@ -11,7 +11,7 @@ use kiln_llb::Graph;
 use kiln_oci::cache::INLINE_CACHE;
 use kiln_oci::error::chain;
 use kiln_solver::VertexKeys;
-use kiln_store::LayerId;
+use kiln_store::{LayerId, Store};
 use kiln_worker::{KnownResults, RemoteCache};
 
 use super::session::Session;
@@ -83,7 +83,7 @@ impl Session<'_> {
             let known = made.cache.known(made.keys).await.map_err(|error| anyhow!(error))?;
             let mut request = request(known);
             if !to.is_max {
-                self.keep_the_least(&mut request, tops)?;
+                keep_the_least(&self.tools.store, &mut request, tops)?;
             }
             if let (true, Some(graph)) = (to.mounts, made.graph) {
                 let used = self.tools.worker.used_mounts(graph, made.keys, made.cache).await;
@@ -95,21 +95,28 @@ impl Session<'_> {
             }
         }
     }
-
-    /// Drops the results that aren't layers of the images.
-    fn keep_the_least(&self, request: &mut CacheRequest, tops: &[LayerId]) -> Result<()> {
-        let mut layers = BTreeSet::new();
-        for top in tops {
-            layers.extend(self.tools.store.layers().chain(top)?.into_iter().map(|layer| layer.id));
-        }
-        let is_part =
-            |output: &Option<LayerId>| output.as_ref().is_none_or(|it| layers.contains(it));
-        request.results.retain(|result| result.outputs.iter().all(is_part));
-        Ok(())
-    }
 }
 
-fn request(known: KnownResults) -> CacheRequest {
+/// Drops the results of which no output is a layer of the images. A step may have other outputs,
+/// such as the root file system of a step whose mount is the result.
+pub(super) fn keep_the_least(
+    store: &Store,
+    request: &mut CacheRequest,
+    tops: &[LayerId],
+) -> Result<()> {
+    let mut layers = BTreeSet::new();
+    for top in tops {
+        layers.extend(store.layers().chain(top)?.into_iter().map(|layer| layer.id));
+    }
+    request.results.retain(|result| {
+        let mut outputs = result.outputs.iter().flatten().peekable();
+        outputs.peek().is_none() || outputs.any(|output| layers.contains(output))
+    });
+    Ok(())
+}
+
+/// Returns the request to export known results.
+pub(super) fn request(known: KnownResults) -> CacheRequest {
     let result = |result: kiln_worker::KnownResult| CachedResult {
         key: result.key,
         outputs: result.outputs,

@@ -36,6 +36,16 @@ impl Exporting {
     /// Writes every output.
     pub(super) async fn export(
         self,
+        request: ExportRequest,
+        attestations: Attestations,
+    ) -> Result<Exported> {
+        self.export_as("exporting", request, attestations).await
+    }
+
+    /// Writes every output, as a step of this title.
+    pub(super) async fn export_as(
+        self,
+        title: &'static str,
         mut request: ExportRequest,
         attestations: Attestations,
     ) -> Result<Exported> {
@@ -43,7 +53,7 @@ impl Exporting {
             request.attester = attester(attestations, &request, context)?;
             kiln_exporter::export(&request, context)
         };
-        self.work("exporting", work).await
+        self.work(title, work).await
     }
 
     /// Writes a cache.
@@ -53,7 +63,9 @@ impl Exporting {
         to: CacheTo,
     ) -> Result<CacheExported> {
         let name = match &to.target {
-            CacheTarget::Local { .. } => "exporting cache to client directory",
+            CacheTarget::Local { .. } | CacheTarget::Receiver(_) => {
+                "exporting cache to client directory"
+            }
             CacheTarget::Registry { .. } => "exporting cache to registry",
             CacheTarget::Inline => "exporting cache",
         };

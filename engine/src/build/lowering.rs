@@ -1,7 +1,9 @@
 //! Calls to the frontend: for graphs and image configs, and for queries that run no build.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::panic::resume_unwind;
+use std::sync::PoisonError;
 
 use anyhow::Context;
 use kiln_frontend::call::{Outline, Report, Targets};
@@ -46,7 +48,9 @@ impl Session<'_> {
             let warnings = answers.first_mut().map(|(_, warnings)| std::mem::take(warnings));
             let lowered: Answer<Vec<Lowered>> = answers.into_iter().map(|(one, _)| one).collect();
             // Warnings are shown whether the Dockerfile has errors or not.
-            self.warnings.borrow_mut().extend(warnings.unwrap_or_default());
+            let mut all = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+            all.extend(warnings.unwrap_or_default());
+            drop(all);
             lowered
         })?;
         Ok(platforms.iter().cloned().zip(lowered).collect())
@@ -162,6 +166,9 @@ pub(super) fn options(request: &BuildSpec) -> Options {
         context_name: CONTEXT_NAME.to_owned(),
         multi_platform: request.platforms.len() > 1,
         strict_buildkit: request.strict_buildkit,
+        context: None,
+        inputs: BTreeMap::new(),
+        local_sessions: BTreeMap::new(),
         spent: SpentText::default(),
     }
 }

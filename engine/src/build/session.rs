@@ -1,8 +1,7 @@
 //! A build in progress.
 
-use std::cell::RefCell;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use anyhow::anyhow;
 use kiln_event::EventSender;
@@ -31,7 +30,7 @@ pub(super) struct Session<'a> {
     pub(super) events: EventSender,
     pub(super) cancel: CancellationToken,
     /// The findings of the build checks, which are printed at the end.
-    pub(super) warnings: RefCell<Vec<Warning>>,
+    pub(super) warnings: Mutex<Vec<Warning>>,
 }
 
 /// The outcome of a build that succeeded.

@@ -8,11 +8,11 @@
 use std::io::Read;
 use std::path::Path;
 
-use anyhow::{Result, bail};
-use kiln_event::EventSender;
+use anyhow::{Context as _, Result};
+use kiln_event::{EventSender, Reporter};
 use kiln_frontend::{ContextFiles, ResolveError};
 use kiln_llb::op::{CopyAction, SourceOp};
-use kiln_tree::{Dir, is_archive_start};
+use kiln_tree::{Dir, TarReader, decompress, is_archive_start};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -70,7 +70,8 @@ impl ContextFiles for TimedFiles<'_> {
     fn source_time(&self, source: &SourceOp) -> Result<Option<i64>, ResolveError> {
         let name = format!("[internal] load the time of {}", source.identifier);
         let step = Step::begin(self.events, name);
-        let time = self.runtime.block_on(self.time_of(source.clone(), &step));
+        let time =
+            self.runtime.block_on(time_of(self.tools, source.clone(), &step.reporter(self.cancel)));
         step.end(time.map_err(resolve_error))
     }
 }
@@ -78,30 +79,53 @@ impl ContextFiles for TimedFiles<'_> {
 impl TimedFiles<'_> {
     /// Fetches a source and opens its files.
     async fn fetch(&self, source: &SourceOp, step: &Step<'_>) -> Result<Dir> {
-        self.tools.check_privileges()?;
-        let files = self.tools.worker.fetch(source, &step.reporter(self.cancel)).await?;
-        self.tools.open(&files).await
+        fetch(self.tools, source, &step.reporter(self.cancel)).await
     }
+}
 
-    async fn time_of(&self, mut source: SourceOp, step: &Step<'_>) -> Result<Option<i64>> {
-        let is_repository = source.identifier.starts_with("git://");
-        if is_repository {
-            source.attrs.insert("git.mtime".to_owned(), "commit".to_owned());
-        }
-        let root = self.fetch(&source, step).await?;
-        let time = newest(&root)?;
-        if is_repository || time != Some(0) {
-            return Ok(time);
-        }
-        if let Some(name) = source.attrs.get("http.filename") {
-            let mut start = Vec::new();
-            root.open_file(Path::new(name))?.take(START).read_to_end(&mut start)?;
-            if is_archive_start(&start) {
-                bail!("the server doesn't tell when the archive was changed");
-            }
-        }
-        Ok(None)
+async fn fetch(tools: &Tools, source: &SourceOp, reporter: &Reporter) -> Result<Dir> {
+    tools.check_privileges()?;
+    let files = tools.worker.fetch(source, reporter).await?;
+    tools.open(&files).await
+}
+
+/// Returns the time of a remote source in seconds since 1970, if it has one.
+pub(super) async fn time_of(
+    tools: &Tools,
+    mut source: SourceOp,
+    reporter: &Reporter,
+) -> Result<Option<i64>> {
+    let is_repository = source.identifier.starts_with("git://");
+    if is_repository {
+        source.attrs.insert("git.mtime".to_owned(), "commit".to_owned());
     }
+    let root = fetch(tools, &source, reporter).await?;
+    let time = newest(&root)?;
+    if is_repository || time != Some(0) {
+        return Ok(time);
+    }
+    if let Some(name) = source.attrs.get("http.filename") {
+        let mut start = Vec::new();
+        root.open_file(Path::new(name))?.take(START).read_to_end(&mut start)?;
+        if is_archive_start(&start) {
+            let file = root.open_file(Path::new(name))?;
+            return tokio::task::block_in_place(|| newest_of_archive(file));
+        }
+    }
+    Ok(None)
+}
+
+/// Returns the latest modification time of an archive's regular files.
+fn newest_of_archive(archive: impl Read + Send) -> Result<Option<i64>> {
+    let (mut plain, _) = decompress(archive).context("read the archive")?;
+    let mut reader = TarReader::new(&mut plain);
+    let mut newest = None;
+    while let Some(entry) = reader.next_entry().context("read the archive")? {
+        if entry.kind.is_file() {
+            newest = newest.max(Some(entry.mtime.seconds));
+        }
+    }
+    Ok(newest)
 }
 
 /// Returns the latest modification time of a directory's files.

@@ -11,11 +11,13 @@ use kiln_solver::{SolveOptions, Solved, solve};
 use kiln_store::Store;
 use kiln_tree::Dir;
 use kiln_worker::{
-    BuildInputs, Directories, Output, RemoteCache, RemoteOptions, RuntimeRunner, StoreCache, Worker,
+    BuildInputs, Directories, Output, RemoteCache, RemoteOptions, Runner, RuntimeRunner,
+    StoreCache, Worker,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::ahead::Ahead;
+use super::graph_build::GraphInputs;
 use super::packer;
 use super::session::Failure;
 use super::spec::{BuildSpec, CONTEXT_NAME, DEFAULT_AGENT};
@@ -65,8 +67,8 @@ impl Tools {
         let sources = Arc::new(Directories(contexts));
         let inputs = BuildInputs {
             allowed: request.allowed,
-            secrets: request.secrets.clone(),
-            agents: request.agents.clone(),
+            secrets: Arc::new(request.secrets.clone()),
+            agents: Arc::new(request.agents.clone()),
             keep_failed: request.keep_failed,
             limits: request.resources.clone(),
             packing: packer::packing(&request.outputs),
@@ -81,21 +83,49 @@ impl Tools {
                     .get(DEFAULT_AGENT)
                     .cloned()
                     .or_else(|| engine.options.ssh_agent.clone().filter(|_| request.uses_ssh)),
+                user_agent: None,
+                uploads: None,
             },
             ..BuildInputs::new(Arc::clone(&resolver), sources)
         };
+        let runtime = request.runtime.as_ref().map(|program| -> Arc<dyn Runner> {
+            let isolation = engine.options.isolation;
+            Arc::new(RuntimeRunner::new(program.clone(), store.clone(), isolation))
+        });
+        let tools = Self::of(engine, resolver, inputs, runtime, redactor)?;
+        Ok(Self { ahead, jobs: request.jobs.unwrap_or(engine.options.jobs), ..tools })
+    }
+
+    /// Creates the tools of a build with these inputs. `runner` replaces the machine's runner of
+    /// programs.
+    fn of(
+        engine: &Engine,
+        resolver: Arc<ImageResolver>,
+        inputs: BuildInputs,
+        runner: Option<Arc<dyn Runner>>,
+        redactor: Arc<Redactor>,
+    ) -> Result<Self> {
         let mut machine = engine.machine()?.clone();
-        if let Some(program) = &request.runtime {
-            machine.runner = Arc::new(RuntimeRunner::new(
-                program.clone(),
-                store.clone(),
-                engine.options.isolation,
-            ));
+        if let Some(runner) = runner {
+            machine.runner = runner;
         }
         let worker = Arc::new(Worker::new(&machine, inputs));
-        let jobs = request.jobs.unwrap_or(engine.options.jobs);
+        let (store, jobs) = (engine.store.clone(), engine.options.jobs);
         let has_trees = engine.options.has_trees;
-        Ok(Self { store, resolver, worker, ahead, redactor, jobs, has_trees })
+        Ok(Self { store, resolver, worker, ahead: None, redactor, jobs, has_trees })
+    }
+
+    /// Creates the tools of a build whose graphs the caller makes.
+    pub(super) fn for_graphs(engine: &Engine, inputs: GraphInputs) -> Result<Self> {
+        let resolver = Arc::new(ImageResolver::new(engine.image_options()));
+        let build = BuildInputs {
+            allowed: inputs.allowed,
+            secrets: inputs.secrets,
+            agents: inputs.agents,
+            remote: inputs.remote,
+            ..BuildInputs::new(Arc::clone(&resolver), inputs.sources)
+        };
+        Self::of(engine, resolver, build, None, Arc::new(Redactor::default()))
     }
 
     /// Fails unless the engine may make files of images.

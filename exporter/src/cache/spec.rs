@@ -12,6 +12,7 @@ use crate::csv;
 use crate::error::{Error, Result};
 use crate::output::keys::{Checked, Keys, nearest};
 use crate::output::options::packing;
+use crate::receiver::BlobSink;
 
 /// A cache that a build exports.
 #[expect(clippy::struct_excessive_bools, reason = "each is an attribute of its own")]
@@ -48,6 +49,8 @@ pub enum CacheTarget {
         /// The name that the cache is pushed to.
         reference: Reference,
     },
+    /// A receiver of the blobs.
+    Receiver(BlobSink),
     /// The configs of the images that the build exports.
     Inline,
 }
@@ -84,6 +87,26 @@ const TYPES: &[&str] = &["inline", "local", "registry"];
 const DEFAULT_TAG: &str = "latest";
 
 impl CacheTo {
+    /// Creates a cache of a type from attributes, as a client of a server sends them. Returns the
+    /// keys that the type doesn't know, too: BuildKit ignores them.
+    ///
+    /// # Errors
+    /// Fails on unknown types and on invalid values.
+    pub fn of_attributes(
+        kind: &str,
+        attributes: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<(Self, Vec<String>)> {
+        let mut keys = Keys::of(kind, attributes);
+        let text = format!("type={kind}");
+        let to = Self::read(&mut keys).map_err(|problem| Error::CacheSpec { text, problem })?;
+        Ok((to, keys.into_names()))
+    }
+
+    /// Changes the destination of the cache to a receiver of its blobs. The options stay.
+    pub fn give_to(&mut self, sink: BlobSink) {
+        self.target = CacheTarget::Receiver(sink);
+    }
+
     /// Parses the value of `--cache-to`.
     ///
     /// # Errors

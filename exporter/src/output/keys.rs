@@ -35,6 +35,17 @@ impl Keys {
         Ok(Self { kind, values, known: Vec::new() })
     }
 
+    /// Returns the keys of a type.
+    pub(crate) fn of(kind: &str, attributes: impl IntoIterator<Item = (String, String)>) -> Self {
+        let values = attributes.into_iter().collect();
+        Self { kind: kind.to_owned(), values, known: Vec::new() }
+    }
+
+    /// Returns the names of the fields that the parser hasn't taken.
+    pub(crate) fn into_names(self) -> Vec<String> {
+        self.values.into_keys().collect()
+    }
+
     /// Returns the type as the user typed it.
     pub(crate) fn kind(&self) -> &str {
         &self.kind

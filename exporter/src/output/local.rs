@@ -7,38 +7,35 @@ use std::path::{Path, PathBuf};
 
 use kiln_tree::{CopyOptions, Dir, Ids, Owner, Timestamp, View};
 
+use super::files::{self, ExportedFiles};
 use super::keys::{Checked, Keys};
 use super::{Export, Exporter, Output, OutputForm, OutputKind, options};
 use crate::archive::Destination;
 use crate::error::{Error, Result};
-use crate::export::{ExportContext, ExportRequest, reported};
-use crate::{mirror, platforms};
+use crate::export::{ExportContext, reported};
+use crate::{attest, mirror};
 
 #[derive(Debug)]
 struct Local {
     dest: PathBuf,
-    /// `true` if each platform gets a directory of its own. By default, this is so with several
-    /// platforms.
-    split: Option<bool>,
     /// `true` if entries of the directory that aren't in the image are removed.
     delete: bool,
 }
 
 /// Reads the keys of `type=local`.
 pub(super) fn parse(keys: &mut Keys) -> Checked<Output> {
-    let split = keys.flag("platform-split")?;
     let delete = match keys.take("mode").as_deref() {
         None | Some("copy") => false,
         Some("delete") => true,
         Some(other) => return Err(format!("mode is {other:?}, expected copy or delete")),
     };
     let dest = keys.directory()?;
-    options::files(keys, Local { dest, split, delete })
+    options::files(keys, Local { dest, delete })
 }
 
 /// Returns the output for a lone path on the command line.
 pub(super) fn output(dest: &str) -> Output {
-    Output::new(Local { dest: dest.into(), split: None, delete: false })
+    Output::new(Local { dest: dest.into(), delete: false })
 }
 
 impl Exporter for Local {
@@ -53,30 +50,20 @@ impl Exporter for Local {
 
     fn write(&self, export: &mut Export<'_>, context: &mut ExportContext<'_>) -> Result<()> {
         let name = format!("copying files to {}", self.dest.display());
-        let split = self.split.unwrap_or(export.request.is_index());
-        reported(&name, context, |context| copy(self, export.request, split, context))
+        reported(&name, context, |context| copy(self, export, context))
     }
 }
 
-/// Copies the files over existing ones. With `split`, each platform has a directory of its own.
-fn copy(
-    local: &Local,
-    request: &ExportRequest,
-    split: bool,
-    context: &ExportContext<'_>,
-) -> Result<()> {
+/// Copies the files over existing ones.
+fn copy(local: &Local, export: &Export<'_>, context: &ExportContext<'_>) -> Result<()> {
     // In a user namespace, the user owns all files. The namespace's other IDs have no meaning
     // outside.
     let owner = Ids::current().is_namespace().then(Owner::default);
-    let sources = platforms::open(request, context)?;
-    if !split {
-        platforms::check_conflicts(request, &sources)?;
-    }
-    let shares = !split && request.is_index();
-    let mut statements = Vec::new();
-    for (number, (image, source)) in request.images.iter().zip(&sources).enumerate() {
-        let below = || local.dest.join(platforms::directory(&image.platform));
-        let dest = if split { below() } else { local.dest.clone() };
+    let files = files::of_images(export, context)?;
+    let mut dests = Vec::new();
+    for image in &files {
+        let dest =
+            image.below.as_ref().map_or_else(|| local.dest.clone(), |it| local.dest.join(it));
         fs::create_dir_all(&dest).map_err(Error::io("create", &dest))?;
         let options = CopyOptions {
             source: "/".to_owned(),
@@ -88,29 +75,27 @@ fn copy(
             mtime: image.epoch.map(|seconds| Timestamp { seconds, nanoseconds: 0 }),
             ..CopyOptions::default()
         };
-        let view = View::of(source);
-        let said = request.attest_files(number, image, source, shares)?;
         let dest = Dir::open(&dest)?;
-        kiln_tree::copy(view, &dest, &options)?;
-        statements.push((dest, said));
+        kiln_tree::copy(View::of(&image.dir), &dest, &options)?;
+        dests.push(dest);
     }
     if local.delete {
-        remove_others(request, &local.dest, split, &sources)?;
+        remove_others(&local.dest, &files)?;
     }
-    statements.iter().try_for_each(|(dest, said)| said.write(dest))
+    dests.iter().zip(&files).try_for_each(|(dest, image)| attest::write(&image.attestations, dest))
 }
 
 /// Removes the entries of the destination that aren't in the images.
-fn remove_others(request: &ExportRequest, dest: &Path, split: bool, sources: &[Dir]) -> Result<()> {
+fn remove_others(dest: &Path, files: &[ExportedFiles]) -> Result<()> {
     let root = Dir::open(dest)?;
-    if !split {
-        return mirror::remove_others(&root, sources);
+    let names: Vec<String> = files.iter().filter_map(|image| image.below.clone()).collect();
+    if names.is_empty() {
+        let sources: Vec<&Dir> = files.iter().map(|image| &image.dir).collect();
+        return mirror::remove_others(&root, &sources);
     }
-    let names: Vec<String> =
-        request.images.iter().map(|image| platforms::directory(&image.platform)).collect();
     mirror::keep_only(&root, &names)?;
-    for (name, source) in names.iter().zip(sources) {
-        mirror::remove_others(&root.open_dir(Path::new(name))?, std::slice::from_ref(source))?;
+    for (name, image) in names.iter().zip(files) {
+        mirror::remove_others(&root.open_dir(Path::new(name))?, &[&image.dir])?;
     }
     Ok(())
 }

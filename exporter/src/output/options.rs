@@ -59,7 +59,13 @@ pub(super) fn repository(keys: &mut Keys, output: &mut Output) -> Checked<()> {
 
 /// Reads the keys of files without an image.
 pub(super) fn files(keys: &mut Keys, kind: impl Exporter + 'static) -> Checked<Output> {
-    Ok(Output { epoch: epoch(keys)?, ..Output::new(kind) })
+    let attestation_prefix = keys.take("attestation-prefix").unwrap_or_default();
+    if attestation_prefix.contains('/') {
+        return Err(format!("attestation-prefix {attestation_prefix:?} has a slash"));
+    }
+    let platform_split = keys.flag("platform-split")?;
+    let epoch = epoch(keys)?;
+    Ok(Output { epoch, attestation_prefix, platform_split, ..Output::new(kind) })
 }
 
 /// Reads `source-date-epoch`: seconds since 1970, or an empty value for no limit.
@@ -89,14 +95,11 @@ fn media_types(keys: &mut Keys, output: &mut Output) -> Checked<()> {
     if output.oci_types {
         return Ok(());
     }
-    let conflict = if output.packing.compression == Compression::Zstd {
-        "compression=zstd"
-    } else if output.oci_artifact == Some(true) {
-        "oci-artifact=true"
-    } else {
-        return Ok(());
-    };
-    Err(format!("exporter option \"{conflict}\" conflicts with \"oci-mediatypes=false\""))
+    if output.oci_artifact == Some(true) {
+        let conflict = "exporter option \"oci-artifact=true\" conflicts with";
+        return Err(format!("{conflict} \"oci-mediatypes=false\""));
+    }
+    Ok(())
 }
 
 /// Reads the compression options. The flag is `true` if at least one is set.

@@ -135,8 +135,13 @@ impl Lowering<'_> {
         let metadata = metadata::with_command(metadata, &stage.original);
         let identifier = format!("docker-image://{}", stage.base_name);
         let mut source = SourceOp { identifier, ..SourceOp::default() };
-        if self.options.resolve_mode == ResolveMode::Pull {
-            source.attrs.insert("image.resolvemode".to_owned(), "pull".to_owned());
+        let mode = match self.options.resolve_mode {
+            ResolveMode::Default => None,
+            ResolveMode::Pull => Some("pull"),
+            ResolveMode::Local => Some("local"),
+        };
+        if let Some(mode) = mode {
+            source.attrs.insert("image.resolvemode".to_owned(), mode.to_owned());
         }
         self.graph.add(Plan::Source(source), Some(platform.clone()), metadata)
     }

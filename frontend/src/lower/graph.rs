@@ -40,6 +40,8 @@ pub(super) enum Plan {
     File(Option<Output>, Vec<Action>),
     /// A merge of layers, the lowest first.
     Merge(Vec<Output>),
+    /// An output of a graph that the caller has made.
+    Given(Edge),
 }
 
 /// A file action and the files from which it copies.
@@ -117,7 +119,7 @@ impl Graph {
 impl Plan {
     fn for_each_input(&self, mut visit: impl FnMut(Output)) {
         match self {
-            Self::Source(_) | Self::Local(..) => {}
+            Self::Source(_) | Self::Local(..) | Self::Given(_) => {}
             Self::Exec(_, inputs) => inputs.iter().flatten().copied().for_each(visit),
             Self::File(base, actions) => {
                 base.iter().copied().for_each(&mut visit);
@@ -143,6 +145,7 @@ impl Entry {
     fn into_edge(self, edges: &[Option<Edge>], path_sets: &[BTreeSet<String>]) -> Edge {
         let mut inputs = Inputs { edges, list: Vec::new() };
         let kind = match self.plan {
+            Plan::Given(edge) => return edge,
             Plan::Source(source) => OpKind::Source(source),
             Plan::Local(source, set) => OpKind::Source(followed(source, &path_sets[set.0])),
             Plan::Exec(exec, sources) => OpKind::Exec(mounted(*exec, &sources, &mut inputs)),

@@ -15,7 +15,7 @@ use crate::resolve::{ContextFiles, ResolveError};
 use super::git;
 use super::graph::{Action, Graph, Output, PathSet, Plan};
 use super::metadata;
-use super::named_context::{exclude, http_source};
+use super::named_context::{exclude, http_source, name_session};
 use super::{Lowering, Options};
 
 /// The name of the file if the context is a single file.
@@ -25,11 +25,13 @@ const FILENAME: &str = "context";
 #[derive(Clone, Debug)]
 pub(super) struct MainContext {
     /// The output with the context's files.
-    pub output: Output,
+    output: Output,
     /// The set of used paths.
     pub paths: PathSet,
-    /// The patterns of the ignore file.
+    /// The patterns of the ignore file; empty if it can't be read.
     pub patterns: Vec<String>,
+    /// The error of an ignore file that can't be read. It counts if the context is used.
+    unreadable: Option<Error>,
     /// `true` if the output contains files that the patterns exclude.
     is_whole: bool,
     /// The output without the excluded files, once an instruction needs it.
@@ -40,30 +42,56 @@ impl MainContext {
     /// Reads the context's ignore file and adds the context to the graph.
     ///
     /// # Errors
-    /// Fails if the ignore file can't be read, or a remote context is malformed.
+    /// Fails if a remote context is malformed.
     pub(super) fn new(
         options: &Options,
         files: &dyn ContextFiles,
         graph: &mut Graph,
     ) -> Result<Self, Error> {
         let paths = graph.new_path_set();
+        if let Some(edge) = &options.context {
+            let output = graph.add(Plan::Given(edge.clone()), None, OpMetadata::default());
+            return Ok(Self::new_whole(output, paths, Ok(Vec::new())));
+        }
         if let Some(url) = options.named_contexts.get("context") {
             let output = add_remote(url, options, graph)?;
             let patterns =
-                if options.strict_buildkit { Vec::new() } else { ignore_patterns(files)? };
-            return Ok(Self { output, paths, patterns, is_whole: true, filtered: None });
+                if options.strict_buildkit { Ok(Vec::new()) } else { ignore_patterns(files) };
+            return Ok(Self::new_whole(output, paths, patterns));
         }
-        let patterns = ignore_patterns(files)?;
+        let (patterns, unreadable) = parts(ignore_patterns(files));
         let attrs =
             [("local.sharedkeyhint", &options.context_name), ("local.unique", &options.session)];
         let mut source = SourceOp {
             identifier: format!("local://{}", options.context_name),
             attrs: attrs.map(|(key, value)| (key.to_owned(), value.clone())).into(),
         };
+        name_session(&mut source, &options.context_name, options);
         exclude(&mut source, &patterns);
         let name = metadata::named("[internal] load build context");
         let output = graph.add(Plan::Local(source, paths), None, name);
-        Ok(Self { output, paths, patterns, is_whole: false, filtered: None })
+        Ok(Self { output, paths, patterns, unreadable, is_whole: false, filtered: None })
+    }
+
+    /// Returns the context of an output that contains the files that the patterns exclude.
+    fn new_whole(output: Output, paths: PathSet, patterns: Result<Vec<String>, Error>) -> Self {
+        let (patterns, unreadable) = parts(patterns);
+        Self { output, paths, patterns, unreadable, is_whole: true, filtered: None }
+    }
+
+    /// Returns the output with the context's files.
+    ///
+    /// # Errors
+    /// Fails if the ignore file can't be read.
+    pub(super) fn output(&self) -> Result<Output, Error> {
+        self.unreadable.clone().map_or(Ok(self.output), Err)
+    }
+}
+
+fn parts(patterns: Result<Vec<String>, Error>) -> (Vec<String>, Option<Error>) {
+    match patterns {
+        Ok(patterns) => (patterns, None),
+        Err(error) => (Vec::new(), Some(error)),
     }
 }
 
@@ -75,14 +103,15 @@ impl Lowering<'_> {
     /// Fails if its sources can't be determined.
     pub(super) fn context_for(&mut self, copy: &CopyAction) -> Result<Output, Error> {
         let context = &mut self.main_context;
+        let output = context.output()?;
         if !context.is_whole || context.patterns.is_empty() {
-            return Ok(context.output);
+            return Ok(output);
         }
         let reads = self.context.reads_ignored(&context.patterns, copy);
         if !reads.map_err(|error| Error::new(error.to_string()).because(error))? {
-            return Ok(context.output);
+            return Ok(output);
         }
-        let (output, patterns) = (context.output, &context.patterns);
+        let patterns = &context.patterns;
         let graph = &mut self.graph;
         Ok(*context.filtered.get_or_insert_with(|| without_ignored(graph, output, patterns)))
     }
@@ -111,6 +140,11 @@ pub fn is_remote_context(text: &str) -> bool {
     !matches!(git::parse(text), Ok(None))
         || text.starts_with("http://")
         || text.starts_with("https://")
+}
+
+/// Returns the address of the Git repository that a context is from, without the options.
+pub fn repository(text: &str) -> Option<String> {
+    Some(git::parse(text).ok()??.remote)
 }
 
 /// Returns the files of the URL that replaces the build context, as they are in the graph of a

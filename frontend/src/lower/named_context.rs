@@ -5,11 +5,13 @@
 //! | `docker-image://REFERENCE` | an image; `scratch` is the empty image |
 //! | `oci-layout://DIRECTORY[:TAG][@DIGEST]` | an image in a directory |
 //! | `local:NAME` | a local source of the caller |
+//! | `input:NAME` | a graph of the caller |
 //! | `git@…`, `git://…`, `https://….git` | a repository |
 //! | `http://…`, `https://…` | a file |
 
 use std::collections::BTreeMap;
 
+use kiln_llb::OpMetadata;
 use kiln_llb::op::{CopyAction, SourceOp};
 use kiln_oci::{ImageConfig, Platform};
 
@@ -19,11 +21,11 @@ use crate::resolve::{ImageLocation, ImageRequest, ResolveError, ResolvedImage};
 
 use super::environment;
 use super::go_text;
-use super::graph::{PathSet, Plan};
+use super::graph::{Output, PathSet, Plan};
 use super::main_context::without_ignored;
 use super::metadata;
 use super::stage::State;
-use super::{Lowering, git, reference};
+use super::{Lowering, Options, git, reference};
 
 /// A named context that replaces a stage or an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,9 +127,25 @@ impl NamedContext {
             ("docker-image", None) => Ok((State::of(None, None), None)),
             ("git" | "http" | "https", _) => Ok((self.load_remote(lowering, scheme)?, None)),
             ("local", _) => Ok((self.load_local(lowering, rest, paths)?, None)),
-            ("input", _) => Err(Error::new(format!("invalid input {rest} for {}", self.key))),
+            ("input", _) => self.load_input(lowering, rest),
             _ => Err(Error::new(format!("unsupported context source {scheme} for {}", self.key))),
         }
+    }
+
+    fn load_input(
+        &self,
+        lowering: &mut Lowering<'_>,
+        name: &str,
+    ) -> Result<(State, Option<ImageConfig>), Error> {
+        let options = lowering.options;
+        let missing = || Error::new(format!("invalid input {name} for {}", self.key));
+        let input = options.inputs.get(name).ok_or_else(missing)?;
+        let output = input
+            .edge
+            .as_ref()
+            .map(|edge| lowering.graph.add(Plan::Given(edge.clone()), None, OpMetadata::default()));
+        let Some(config) = &input.config else { return Ok((State::of(output, None), None)) };
+        Ok((state_of_image(output, config, &self.platform), Some(config.clone())))
     }
 
     fn load_image(
@@ -162,7 +180,7 @@ impl NamedContext {
             metadata::named(&name),
         );
         let config = image.config.inherited();
-        (state_of_image(output, &config, &self.platform), Some(config))
+        (state_of_image(Some(output), &config, &self.platform), Some(config))
     }
 
     fn load_remote(&self, lowering: &mut Lowering<'_>, scheme: &str) -> Result<State, Error> {
@@ -236,8 +254,8 @@ fn layout_directory(location: &str) -> &str {
 }
 
 /// Returns the stage state that an image config describes.
-fn state_of_image(output: super::graph::Output, config: &ImageConfig, wanted: &Platform) -> State {
-    let mut state = State::of(Some(output), Some(wanted));
+fn state_of_image(output: Option<Output>, config: &ImageConfig, wanted: &Platform) -> State {
+    let mut state = State::of(output, Some(wanted));
     for entry in &config.config.env {
         let (key, value) = environment::split(entry);
         if !key.is_empty() {
@@ -264,9 +282,18 @@ pub(super) fn http_source(url: &str, filename: &str) -> SourceOp {
 /// Returns the source for a directory of the client.
 pub(super) fn local_source(name: &str, hint: &str, lowering: &Lowering<'_>) -> SourceOp {
     let attrs = [("local.sharedkeyhint", hint), ("local.unique", &lowering.options.session)];
-    SourceOp {
+    let mut source = SourceOp {
         identifier: format!("local://{name}"),
         attrs: attrs.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+    };
+    name_session(&mut source, name, lowering.options);
+    source
+}
+
+/// Adds the session that sends a local source, if it isn't the build's.
+pub(super) fn name_session(source: &mut SourceOp, name: &str, options: &Options) {
+    if let Some(session) = options.local_sessions.get(name) {
+        source.attrs.insert("local.session".to_owned(), session.clone());
     }
 }
 

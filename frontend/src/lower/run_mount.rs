@@ -133,7 +133,7 @@ impl Origin {
                 let read = CopyAction { src, follow_symlink: true, ..CopyAction::default() };
                 site.lowering.context_for(&read)?
             } else {
-                site.lowering.main_context.output
+                site.lowering.main_context.output()?
             };
             return Ok(Self { output: Some(output), paths });
         };

@@ -73,12 +73,18 @@ fn is_blank(c: char) -> bool {
 /// Returns the first word of the value of the directive `name`. As in BuildKit, the lookup doesn't
 /// parse the file: it skips a first line with `#!`, and directives may not be indented.
 pub fn find(name: &str, source: &[u8]) -> Option<String> {
+    let (value, _) = locate(name, source)?;
+    Some(value.split(' ').next().unwrap_or_default().to_owned())
+}
+
+/// Returns the value of the directive `name` and the number of its line. See [`find`].
+pub fn locate(name: &str, source: &[u8]) -> Option<(String, u32)> {
     let source = source.strip_prefix(b"\xef\xbb\xbf").unwrap_or(source);
     let text = String::from_utf8_lossy(source);
-    let body = match text.split_once('\n') {
-        Some((first, rest)) if first.starts_with("#!") => rest,
-        None if text.starts_with("#!") => "",
-        _ => &text,
+    let (body, skipped) = match text.split_once('\n') {
+        Some((first, rest)) if first.starts_with("#!") => (rest, 1),
+        None if text.starts_with("#!") => ("", 1),
+        _ => (&*text, 0),
     };
     let mut directives = Directives::new("#");
     for line in body.split('\n') {
@@ -88,7 +94,7 @@ pub fn find(name: &str, source: &[u8]) -> Option<String> {
         }
     }
     let found = directives.into_seen().into_iter().find(|seen| seen.name == name)?;
-    Some(found.value.split(' ').next().unwrap_or_default().to_owned())
+    Some((found.value, found.span.start + skipped))
 }
 
 #[cfg(test)]
@@ -117,6 +123,7 @@ mod tests {
         let source = b"#!/usr/bin/env x\n# syntax=a\n#check=skip=A rest\nFROM x\n# escape=`\n";
         assert_eq!(find("check", source).as_deref(), Some("skip=A"));
         assert_eq!(find("escape", source), None);
+        assert_eq!(locate("check", source), Some(("skip=A rest".to_owned(), 3)));
         assert_eq!(find("syntax", b"\xef\xbb\xbf# syntax=a\r\n").as_deref(), Some("a"));
         assert_eq!(find("syntax", b" # syntax=a\n"), None);
     }

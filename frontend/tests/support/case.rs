@@ -103,6 +103,9 @@ impl Case {
             resolve_mode: ResolveMode::default(),
             implicit_platform: false,
             strict_buildkit: true,
+            context: None,
+            inputs: BTreeMap::new(),
+            local_sessions: BTreeMap::new(),
             spent: kiln_frontend::SpentText::default(),
         })
     }

@@ -34,6 +34,10 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// The prefix of the paths of cache mounts, relative to the store's root.
 pub(crate) const PREFIX: &str = "mounts/";
 
+/// The beginning of the IDs of directories that clients have sent. No cache mount of a step may have
+/// such an ID: it would show one client's files to another.
+pub const CLIENT_DIRECTORY: &str = "client directory ";
+
 /// The sharing mode of a cache mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
@@ -155,6 +159,30 @@ impl CacheMounts {
             }
         }
         Ok(None)
+    }
+
+    /// Makes the directories of cache mount `id` new again, except those that are in use. Includes
+    /// the mounts that begin with files (`id:DIGEST`) if `has_input` is `true`.
+    pub fn reset(&self, id: &str, has_input: bool) -> Result<()> {
+        let prefix = format!("{id}:");
+        let matches = |known: &String| known == id || has_input && known.starts_with(&prefix);
+        for id in self.ids()?.iter().filter(|known| matches(known)) {
+            for dir in self.dirs(id) {
+                let path = dir.join("lock");
+                let file = lock::open(&path)?;
+                if !lock::try_lock(&file, &path)? {
+                    continue;
+                }
+                let mark = dir.join("ready");
+                match fs::remove_file(&mark) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(Error::io("remove", &mark)(error));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Returns an iterator over the directories of a cache mount, in order.

@@ -37,6 +37,11 @@ pub(crate) const FILE_MARKS: &str = "file-marks";
 /// The name of a file with the situation in which an overlay was mounted.
 pub(crate) const OVERLAY: &str = "overlay";
 
+/// The directory of a server's history.
+///
+/// The server defines its contents: files in `records` and in `blobs`.
+pub(crate) const HISTORY: &str = "history";
+
 /// The name of the empty directory.
 pub(crate) const ANCHOR: &str = "anchor";
 

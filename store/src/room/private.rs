@@ -18,11 +18,12 @@ use super::layout;
 use crate::error::{Error, Result};
 
 /// The store's entries. Other entries in the root directory don't belong to the store.
-const OWN: [&str; 16] = [
+const OWN: [&str; 17] = [
     layout::ANCHOR,
     "builds",
     "content",
     layout::FILE_MARKS,
+    layout::HISTORY,
     "ids",
     "ingest",
     "keys",

@@ -18,7 +18,7 @@ use crate::cache::{CacheKind, mounts};
 use crate::content::{ingest, volumes};
 use crate::error::{Error, Result};
 use crate::room::Room;
-use crate::room::layout::{ANCHOR, BLOBS, MOUNT_POINTS, TREES};
+use crate::room::layout::{ANCHOR, BLOBS, HISTORY, MOUNT_POINTS, TREES};
 use crate::room::measure::{blocks_of, measure};
 use crate::room::places::{self, directories};
 
@@ -35,7 +35,7 @@ pub struct DiskUsage {
     pub cache_bytes: (u64, u64),
     /// The volumes, sorted by name.
     pub volumes: Vec<VolumeUsage>,
-    /// The number of recorded builds, and the size of their logs.
+    /// The number of recorded builds, and the size of their logs and of a server's history.
     pub builds: (u64, u64),
     /// The size of the index and of the store's own directories and files.
     pub index_bytes: u64,
@@ -142,7 +142,7 @@ impl Upkeep {
         }
         usage.cache.sort_by_key(|part| std::cmp::Reverse(part.used_at));
         let builds = self.builds().count()?;
-        usage.builds = (builds, files_in(&room.root().join("builds"))?);
+        usage.builds = (builds, build_bytes(room)?);
         usage.index_bytes = own_bytes(room)?;
         usage.temporary_bytes = unfinished_bytes(room)?
             + files_in(&room.root().join("ingest"))?
@@ -302,7 +302,12 @@ fn unfinished_bytes(room: &Room) -> Result<u64> {
 
 /// Returns the size of everything without a row in the index.
 pub(super) fn unrecorded_bytes(room: &Room) -> Result<u64> {
-    Ok(own_bytes(room)? + files_in(&room.root().join("builds"))? + idle_ingest(room)?)
+    Ok(own_bytes(room)? + build_bytes(room)? + idle_ingest(room)?)
+}
+
+/// Returns the size of the builds' logs and of a server's history.
+fn build_bytes(room: &Room) -> Result<u64> {
+    Ok(files_in(&room.root().join("builds"))? + measure(&room.root().join(HISTORY))?)
 }
 
 /// Returns the size of the index, and of the directories and files around everything else.

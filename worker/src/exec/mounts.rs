@@ -20,7 +20,9 @@ use kiln_llb::op::{CacheMount, CacheSharing, ExecOp, Mount, MountKind, SecretMou
 use kiln_sandbox::{
     Mount as SandboxMount, MountKind as SandboxKind, Propagation, TmpfsOptions, Tree,
 };
-use kiln_store::{AssembledTree, CacheMountGuard, LayerId, Sharing, WatchedDirectory};
+use kiln_store::{
+    AssembledTree, CLIENT_DIRECTORY, CacheMountGuard, LayerId, Sharing, WatchedDirectory,
+};
 use kiln_tree::{CopyOptions, Overlay, Selection, View};
 
 use super::secret::Secrets;
@@ -291,6 +293,9 @@ pub(crate) fn cache_mount_key(
     cache: &CacheMount,
     input: &Output,
 ) -> Result<String> {
+    if cache.id.starts_with(CLIENT_DIRECTORY) {
+        return Err(Error::Invalid(format!("the cache ID {:?} is reserved", cache.id)));
+    }
     if matches!(input, Output::Layer(None)) {
         return Ok(cache.id.clone());
     }

@@ -8,10 +8,12 @@
 #![expect(clippy::disallowed_methods, reason = "the socket is kiln's own")]
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use kiln_llb::op::SshMount;
 use rustix::fs::{CWD, Gid, Mode, OFlags, Uid};
@@ -30,9 +32,25 @@ const PASSED_ON: [u8; 2] = [11, 13];
 /// The response to all other requests: a message of one byte, failure.
 const FAILURE: [u8; 5] = [0, 0, 0, 1, 5];
 
-/// The paths of the agents' sockets by ID.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Agents(BTreeMap<String, PathBuf>);
+/// The SSH agents of a build: sockets of this machine, or those of a client.
+pub trait AgentSources: fmt::Debug + Send + Sync {
+    /// Returns the socket of an agent, or `None` if there is no agent of this ID. The socket must
+    /// exist as long as the build runs. May block.
+    ///
+    /// # Errors
+    /// Fails if the agent can't be reached.
+    fn socket(&self, id: &str) -> Result<Option<PathBuf>>;
+}
+
+impl AgentSources for BTreeMap<String, PathBuf> {
+    fn socket(&self, id: &str) -> Result<Option<PathBuf>> {
+        Ok(self.get(id).cloned())
+    }
+}
+
+/// The agents that steps ask for.
+#[derive(Clone, Debug)]
+pub(super) struct Agents(Arc<dyn AgentSources>);
 
 /// A socket that relays to an agent until it is dropped.
 #[derive(Debug)]
@@ -42,16 +60,20 @@ pub(super) struct Forwarding {
 }
 
 impl Agents {
-    pub(super) fn new(agents: BTreeMap<String, PathBuf>) -> Self {
+    pub(super) fn new(agents: Arc<dyn AgentSources>) -> Self {
         Self(agents)
     }
 
-    /// Creates a socket for a step in `directory`. Returns `None` if there is no such agent and the
-    /// mount is optional. Must be called within a Tokio runtime.
+    /// Creates a socket for a step in `directory`. Returns `None` if there is no such agent, or if it
+    /// can't be reached, and the mount is optional. Must be called within a Tokio runtime.
     pub(super) fn forward(&self, mount: &SshMount, directory: &Path) -> Result<Option<Forwarding>> {
         let id = if mount.id.is_empty() { DEFAULT } else { &mount.id };
-        match self.0.get(id) {
-            Some(agent) => Forwarding::start(agent.clone(), mount, directory)
+        let agent = match self.0.socket(id) {
+            Err(_) if mount.optional => return Ok(None),
+            found => found?,
+        };
+        match agent {
+            Some(agent) => Forwarding::start(agent, mount, directory)
                 .map(Some)
                 .map_err(Error::kernel("forward ssh agent", id)),
             None if mount.optional => Ok(None),
@@ -160,7 +182,7 @@ mod tests {
         });
         let directory = temp.path().join("long".repeat(50));
         std::fs::create_dir(&directory).unwrap();
-        let agents = Agents::new(BTreeMap::from([("default".to_owned(), agent)]));
+        let agents = Agents::new(Arc::new(BTreeMap::from([("default".to_owned(), agent)])));
         let forwarding = agents.forward(&mount("", false), &directory).unwrap().unwrap();
         let metadata = std::fs::metadata(forwarding.socket()).unwrap();
         assert!(metadata.file_type().is_socket());
@@ -189,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_missing_agent_matters_unless_optional() {
-        let agents = Agents::default();
+        let agents = Agents::new(Arc::new(BTreeMap::new()));
         assert!(agents.forward(&mount("a", true), Path::new("/")).unwrap().is_none());
         let error = agents.forward(&mount("a", false), Path::new("/")).unwrap_err();
         assert_eq!(error.to_string(), "ssh agent a: not found");

@@ -56,7 +56,7 @@ impl ImportedCache {
         platforms: &[Platform],
         largest: Option<u64>,
     ) -> Result<Self> {
-        let (reader, bytes) = Reader::open(&source.place, images.client()).await?;
+        let (reader, bytes) = Reader::open(&source.place, &images.blobs()).await?;
         let import = Import { place: &source.place, reader, platforms, largest };
         let config = match Document::parse(&source.place.to_string(), &bytes)? {
             Document::Manifest(manifest) => import.manifest(&manifest).await?,
@@ -148,9 +148,12 @@ impl Import<'_> {
             sizes.insert(digest_of(descriptor)?, descriptor.size);
         }
         let is_listed = |blob: &CacheBlob| sizes.get(&blob.digest) == Some(&blob.size);
+        let missing = self.reader.missing(sizes.iter().map(|(it, size)| (*it, *size)).collect());
+        let missing = missing.await?;
+        let is_usable = |blob: &CacheBlob| is_listed(blob) && !missing.contains(&blob.digest);
         let layers = config.layers.iter_mut().map(|layer| &mut layer.blob);
         let mounts = config.mounts.iter_mut().map(|mount| &mut mount.blob);
-        for blob in layers.chain(mounts).filter(|blob| !is_listed(blob)) {
+        for blob in layers.chain(mounts).filter(|blob| !is_usable(blob)) {
             // An empty media type marks the blob as unusable.
             blob.media_type.clear();
         }

@@ -7,7 +7,7 @@ use kiln_event::Reporter;
 use kiln_images::{Blobs, Origin, blocking};
 use kiln_llb::Graph;
 use kiln_llb::Vertex;
-use kiln_llb::op::{CacheMount, MountKind, OpKind};
+use kiln_llb::op::{CacheMount, MountKind, OpKind, SourceOp};
 use kiln_oci::cache::CacheMountContent;
 use kiln_oci::error::chain;
 use kiln_solver::{Cache, VertexKeys};
@@ -124,6 +124,26 @@ fn unpack(guard: &CacheMountGuard, mount: &CacheMountContent, blobs: &Blobs) -> 
 }
 
 impl Worker {
+    /// Resolves the tags of a graph's images, so that steps on top of them have cache keys. A tag
+    /// that can't be resolved is left to the step that loads the image.
+    pub async fn know_images(&self, graph: &Graph) {
+        let resolve = |source: &SourceOp| {
+            let Ok(Identifier::Image(reference, policy)) = Identifier::parse(source) else {
+                return None;
+            };
+            Some(async move {
+                if let Err(error) = self.images.digest_by(&reference, policy).await {
+                    tracing::debug!(%error, %reference, "can't resolve an image yet");
+                }
+            })
+        };
+        let sources = graph.vertices().iter().filter_map(|vertex| match &vertex.op.kind {
+            Some(OpKind::Source(source)) => resolve(source),
+            _ => None,
+        });
+        futures_util::future::join_all(sources).await;
+    }
+
     /// Declares the layers of a graph's base images if their documents are in the store. The
     /// store's information from an image takes precedence over a cache's.
     pub async fn know_bases(&self, graph: &Graph) {
@@ -132,7 +152,7 @@ impl Worker {
             let Ok(identifier) = Identifier::parse(source) else { continue };
             let (origin, digest) = match &identifier {
                 Identifier::Image(reference, _) => {
-                    (Some(Origin::Registry(reference.name())), reference.digest())
+                    (Some(Origin::Registry(reference.name())), self.images.known_digest(reference))
                 }
                 Identifier::Layout(reference, name) => {
                     let digest = reference.digest();

@@ -33,6 +33,21 @@ use self::reference::{check_reference, is_commit};
 use super::remote::{Loaded, Pin, Remotes};
 use crate::error::{Error, Result};
 
+/// The reference of a git source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GitReference {
+    /// The full name of the reference, or the commit.
+    pub name: String,
+    /// The object that the reference refers to: a commit or an annotated tag.
+    pub object: String,
+    /// The commit of the tag, if the object is a tag.
+    pub commit: Option<String>,
+    /// The content of the commit, if it is asked for.
+    pub commit_object: Vec<u8>,
+    /// The content of the tag, if it is asked for and the object is a tag.
+    pub tag_object: Vec<u8>,
+}
+
 /// A git source: the commit of a repository.
 #[expect(clippy::struct_excessive_bools, reason = "the switches of a source op")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -170,6 +185,39 @@ impl GitSource {
         let (kind, description) = (CacheKind::GitCheckout, format!("git {}", found.commit()));
         store.cache().put_as(kind, &key, &[Some(layer.clone())], &description)?;
         Ok(Loaded { layer, pin })
+    }
+
+    /// Looks up the reference. Fetches its objects if they are asked for.
+    pub(crate) async fn describe(
+        &self,
+        remotes: &Remotes,
+        with_objects: bool,
+    ) -> Result<GitReference> {
+        let named = self.named();
+        let mut known = GitReference::default();
+        if let (Some(found), false) = (&named, with_objects) {
+            let object = found.object.clone();
+            let name = found.reference.clone().unwrap_or_else(|| object.clone());
+            return Ok(GitReference { name, object, ..known });
+        }
+        let git = Git::prepare(self, remotes).await?;
+        let found = match named {
+            Some(found) => found,
+            None => find::find(&git, self).await?,
+        };
+        if with_objects {
+            checkout::fetch(&git, self, &found).await?;
+            let kind = git.run(&["cat-file", "-t", &found.object]).await?;
+            let read = async |kind: &str, object: &str| {
+                git.run(&["cat-file", kind, object]).await.map(String::into_bytes)
+            };
+            known.commit_object = read("commit", &found.object).await?;
+            if kind.trim() == "tag" {
+                known.tag_object = read("tag", &found.object).await?;
+            }
+        }
+        let name = found.reference.unwrap_or_else(|| found.object.clone());
+        Ok(GitReference { name, object: found.object, commit: found.commit, ..known })
     }
 
     /// Returns an error that names the repository and the reference.

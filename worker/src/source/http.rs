@@ -5,6 +5,7 @@
 //! visible.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::Path;
 
 use kiln_event::Reporter;
@@ -16,10 +17,12 @@ use kiln_store::LayerId;
 use kiln_tree::{Attributes, Dir, Owner, Timestamp};
 use serde::{Deserialize, Serialize};
 use time::PrimitiveDateTime;
+use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
+use tokio::io::AsyncReadExt as _;
 
 use super::file_name;
-use super::remote::{Loaded, Pin, Remotes};
+use super::remote::{Loaded, Pin, Remotes, UploadReader};
 use crate::error::{Error, Result};
 
 /// The minimum age of a file in seconds at which its modification time identifies its version (RFC
@@ -27,8 +30,11 @@ use crate::error::{Error, Result};
 const SETTLED: i64 = 60;
 /// The maximum number of attempts at a download.
 const ATTEMPTS: u32 = 3;
+/// The number of bytes of an upload that are read at a time.
+const CHUNK: usize = 64 << 10;
 /// The headers that a graph may set.
-const HEADERS: [&str; 2] = ["accept", "user-agent"];
+const HEADERS: [&str; 2] = ["accept", USER_AGENT];
+const USER_AGENT: &str = "user-agent";
 
 /// An HTTP source: a file at a URL.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -155,12 +161,21 @@ impl HttpSource {
         request: &FetchRequest,
         reporter: &Reporter,
     ) -> Result<Option<(LayerId, Known)>> {
+        if let Some(uploads) = &remotes.options.uploads
+            && uploads.has(&self.url)
+        {
+            let name = file_name::of_download(&self.filename, None, &self.url);
+            let head = Head { name, ..Head::default() };
+            let body = Body::Upload(uploads.open(&self.url).await?);
+            return self.receive(remotes, head, body, reporter).await.map(Some);
+        }
         let mut attempt = 1;
         loop {
             let FetchAnswer::File(file) = remotes.client.fetch(request).await? else {
                 return Ok(None);
             };
-            match self.download(remotes, *file, reporter).await {
+            let head = self.head(&file);
+            match self.receive(remotes, head, Body::Fetched(file), reporter).await {
                 Err(Error::Registry(error)) if error.is_transient() && attempt < ATTEMPTS => {
                     tracing::debug!(%error, attempt, "download was cut off, trying again");
                     attempt += 1;
@@ -171,7 +186,11 @@ impl HttpSource {
     }
 
     fn request(&self, remotes: &Remotes) -> Result<FetchRequest> {
+        let agent = remotes.options.user_agent.iter();
+        let agent = agent.map(|agent| (USER_AGENT.to_owned(), agent.clone()));
+        let agent = agent.filter(|_| !self.headers.contains_key(USER_AGENT));
         let headers = self.headers.iter().map(|(name, value)| (name.clone(), value.clone()));
+        let headers = headers.chain(agent);
         let authorization = self.authorization(remotes)?;
         let (url, headers) = (self.url.clone(), headers.collect());
         Ok(FetchRequest { url, headers, authorization, ..FetchRequest::default() })
@@ -194,30 +213,38 @@ impl HttpSource {
         text(&format!("HTTP_AUTH_HEADER_{host}"), true)
     }
 
-    async fn download(
-        &self,
-        remotes: &Remotes,
-        file: FetchedFile,
-        reporter: &Reporter,
-    ) -> Result<(LayerId, Known)> {
-        let name = file_name::of_download(&self.filename, file.content_disposition(), &self.url);
+    fn head(&self, file: &FetchedFile) -> Head {
         let time = file.last_modified().and_then(seconds);
         let is_settled =
             time.zip(file.date().and_then(seconds)).is_some_and(|(then, now)| now - then > SETTLED);
         let etag = file.etag().map(str::to_owned);
-        let last_modified =
-            file.last_modified().filter(|_| is_settled && etag.is_none()).map(str::to_owned);
+        let identifies = is_settled && etag.is_none();
+        Head {
+            name: file_name::of_download(&self.filename, file.content_disposition(), &self.url),
+            length: file.length(),
+            time,
+            last_modified: file.last_modified().filter(|_| identifies).map(str::to_owned),
+            etag,
+        }
+    }
 
+    async fn receive(
+        &self,
+        remotes: &Remotes,
+        head: Head,
+        body: Body,
+        reporter: &Reporter,
+    ) -> Result<(LayerId, Known)> {
+        let Head { name, length, time, etag, last_modified } = head;
         let snapshots = &remotes.snapshots;
         let pending = snapshots.begin(None)?;
         let dir = Dir::open(pending.fs())?;
         let growing = vec![pending.growing()];
         let path = Path::new("/").join(&name);
         let mut writer = HashingWriter::new(dir.create_file(&path, 0o600)?);
-        let mut part = reporter.part(format!("downloading {name}"), file.length());
+        let mut part = reporter.part(format!("downloading {name}"), length);
         let limit = remotes.options.max_bytes;
-        let copy = file.copy_to(&mut writer, limit, |bytes| part.advance(bytes));
-        let copy = async { Ok::<_, Error>(copy.await?) };
+        let copy = body.copy_to(&mut writer, limit, |bytes| part.advance(bytes));
         kiln_images::with_room(&snapshots.store, growing, copy).await?;
         let (_, digest, _) = writer.finish();
         if let Some(expected) = self.checksum.filter(|expected| *expected != digest) {
@@ -232,6 +259,58 @@ impl HttpSource {
         dir.set_attributes(Path::new("/"), &Attributes { mtime: epoch, ..Attributes::default() })?;
         let layer = snapshots.commit_pending(pending)?;
         Ok((layer, Known { digest: digest.to_string(), etag, last_modified }))
+    }
+}
+
+/// The properties of a file before its content.
+#[derive(Debug, Default)]
+struct Head {
+    name: String,
+    length: Option<u64>,
+    /// The modification time in seconds since 1970.
+    time: Option<i64>,
+    etag: Option<String>,
+    /// The modification time as the server sends it, if it identifies the version.
+    last_modified: Option<String>,
+}
+
+/// The content of a file.
+enum Body {
+    /// A server's answer.
+    Fetched(Box<FetchedFile>),
+    /// A stream of the user's.
+    Upload(UploadReader),
+}
+
+impl Body {
+    /// Writes the whole content. Calls `progress` with the length of each chunk.
+    async fn copy_to(
+        self,
+        writer: &mut impl Write,
+        limit: Option<u64>,
+        mut progress: impl FnMut(u64),
+    ) -> Result<()> {
+        let mut reader = match self {
+            Self::Fetched(file) => {
+                file.copy_to(writer, limit, progress).await?;
+                return Ok(());
+            }
+            Self::Upload(reader) => reader,
+        };
+        let failed = |error: std::io::Error| Error::Invalid(format!("receive an upload: {error}"));
+        let (mut buffer, mut received) = (vec![0; CHUNK], 0);
+        loop {
+            let count = reader.read(&mut buffer).await.map_err(failed)?;
+            if count == 0 {
+                return Ok(());
+            }
+            received += count as u64;
+            if limit.is_some_and(|limit| received > limit) {
+                return Err(Error::Invalid(format!("an upload has more than {received} bytes")));
+            }
+            writer.write_all(&buffer[..count]).map_err(failed)?;
+            progress(count as u64);
+        }
     }
 }
 
@@ -275,12 +354,38 @@ pub(super) fn host(url: &str) -> &str {
     }
 }
 
-/// Parses the time in a header (RFC 9110, 5.6.7) as seconds since 1970.
+/// Parses the time in a header as seconds since 1970, in any of the three formats of RFC 9110, 5.6.7.
 fn seconds(text: &str) -> Option<i64> {
-    let format = format_description!(
+    let parse = |text: &str, format: &[BorrowedFormatItem<'_>]| {
+        PrimitiveDateTime::parse(text, format).ok().map(|time| time.assume_utc().unix_timestamp())
+    };
+    let current = format_description!(
         "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
     );
-    PrimitiveDateTime::parse(text, &format).ok().map(|time| time.assume_utc().unix_timestamp())
+    let ansi = format_description!(
+        "[weekday repr:short] [month repr:short] [day padding:space] [hour]:[minute]:[second] [year]"
+    );
+    parse(text, current)
+        .or_else(|| parse(&with_century(text)?, current))
+        .or_else(|| parse(text, ansi))
+}
+
+/// Converts a time in the format of RFC 850 (`Sunday, 06-Nov-94 08:49:37 GMT`) to the current format.
+/// A year more than 50 years in the future is one of the past century.
+fn with_century(text: &str) -> Option<String> {
+    let (weekday, rest) = text.split_once(", ")?;
+    let (date, time) = rest.split_once(' ')?;
+    // Some servers write another name of the same zone.
+    let time = time.replace("UTC", "GMT");
+    let mut parts = date.split('-');
+    let (day, month, year) = (parts.next()?, parts.next()?, parts.next()?);
+    let short: u32 = year.parse().ok().filter(|_| year.len() == 2)?;
+    let now = time::OffsetDateTime::now_utc().year().cast_unsigned();
+    let mut year = now / 100 * 100 + short;
+    if year > now + 50 {
+        year -= 100;
+    }
+    Some(format!("{}, {day} {month} {year} {time}", weekday.get(..3)?))
 }
 
 #[cfg(test)]
@@ -318,6 +423,9 @@ mod tests {
         assert_eq!(host("https://u:p@h.example:1/a@b"), "h.example");
         assert_eq!(host("https://[::1]:2"), "::1");
         assert_eq!(seconds("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
+        assert_eq!(seconds("Sunday, 06-Nov-94 08:49:37 GMT"), Some(784_111_777));
+        assert_eq!(seconds("Sunday, 06-Nov-94 08:49:37 UTC"), Some(784_111_777));
+        assert_eq!(seconds("Sun Nov  6 08:49:37 1994"), Some(784_111_777));
         assert_eq!(seconds("yesterday"), None);
     }
 }

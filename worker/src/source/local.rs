@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::BoxFuture;
+use kiln_event::Reporter;
 use kiln_images::Snapshots;
 use kiln_llb::op::SourceOp;
 use kiln_sandbox::mount_without_devices;
@@ -41,7 +42,8 @@ pub trait LocalSources: fmt::Debug + Send + Sync {
     fn has(&self, name: &str) -> bool;
 
     /// Returns the directory with the files of a local source. It must have at least the files that
-    /// the source's attributes select, and must not change while the build runs.
+    /// the source's attributes select, and must not change while the build runs. A transfer is
+    /// reported to `reporter`.
     ///
     /// # Errors
     /// Fails if there is no source of this name, or if its files can't be had.
@@ -49,6 +51,7 @@ pub trait LocalSources: fmt::Debug + Send + Sync {
         &'a self,
         name: &'a str,
         source: &'a SourceOp,
+        reporter: &'a Reporter,
     ) -> BoxFuture<'a, Result<PathBuf>>;
 }
 
@@ -61,7 +64,12 @@ impl LocalSources for Directories {
         self.0.contains_key(name)
     }
 
-    fn directory<'a>(&'a self, name: &'a str, _: &'a SourceOp) -> BoxFuture<'a, Result<PathBuf>> {
+    fn directory<'a>(
+        &'a self,
+        name: &'a str,
+        _: &'a SourceOp,
+        _: &'a Reporter,
+    ) -> BoxFuture<'a, Result<PathBuf>> {
         let found = self.0.get(name).cloned().ok_or_else(|| unknown_context(name));
         Box::pin(std::future::ready(found))
     }
@@ -108,6 +116,11 @@ impl LocalContext {
         };
         let dir = open(path)?;
         Ok(Self { name: name.to_owned(), dir, excludes, copies: Mutex::default() })
+    }
+
+    /// Returns the directory of the context, with the files that its patterns exclude.
+    pub fn dir(&self) -> &Dir {
+        &self.dir
     }
 
     /// Returns the view of the context that steps have.

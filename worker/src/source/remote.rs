@@ -14,14 +14,17 @@
 //! steps that copy from it, therefore see the same commit.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::future::BoxFuture;
 use kiln_event::Reporter;
 use kiln_images::Snapshots;
 use kiln_llb::op::SourceOp;
 use kiln_registry::Client;
 use kiln_store::LayerId;
+use tokio::io::AsyncRead;
 use tokio::sync::OnceCell;
 
 use super::git::{GitLimits, GitSource};
@@ -42,6 +45,25 @@ pub struct RemoteOptions {
     pub contexts: Vec<String>,
     /// The socket of the SSH agent that git may use.
     pub ssh_agent: Option<PathBuf>,
+    /// The user agent of requests for files whose source names none; `None` for the client's own.
+    pub user_agent: Option<String>,
+    /// The files that come from the user instead of a server.
+    pub uploads: Option<Arc<dyn Uploads>>,
+}
+
+/// The content of an upload.
+pub type UploadReader = Box<dyn AsyncRead + Send + Unpin>;
+
+/// The files that come from the user, under URLs of their own.
+pub trait Uploads: fmt::Debug + Send + Sync {
+    /// Returns `true` if a URL stands for an upload.
+    fn has(&self, url: &str) -> bool;
+
+    /// Opens an upload. It can be read once.
+    ///
+    /// # Errors
+    /// Fails if there is no such upload.
+    fn open<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<UploadReader>>;
 }
 
 /// The parsed op of a remote source.

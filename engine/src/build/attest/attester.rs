@@ -49,7 +49,7 @@ impl kiln_exporter::Attester for Attester {
         self.0.warnings()
     }
 
-    fn attest_image(&self, image: &AttestedImage<'_>) -> Attested<ImageAttestations> {
+    fn attest_image(&self, image: &AttestedImage<'_>) -> Attested<Option<ImageAttestations>> {
         let subject = ImageSubject {
             number: image.number,
             names: image.names,
@@ -59,7 +59,7 @@ impl kiln_exporter::Attester for Attester {
             created: image.created,
         };
         let made = self.0.of_image(&subject, image.is_artifact)?;
-        Ok(ImageAttestations { manifest: made.manifest, blobs: made.blobs })
+        Ok(made.map(|made| ImageAttestations { manifest: made.manifest, blobs: made.blobs }))
     }
 
     fn attest_files(&self, files: &AttestedFiles<'_>) -> Attested<Vec<FileAttestation>> {

@@ -8,6 +8,8 @@ use kiln_exporter::{Output, csv_fields};
 
 const PROVENANCE: &str = "provenance";
 const SBOM: &str = "sbom";
+/// The prefixes of a frontend's options about attestations.
+const ATTEST: [&str; 2] = ["attest:", "build-arg:BUILDKIT_ATTEST_"];
 
 /// The attestations to attach to images.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,6 +67,36 @@ impl AttestOptions {
         Ok(options)
     }
 
+    /// Reads the options of a frontend that are about attestations: `attest:TYPE`. Unknown parameters
+    /// are ignored, as in BuildKit.
+    ///
+    /// # Errors
+    /// Fails if a type isn't known, or a value is invalid.
+    pub fn of_frontend<'a>(
+        options: impl IntoIterator<Item = (&'a String, &'a String)>,
+    ) -> Result<Self> {
+        let mut read = Self::default();
+        for (name, text) in options {
+            let kind = ATTEST.iter().find_map(|prefix| name.strip_prefix(prefix));
+            match kind.map(str::to_lowercase).as_deref() {
+                Some(PROVENANCE) => {
+                    let mut keys = Keys::read_loosely(text)?;
+                    keys.0.remove("capture-usage");
+                    keys.0.insert("timestamps".to_owned(), "true".to_owned());
+                    read.provenance = Some(keys.provenance()?);
+                }
+                None | Some(SBOM) => {}
+                Some(other) => bail!("unknown attestation type {other:?}"),
+            }
+        }
+        Ok(read)
+    }
+
+    /// Returns `true` if provenance is requested.
+    pub fn has_provenance(&self) -> bool {
+        self.provenance.is_some()
+    }
+
     /// Rejects outputs that can't hold the attestations, before the build begins.
     ///
     /// # Errors
@@ -117,6 +149,19 @@ fn canonical(kind: &str, text: &str) -> String {
 struct Keys(BTreeMap<String, String>);
 
 impl Keys {
+    /// Reads fields without values, too.
+    fn read_loosely(text: &str) -> Result<Self> {
+        if text.is_empty() {
+            return Ok(Self(BTreeMap::new()));
+        }
+        let fields = csv_fields(text).map_err(|problem| anyhow::anyhow!("{text:?}: {problem}"))?;
+        let pair = |field: String| match field.split_once('=') {
+            Some((key, value)) => (key.to_owned(), value.to_owned()),
+            None => (field, String::new()),
+        };
+        Ok(Self(fields.into_iter().map(pair).collect()))
+    }
+
     fn read(text: &str) -> Result<Self> {
         let fields = csv_fields(text).map_err(|problem| anyhow::anyhow!("{text:?}: {problem}"))?;
         let mut values = BTreeMap::new();
@@ -220,6 +265,20 @@ mod tests {
         ] {
             assert_eq!(options.unwrap(), AttestOptions::default());
         }
+    }
+
+    #[test]
+    fn options_of_frontends_are_read() {
+        let read = |name: &str, text: &str| {
+            AttestOptions::of_frontend([(&name.to_owned(), &text.to_owned())])
+        };
+        let text = "mode=min,inline-only=true,unknown,version=v0.2";
+        let provenance = read("attest:provenance", text).unwrap().provenance.unwrap();
+        assert_eq!((provenance.mode, provenance.version), (Mode::Min, SlsaVersion::V02));
+        assert!(provenance.inline_only && provenance.timestamps);
+        assert!(read("build-arg:BUILDKIT_ATTEST_PROVENANCE", "").unwrap().has_provenance());
+        assert!(!read("target", "x").unwrap().has_provenance());
+        assert!(read("attest:other", "").is_err() && read("attest:provenance", "mode=x").is_err());
     }
 
     #[test]

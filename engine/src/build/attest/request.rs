@@ -58,6 +58,7 @@ pub(super) fn request(request: &BuildSpec, sources: &Sources) -> Request {
         secrets: sources.secrets(),
         ssh: sources.agents(),
         locals: sources.locals.iter().cloned().collect(),
+        ..Request::default()
     }
 }
 

@@ -7,7 +7,7 @@ use kiln_attest::{Dependency, Local, SessionInput, image_purl};
 use kiln_llb::Definition;
 use kiln_llb::op::Op;
 use kiln_llb::op::{MountKind, NetMode, OpKind, SourceOp};
-use kiln_oci::{Platform, Reference};
+use kiln_oci::{Digest, Platform, Reference};
 use kiln_worker::{Pin, Worker};
 
 use super::super::lowering::options;
@@ -18,12 +18,15 @@ use crate::redact;
 /// The sources of a build.
 #[derive(Debug, Default)]
 pub(super) struct Sources {
-    dependencies: BTreeSet<Dependency>,
+    /// The dependencies, each with its rank: images, repositories, and other files.
+    dependencies: BTreeSet<(u8, Dependency)>,
     /// Directories of the machine that runs the build.
     pub(super) locals: BTreeSet<Local>,
     secrets: BTreeMap<String, bool>,
     agents: BTreeMap<String, bool>,
     uses_network: bool,
+    /// The function that hides the credentials of URLs. `None` removes them.
+    hide: Option<fn(&str) -> String>,
 }
 
 impl Sources {
@@ -35,11 +38,8 @@ impl Sources {
     ) -> Result<Self> {
         let mut sources = Self::default();
         // The build reads the Dockerfile from the context, even if no step uses the context.
-        if let ContextPlace::Remote(_) = &request.context
-            && let Some(edge) = kiln_frontend::remote_context(&options(request))?
-            && let Some(OpKind::Source(op)) = &edge.node().op().kind
-        {
-            sources.source(op, None, worker);
+        if let Some(op) = context_source(request)? {
+            sources.source(&op, None, worker, None);
         }
         let is_local = !matches!(
             (&request.dockerfile, &request.context),
@@ -48,11 +48,24 @@ impl Sources {
         if is_local {
             sources.locals.insert(Local { name: "dockerfile".to_owned() });
         }
+        sources.collect(definition, worker, &BTreeMap::new())?;
+        Ok(sources)
+    }
+
+    /// Adds the sources of a graph. `digests` holds the digests of images by the names of sources.
+    pub(super) fn collect(
+        &mut self,
+        definition: &Definition,
+        worker: &Worker,
+        digests: &BTreeMap<String, Digest>,
+    ) -> Result<()> {
+        let sources = self;
         for bytes in &definition.ops {
             let op = Op::decode(bytes)?;
             match &op.kind {
                 Some(OpKind::Source(source)) => {
-                    sources.source(source, op.platform.as_ref(), worker);
+                    let digest = digests.get(&source.identifier);
+                    sources.source(source, op.platform.as_ref(), worker, digest);
                 }
                 Some(OpKind::Exec(exec)) => {
                     sources.uses_network |= exec.network != NetMode::None;
@@ -74,18 +87,31 @@ impl Sources {
                 _ => {}
             }
         }
-        Ok(sources)
+        Ok(())
     }
 
-    fn source(&mut self, op: &SourceOp, platform: Option<&Platform>, worker: &Worker) {
+    /// Adds a source. `digest` is that of an image whose name has none.
+    pub(super) fn source(
+        &mut self,
+        op: &SourceOp,
+        platform: Option<&Platform>,
+        worker: &Worker,
+        digest: Option<&Digest>,
+    ) {
         let (scheme, rest) = op.identifier.split_once("://").unwrap_or(("", &op.identifier));
         let dependency = match scheme {
             "local" => {
                 self.locals.insert(Local { name: rest.to_owned() });
                 return;
             }
-            "docker-image" => image("docker", rest, platform),
-            "oci-layout" => image("oci", rest, platform),
+            "docker-image" | "oci-layout" => {
+                let kind = if scheme == "oci-layout" { "oci" } else { "docker" };
+                let mut dependency = image(kind, rest, platform);
+                if let Some(digest) = digest.filter(|_| dependency.digest.is_empty()) {
+                    dependency.digest.insert("sha256".to_owned(), digest.hex());
+                }
+                dependency
+            }
             "git" => {
                 for attribute in ["git.authtokensecret", "git.authheadersecret", "git.mountsshsock"]
                 {
@@ -95,22 +121,38 @@ impl Sources {
                         lend(lent, id, true);
                     }
                 }
-                pinned(&repository(op, rest), worker.pin(op))
+                self.pinned(&repository(op, rest), worker.pin(op))
             }
-            _ => pinned(&op.identifier, worker.pin(op)),
+            _ => self.pinned(&op.identifier, worker.pin(op)),
         };
-        self.dependencies.insert(dependency);
+        let rank = match scheme {
+            "docker-image" | "oci-layout" => 0,
+            "git" => 1,
+            _ => 2,
+        };
+        self.dependencies.insert((rank, dependency));
+    }
+
+    /// Returns an empty list whose URLs are shown as `hide` returns them.
+    pub(super) fn hiding(hide: fn(&str) -> String) -> Self {
+        Self { hide: Some(hide), ..Self::default() }
+    }
+
+    fn pinned(&self, uri: &str, pin: Option<Pin>) -> Dependency {
+        let digest = pin.map(|pin| (pin.algorithm, pin.hex));
+        let uri = self.hide.map_or_else(|| redact::urls(uri).into_owned(), |hide| hide(uri));
+        Dependency { uri, digest: digest.into_iter().collect() }
     }
 
     /// Returns `true` if every source has a digest.
     pub(super) fn is_complete(&self) -> bool {
-        self.locals.is_empty() && self.dependencies.iter().all(|it| !it.digest.is_empty())
+        self.locals.is_empty() && self.dependencies().all(|it| !it.digest.is_empty())
     }
 
     /// Returns a readable list of the sources without a digest.
     pub(super) fn untold(&self) -> String {
         let locals = self.locals.iter().map(|local| format!("the directory {:?}", local.name));
-        let without = self.dependencies.iter().filter(|it| it.digest.is_empty());
+        let without = self.dependencies().filter(|it| it.digest.is_empty());
         let all: Vec<String> = locals.chain(without.map(|it| it.uri.clone())).collect();
         all.join(", ")
     }
@@ -132,12 +174,26 @@ impl Sources {
 
     /// Returns the source that was fetched from an address.
     pub(super) fn find(&self, uri: &str) -> Option<&Dependency> {
-        self.dependencies.iter().find(|dependency| dependency.uri == uri)
+        self.dependencies().find(|dependency| dependency.uri == uri)
     }
 
     pub(super) fn into_dependencies(self) -> Vec<Dependency> {
-        self.dependencies.into_iter().collect()
+        self.dependencies.into_iter().map(|(_, dependency)| dependency).collect()
     }
+
+    fn dependencies(&self) -> impl Iterator<Item = &Dependency> {
+        self.dependencies.iter().map(|(_, dependency)| dependency)
+    }
+}
+
+/// Returns the source of a remote build context.
+pub(super) fn context_source(request: &BuildSpec) -> Result<Option<SourceOp>> {
+    let ContextPlace::Remote(_) = &request.context else { return Ok(None) };
+    let Some(edge) = kiln_frontend::remote_context(&options(request))? else { return Ok(None) };
+    Ok(match &edge.node().op().kind {
+        Some(OpKind::Source(op)) => Some(op.clone()),
+        _ => None,
+    })
 }
 
 /// Records a secret or agent. It is optional only if every step that uses it can run without it.
@@ -171,11 +227,6 @@ fn repository(op: &SourceOp, rest: &str) -> String {
     if reference.is_empty() { address.to_owned() } else { format!("{address}#{reference}") }
 }
 
-fn pinned(uri: &str, pin: Option<Pin>) -> Dependency {
-    let digest = pin.map(|pin| (pin.algorithm, pin.hex));
-    Dependency { uri: redact::urls(uri).into_owned(), digest: digest.into_iter().collect() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,7 +241,7 @@ mod tests {
         assert_eq!(image("docker", &tagged, None).digest["sha256"], digest);
         let pinned = format!("h:5000/a/b@sha256:{digest}");
         let expected =
-            format!("pkg:docker/h:5000/a/b?digest=sha256:{digest}&platform=linux%2Famd64");
+            format!("pkg:docker/h%3A5000/a/b?digest=sha256:{digest}&platform=linux%2Famd64");
         assert_eq!(url(&pinned), expected);
     }
 
@@ -199,6 +250,6 @@ mod tests {
         let attrs = [("git.fullurl".to_owned(), "https://u:p@h/a.git".to_owned())];
         let op = SourceOp { identifier: "git://h/a.git#main:d".to_owned(), attrs: attrs.into() };
         let uri = repository(&op, "h/a.git#main:d");
-        assert_eq!(pinned(&uri, None).uri, "https://h/a.git#main");
+        assert_eq!(Sources::default().pinned(&uri, None).uri, "https://h/a.git#main");
     }
 }

@@ -38,11 +38,7 @@ pub(super) async fn check_out(
     git.run(&["checkout", "--quiet", "--force", "--detach", commit]).await?;
     let root = Dir::open(git.directory())?;
     if !source.skip_submodules && root.metadata(Path::new(".gitmodules"), false)?.is_some() {
-        let update = ["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"];
-        if let Err(error) = git.run(&update).await {
-            // With credentials, git follows no redirects. A submodule that has moved may be public.
-            git.run_without_credentials(&update).await.map_err(|_| error)?;
-        }
+        update_submodules(git).await?;
     }
     let mtime = if source.commit_times {
         let seconds = git.run(&["show", "--no-patch", "--format=%ct", commit]).await?;
@@ -59,7 +55,7 @@ pub(super) async fn check_out(
 }
 
 /// Creates a repository that has the commit.
-async fn fetch(git: &Git, source: &GitSource, found: &Found) -> Result<()> {
+pub(super) async fn fetch(git: &Git, source: &GitSource, found: &Found) -> Result<()> {
     let format = if found.object.len() == 64 { "sha256" } else { "sha1" };
     let format = format!("--object-format={format}");
     git.run(&["init", "--quiet", "--template=", &format]).await?;
@@ -98,12 +94,31 @@ async fn fetch_one(git: &Git, url: &str, refspec: &str) -> Result<()> {
     let Err(error) = git.run(&fetching(&["--depth=1", "--no-tags"], url, refspec)).await else {
         return Ok(());
     };
-    let text = error.to_string();
-    if text.contains("--depth") || text.contains("shallow") {
+    if needs_history(&error) {
         git.run(&fetching(&["--no-tags"], url, refspec)).await?;
         return Ok(());
     }
     Err(error)
+}
+
+/// Checks out the submodules, with one commit of each. Fetches more only from servers that don't
+/// support shallow fetches.
+async fn update_submodules(git: &Git) -> Result<()> {
+    let whole = ["submodule", "--quiet", "update", "--init", "--recursive"];
+    let shallow = [&whole[..], &["--depth=1"]].concat();
+    let Err(error) = git.run(&shallow).await else { return Ok(()) };
+    if needs_history(&error) && git.run(&whole).await.is_ok() {
+        return Ok(());
+    }
+    // With credentials, git follows no redirects. A submodule that has moved may be public.
+    git.run_without_credentials(&shallow).await.map_err(|_| error)?;
+    Ok(())
+}
+
+/// Returns `true` if a shallow fetch failed because the server doesn't support it.
+fn needs_history(error: &Error) -> bool {
+    let text = error.to_string();
+    text.contains("--depth") || text.contains("shallow")
 }
 
 fn fetching<'a>(options: &[&'a str], url: &'a str, refspec: &'a str) -> Vec<&'a str> {

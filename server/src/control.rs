@@ -1,0 +1,347 @@
+//! `Control`: builds, workers, disk usage and history.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard_buildkit_proto::moby::buildkit::v1::control_server::Control;
+use bollard_buildkit_proto::moby::buildkit::v1::{
+    BuildHistoryEvent, BuildHistoryRecord, BuildHistoryRequest, BytesMessage, DiskUsageRequest,
+    DiskUsageResponse, Exporter, InfoRequest, InfoResponse, ListWorkersRequest,
+    ListWorkersResponse, PruneRequest, SolveRequest, SolveResponse, StatusRequest, StatusResponse,
+    UpdateBuildHistoryRequest, UpdateBuildHistoryResponse, UsageRecord, VertexWarning,
+};
+use futures_util::stream::{BoxStream, StreamExt as _, iter};
+use kiln::build::GraphInputs;
+use kiln_store::Store;
+use kiln_worker::{Allowed, NETWORK_HOST, RemoteOptions, SECURITY_INSECURE};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::caches::{self, Caches, Import};
+use crate::errors::{of_error, to_message};
+use crate::exports::{self, Answer, Exporting};
+use crate::frontend;
+use crate::history::Ending;
+use crate::jobs::{Job, Listed, NewJob, canceled};
+use crate::references::FrontendResult;
+use crate::server::Shared;
+use crate::session::Session;
+use crate::sources::SessionSources;
+use crate::status::{StatusLog, now, stored};
+use crate::usage;
+use crate::workers;
+
+/// The time within which a session, or a build, has to appear.
+const PATIENCE: Duration = Duration::from_secs(6);
+
+type Result<T, E = Status> = std::result::Result<T, E>;
+type Messages<T> = BoxStream<'static, Result<T>>;
+
+/// The service.
+#[derive(Clone, Debug)]
+pub(crate) struct ControlService(pub(crate) Arc<Shared>);
+
+#[tonic::async_trait]
+impl Control for ControlService {
+    type PruneStream = Messages<UsageRecord>;
+    type StatusStream = Messages<StatusResponse>;
+    type SessionStream = Messages<BytesMessage>;
+    type ListenBuildHistoryStream = Messages<BuildHistoryEvent>;
+
+    async fn info(&self, _: Request<InfoRequest>) -> Result<Response<InfoResponse>> {
+        Ok(Response::new(InfoResponse { buildkit_version: Some(workers::version()) }))
+    }
+
+    async fn list_workers(
+        &self,
+        _: Request<ListWorkersRequest>,
+    ) -> Result<Response<ListWorkersResponse>> {
+        Ok(Response::new(ListWorkersResponse { record: vec![workers::record(&self.0)] }))
+    }
+
+    async fn session(
+        &self,
+        request: Request<Streaming<BytesMessage>>,
+    ) -> Result<Response<Self::SessionStream>> {
+        let (metadata, _, incoming) = request.into_parts();
+        let accepted = self.0.sessions.accept(&metadata, incoming).await;
+        let outgoing = accepted.map_err(|error| of_error(&error))?;
+        Ok(Response::new(outgoing.boxed()))
+    }
+
+    async fn solve(&self, request: Request<SolveRequest>) -> Result<Response<SolveResponse>> {
+        let cancel = CancellationToken::new();
+        // The client may hang up.
+        let _stop = cancel.clone().drop_guard();
+        let (shared, request) = (Arc::clone(&self.0), request.into_inner());
+        let solved = self.0.tasks.spawn(Box::pin(solve(shared, request, cancel))).await;
+        let answer = solved.map_err(|error| Status::internal(error.to_string()))??;
+        Ok(Response::new(SolveResponse { exporter_response: answer.into_iter().collect() }))
+    }
+
+    async fn status(
+        &self,
+        request: Request<StatusRequest>,
+    ) -> Result<Response<Self::StatusStream>> {
+        let reference = request.into_inner().r#ref;
+        let stored_log = self.0.history.log(&reference).map_err(|error| of_error(&error))?;
+        let messages = if let Some(file) = stored_log {
+            stored(file).boxed()
+        } else {
+            let missing = || Status::not_found(format!("no such job {reference}"));
+            let job = self.0.jobs.wait(&reference, PATIENCE).await.ok_or_else(missing)?;
+            job.status.messages().boxed()
+        };
+        Ok(timed(messages))
+    }
+
+    async fn disk_usage(
+        &self,
+        request: Request<DiskUsageRequest>,
+    ) -> Result<Response<DiskUsageResponse>> {
+        let (store, request) = (self.0.engine.store().clone(), request.into_inner());
+        let record = blocking(move || usage::records(&store, &request)).await?;
+        Ok(Response::new(DiskUsageResponse { record }))
+    }
+
+    async fn prune(&self, request: Request<PruneRequest>) -> Result<Response<Self::PruneStream>> {
+        let request = request.into_inner();
+        let store = self.0.engine.store().clone();
+        let removed = blocking(move || usage::prune(&store, &request)).await?;
+        Ok(Response::new(iter(removed.into_iter().map(Ok)).boxed()))
+    }
+
+    async fn listen_build_history(
+        &self,
+        request: Request<BuildHistoryRequest>,
+    ) -> Result<Response<Self::ListenBuildHistoryStream>> {
+        Ok(timed(self.0.history.listen(&request.into_inner())?))
+    }
+
+    async fn update_build_history(
+        &self,
+        request: Request<UpdateBuildHistoryRequest>,
+    ) -> Result<Response<UpdateBuildHistoryResponse>> {
+        let request = request.into_inner();
+        let history = &self.0.history;
+        if request.delete {
+            history.remove(&request.r#ref)?;
+        } else if !request.finalize {
+            history.pin(&request.r#ref, request.pinned)?;
+        }
+        Ok(Response::new(UpdateBuildHistoryResponse {}))
+    }
+}
+
+/// Returns a stream with the time of the server, which clients compare with theirs.
+fn timed<T>(messages: Messages<T>) -> Response<Messages<T>> {
+    use time::OffsetDateTime;
+    use time::format_description::well_known::Rfc3339;
+    let mut response = Response::new(messages);
+    let now = OffsetDateTime::now_utc().format(&Rfc3339).ok().and_then(|now| now.parse().ok());
+    if let Some(now) = now {
+        response.metadata_mut().insert("buildkit-current-timestamp", now);
+    }
+    response
+}
+
+/// Runs a build from its begin to the answer for the client.
+async fn solve(
+    shared: Arc<Shared>,
+    request: SolveRequest,
+    cancel: CancellationToken,
+) -> Result<Answer> {
+    let session = match request.session.as_str() {
+        "" => None,
+        id => Some(shared.sessions.get(id, PATIENCE).await.map_err(|error| of_error(&error))?),
+    };
+    let exporters = exporters(&request);
+    let outputs = exports::resolve(&exporters, &request.frontend_attrs)?;
+    let options = request.cache.clone().unwrap_or_default();
+    let caches = Caches::resolve(&options.exports, session.as_ref())?;
+    let attestations = exports::attestation_options(&request.frontend_attrs)?;
+    let exporting = Exporting { outputs, caches, attestations };
+    let engine = shared.open(session.as_ref()).map_err(|error| of_error(error.as_ref()))?;
+    let store = engine.store().clone();
+    let listed = begin(&shared, &engine, &request, session.clone(), cancel)?;
+    if !request.internal {
+        shared.history.begin(record(&request, &exporters));
+    }
+    let work = run(&listed, &store, &request, exporting);
+    let ended = match &session {
+        None => work.await,
+        Some(session) => tokio::select! {
+            ended = work => ended,
+            () = session.closed().cancelled() => Err(canceled()),
+        },
+    };
+    listed.job.status.close();
+    if !request.internal {
+        complete(&shared, &listed.job, &ended).await;
+    }
+    ended.map(|(answer, _)| answer)
+}
+
+/// Adds a build to those that are going on.
+fn begin(
+    shared: &Shared,
+    engine: &kiln::Engine,
+    request: &SolveRequest,
+    session: Option<Session>,
+    cancel: CancellationToken,
+) -> Result<Listed> {
+    let sources =
+        SessionSources::new(session.clone(), shared.sessions.clone(), engine.store().clone());
+    let sources = Arc::new(sources);
+    let inputs = GraphInputs {
+        secrets: Arc::clone(&sources) as _,
+        agents: Arc::clone(&sources) as _,
+        allowed: allowed(shared, &request.entitlements)?,
+        remote: RemoteOptions {
+            user_agent: Some(workers::user_agent()),
+            uploads: Some(Arc::clone(&sources) as _),
+            ..RemoteOptions::default()
+        },
+        ..GraphInputs::new(Arc::clone(&sources) as _)
+    };
+    let build = engine.begin(inputs, cancel.clone());
+    let build = build.map_err(|error| of_error(error.as_ref()))?;
+    shared.jobs.add(Job::new(NewJob {
+        reference: request.r#ref.clone(),
+        session,
+        cancel,
+        sources,
+        inputs: request.frontend_inputs.clone(),
+        status: StatusLog::new(engine.store()),
+        build,
+    }))
+}
+
+/// Returns the entitlements of a build: those that the client asks for and the server grants.
+fn allowed(shared: &Shared, wanted: &[String]) -> Result<Allowed> {
+    let mut allowed = Allowed::default();
+    for name in wanted {
+        if !shared.options.entitlements.contains(name) {
+            return Err(Status::unknown(format!(
+                "granting entitlement {name} is not allowed by build daemon configuration"
+            )));
+        }
+        match name.as_str() {
+            NETWORK_HOST => allowed.host_network = true,
+            SECURITY_INSECURE => allowed.insecure = true,
+            other => return Err(Status::unknown(format!("unknown entitlement {other}"))),
+        }
+    }
+    Ok(allowed)
+}
+
+/// Returns the exporters of a request, in the form of old clients, too.
+fn exporters(request: &SolveRequest) -> Vec<Exporter> {
+    if request.exporters.is_empty() && !request.exporter_deprecated.is_empty() {
+        return vec![Exporter {
+            r#type: request.exporter_deprecated.clone(),
+            attrs: request.exporter_attrs_deprecated.clone(),
+        }];
+    }
+    request.exporters.clone()
+}
+
+/// Solves what the request names, and exports it.
+async fn run(
+    listed: &Listed,
+    store: &Store,
+    request: &SolveRequest,
+    exporting: Exporting,
+) -> Result<(Answer, FrontendResult)> {
+    let job = &listed.job;
+    let definition = request.definition.clone().filter(|graph| !graph.def.is_empty());
+    let options = &request.frontend_attrs;
+    let result = match (definition, request.frontend.as_str()) {
+        (Some(definition), _) => {
+            let imports = request.cache.iter().flat_map(|cache| &cache.imports);
+            let imports = imports.map(|import| Import {
+                kind: import.r#type.clone(),
+                attributes: import.attrs.clone(),
+            });
+            caches::import(job, imports.collect()).await;
+            FrontendResult::of(job.add(definition)?)
+        }
+        (None, "") if request.definition.is_none() => job.wait_for_return().await?,
+        (None, "") => FrontendResult::default(),
+        (None, name) => {
+            let call = frontend::Call { name, options, inputs: &job.inputs };
+            Box::pin(frontend::call(job, call)).await?
+        }
+    };
+    for reference in result.references() {
+        job.solve(reference).await?;
+    }
+    warn(job, exports::check_platforms(&result, options)?);
+    let (mut exporting, caches) = (exporting.clone(), exporting.caches);
+    if request.enable_session_exporter {
+        let first = exporting.outputs.len();
+        exporting.outputs.extend(exports::find(job, &result, first, options).await?);
+    }
+    let mut answer = exports::export(job, store, &result, exporting).await?;
+    answer.extend(caches.export(job, &result).await?);
+    let own = result.metadata.iter().filter(|(name, _)| name.starts_with("frontend."));
+    answer.extend(
+        own.map(|(name, value)| (name.clone(), String::from_utf8_lossy(value).into_owned())),
+    );
+    if request.enable_session_exporter {
+        exports::finalize(job, &answer).await?;
+    }
+    Ok((answer, result))
+}
+
+/// Sends warnings about the whole build.
+fn warn(job: &Job, texts: Vec<String>) {
+    let warning =
+        |text: String| VertexWarning { short: text.into_bytes(), ..VertexWarning::default() };
+    let warnings = texts.into_iter().map(warning).collect();
+    job.status.send(StatusResponse { warnings, ..StatusResponse::default() });
+}
+
+fn record(request: &SolveRequest, exporters: &[Exporter]) -> BuildHistoryRecord {
+    BuildHistoryRecord {
+        r#ref: request.r#ref.clone(),
+        frontend: request.frontend.clone(),
+        frontend_attrs: request.frontend_attrs.clone(),
+        exporters: exporters.to_vec(),
+        created_at: Some(now()),
+        ..BuildHistoryRecord::default()
+    }
+}
+
+/// Stores the record of a build that has ended. The build's result doesn't depend on it.
+async fn complete(shared: &Shared, job: &Arc<Job>, ended: &Result<(Answer, FrontendResult)>) {
+    let error = ended.as_ref().err().map(to_message);
+    let response = ended.as_ref().ok().map(|(_, result)| texts(&result.metadata));
+    let (history, job) = (shared.history.clone(), Arc::clone(job));
+    let work = move || {
+        let ending = Ending { reference: &job.reference, log: &job.status, error };
+        let complete = |record: &mut BuildHistoryRecord| {
+            record.result = exports::of_record(&job);
+            record.exporter_response = response.unwrap_or_default();
+        };
+        history.complete(&ending, complete).map_err(|error| of_error(&error))
+    };
+    if let Err(error) = blocking(work).await {
+        tracing::warn!(%error, "cannot store the record of a build");
+    }
+}
+
+fn texts(metadata: &HashMap<String, Vec<u8>>) -> HashMap<String, String> {
+    let text = |(name, value): (&String, &Vec<u8>)| {
+        (name.clone(), String::from_utf8_lossy(value).into_owned())
+    };
+    metadata.iter().map(text).collect()
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let ended = tokio::task::spawn_blocking(work).await;
+    ended.unwrap_or_else(|error| Err(Status::internal(error.to_string())))
+}

@@ -1,0 +1,167 @@
+//! The state that all calls share, and the listeners.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use bollard_buildkit_proto::health::health_server::HealthServer;
+use bollard_buildkit_proto::moby::buildkit::v1::control_server::ControlServer;
+use bollard_buildkit_proto::moby::buildkit::v1::frontend::llb_bridge_server::LlbBridgeServer;
+use futures_util::stream::unfold;
+use kiln::{Engine, Options as EngineOptions};
+use kiln_oci::Digest;
+use kiln_registry::{Client, Options as RegistryOptions};
+use kiln_store::KeyGuard;
+use tokio::net::UnixListener;
+use tokio_util::task::TaskTracker;
+use tonic::transport::Server as Transport;
+
+use crate::bridge::Bridge;
+use crate::content::ContentService;
+use crate::control::ControlService;
+use crate::credentials::SessionCredentials;
+use crate::health::Healthy;
+use crate::history::{History, HistoryLimits};
+use crate::jobs::Jobs;
+use crate::session::{Session, Sessions};
+
+/// The largest message in bytes that the server receives, and sends.
+const LARGEST: usize = 16 << 20;
+
+/// The bytes that a client may send on a stream, and on a connection, before the server reads them. A
+/// session sends many small frames, and the connection's window bounds their number.
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 256 << 20;
+
+/// The most calls of a connection at a time.
+const STREAMS: u32 = 1000;
+
+/// The options of a server.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The options of the engine. Its registries are those of builds without a session.
+    pub engine: EngineOptions,
+    /// The options of the clients of registries, without credentials: these come from sessions.
+    pub registries: RegistryOptions,
+    /// The entitlements that clients may ask for.
+    pub entitlements: Vec<String>,
+    /// More labels of the worker.
+    pub labels: BTreeMap<String, String>,
+    /// The limits of the history.
+    pub history: HistoryLimits,
+}
+
+/// The state that all calls share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    /// An engine for what belongs to no build.
+    pub(crate) engine: Engine,
+    pub(crate) sessions: Sessions,
+    pub(crate) jobs: Jobs,
+    pub(crate) history: History,
+    /// The lock on the history in the store. `None` if another server has it.
+    _history_lock: Option<KeyGuard>,
+    /// The builds' tasks, which end by themselves when a client hangs up.
+    pub(crate) tasks: TaskTracker,
+    /// The identity of this machine as a worker.
+    pub(crate) worker_id: String,
+}
+
+impl Shared {
+    /// Opens an engine for one build. What the build uses is held until the engine is dropped.
+    pub(crate) fn open(&self, session: Option<&Session>) -> anyhow::Result<Engine> {
+        let mut options = self.options.engine.clone();
+        if let Some(session) = session {
+            let credentials = SessionCredentials::new(session.clone());
+            options.registries = Client::new(RegistryOptions {
+                credentials: Arc::new(credentials),
+                ..self.options.registries.clone()
+            });
+        }
+        Engine::open(options)
+    }
+
+    /// Returns the name of the way in which layers become trees.
+    pub(crate) fn snapshotter(&self) -> String {
+        let snapshotting = self.engine.store().snapshotting();
+        snapshotting.map_or_else(|_| "unknown".to_owned(), |it| it.snapshotter.name().to_owned())
+    }
+}
+
+/// Opens the history. It is in the store, unless another server uses that one. Then it is in a
+/// temporary directory, and ends with the server.
+fn open_history(
+    engine: &Engine,
+    limits: HistoryLimits,
+) -> anyhow::Result<(History, Option<KeyGuard>)> {
+    let store = engine.store();
+    let lock = store.try_lock("history")?;
+    let directory = if lock.is_some() { store.history() } else { store.temp_dir()? };
+    Ok((History::open(&directory, limits)?, lock))
+}
+
+/// A server of BuildKit's API. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct Server(Arc<Shared>);
+
+impl Server {
+    /// Creates a server.
+    ///
+    /// # Errors
+    /// Fails if the store can't be opened or created.
+    pub fn new(options: Options) -> anyhow::Result<Self> {
+        let engine = Engine::open(options.engine.clone())?;
+        let (history, lock) = open_history(&engine, options.history).context("open the history")?;
+        let place = options.engine.root.to_string_lossy().into_owned();
+        Ok(Self(Arc::new(Shared {
+            engine,
+            sessions: Sessions::new().context("start the sessions")?,
+            jobs: Jobs::default(),
+            history,
+            _history_lock: lock,
+            tasks: TaskTracker::new(),
+            worker_id: Digest::of(place.as_bytes()).hex()[..25].to_owned(),
+            options,
+        })))
+    }
+
+    /// Serves clients of a socket until `shutdown` is ready, and then until the calls that are going
+    /// on have ended.
+    ///
+    /// # Errors
+    /// Fails if the socket fails.
+    pub async fn serve(
+        self,
+        listener: UnixListener,
+        shutdown: impl Future<Output = ()>,
+    ) -> io::Result<()> {
+        let incoming = unfold(listener, |listener| async move {
+            let accepted = listener.accept().await.map(|(stream, _)| stream);
+            Some((accepted, listener))
+        });
+        let shared = self.0;
+        let control = ControlServer::new(ControlService(Arc::clone(&shared)));
+        let bridge = LlbBridgeServer::new(Bridge(Arc::clone(&shared)));
+        let served = Transport::builder()
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_concurrent_streams(STREAMS)
+            .add_service(
+                control.max_decoding_message_size(LARGEST).max_encoding_message_size(LARGEST),
+            )
+            .add_service(
+                bridge.max_decoding_message_size(LARGEST).max_encoding_message_size(LARGEST),
+            )
+            .add_service(HealthServer::new(Healthy))
+            .add_service(ContentService(shared.history.clone()))
+            .serve_with_incoming_shutdown(incoming, shutdown)
+            .await;
+        shared.tasks.close();
+        shared.tasks.wait().await;
+        shared.sessions.shut_down().await;
+        served.map_err(io::Error::other)
+    }
+}
