@@ -3,6 +3,7 @@
 pub(crate) mod attest;
 pub(crate) mod build;
 pub(crate) mod builder;
+mod buildkitd;
 pub(crate) mod builds;
 pub(crate) mod buildx;
 pub(crate) mod call;
@@ -38,13 +39,14 @@ pub(crate) mod rmi;
 pub(crate) mod run;
 pub(crate) mod runtime;
 pub(crate) mod save;
+pub(crate) mod serve;
 pub(crate) mod system;
 pub(crate) mod tag;
 pub(crate) mod unknown;
 pub(crate) mod version;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -78,6 +80,7 @@ use push::PushArguments;
 use rmi::RmiArguments;
 use run::RunArguments;
 use save::SaveArguments;
+use serve::ServeArguments;
 use system::SystemArguments;
 use tag::TagArguments;
 use version::VersionArguments;
@@ -115,7 +118,15 @@ impl Arguments {
     pub(crate) fn read(
         words: impl IntoIterator<Item = OsString>,
     ) -> Result<Self, flags::UsageError> {
-        flags::parse(words)
+        let mut words = words.into_iter().peekable();
+        let name = words.peek().map(Path::new).and_then(Path::file_name);
+        if name.is_none_or(|name| name != buildkitd::NAME) {
+            return flags::parse(words);
+        }
+        let (words, warnings) = buildkitd::translate(words.skip(1));
+        let mut arguments = flags::parse(words)?;
+        arguments.warnings.extend(warnings);
+        Ok(arguments)
     }
 }
 
@@ -226,6 +237,8 @@ pub(crate) enum Command {
     Builds(Deferred<BuildsArguments>),
     /// Run a command in a new container
     Run(Deferred<RunArguments>),
+    /// Serve BuildKit's API
+    Serve(Deferred<ServeArguments>),
     /// Look after images
     Image(Deferred<ImageArguments>),
     /// List images
@@ -304,6 +317,7 @@ impl Command {
             | Self::Rmi(_)
             | Self::Prune(_)
             | Self::System(_)
+            | Self::Serve(_)
             | Self::Info(_) => true,
             Self::Images(_)
             | Self::History(_)

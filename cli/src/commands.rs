@@ -25,6 +25,7 @@ pub(crate) mod push;
 pub(crate) mod rmi;
 pub(crate) mod run;
 pub(crate) mod save;
+pub(crate) mod serve;
 pub(crate) mod sync;
 pub(crate) mod system;
 pub(crate) mod tag;

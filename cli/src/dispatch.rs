@@ -19,10 +19,14 @@ use crate::settings::Settings;
 use crate::{commands, failure};
 
 /// Runs a command and returns its exit code.
+#[expect(clippy::too_many_lines, reason = "each command has an arm of its own")]
 pub(crate) async fn run(command: Command, settings: &Settings, printer: &Printer) -> ExitCode {
     let result = match command {
         Command::Build(arguments) => {
             Box::pin(commands::build::run(arguments.into_inner(), settings, printer)).await
+        }
+        Command::Serve(arguments) => {
+            Box::pin(commands::serve::run(&arguments, settings, printer)).await
         }
         Command::Builds(arguments) => builds(&arguments, settings, printer),
         Command::Run(arguments) => {

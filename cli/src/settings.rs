@@ -10,6 +10,7 @@ pub(crate) mod filter;
 pub(crate) mod log;
 pub(crate) mod platforms;
 pub(crate) mod prune;
+pub(crate) mod serve;
 pub(crate) mod until;
 
 mod archive_limits;

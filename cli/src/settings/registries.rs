@@ -3,7 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -92,16 +92,26 @@ impl Registries {
         Self { credentials, hosts, proxies, warnings, pace }
     }
 
+    /// Takes the configuration of hosts from a text, which is a part of the file at `path`.
+    pub(crate) fn configure(&mut self, path: &Path, text: &str) {
+        self.hosts.explicit = Some(path.to_owned());
+        self.hosts.explicit_text = Some(text.to_owned());
+    }
+
     /// Returns a client. It reads configuration files only when it needs them.
     pub(crate) fn client(&self) -> Client {
-        Client::new(Options {
-            credentials: Arc::new(self.credentials()),
+        Client::new(Options { credentials: Arc::new(self.credentials()), ..self.options() })
+    }
+
+    /// Returns the options of a client without credentials.
+    pub(crate) fn options(&self) -> Options {
+        Options {
             hosts: self.hosts.clone(),
             proxies: self.proxies.clone(),
             warnings: self.warnings.clone(),
             pace: self.pace,
             ..Options::default()
-        })
+        }
     }
 
     /// Returns the receiver of warnings about other programs' configuration files.

@@ -1,0 +1,130 @@
+//! The command line of `buildkitd`, for programs that start it.
+//!
+//! Called by that name, kiln takes buildkitd's flags and runs `kiln serve`. Flags about parts that kiln
+//! doesn't have are dropped with a warning, if they would change anything.
+
+use std::ffi::OsString;
+
+/// The name of BuildKit's daemon.
+pub(super) const NAME: &str = "buildkitd";
+
+/// The default address of BuildKit's daemon.
+const ADDRESS: &str = "unix:///run/buildkit/buildkitd.sock";
+
+/// The flags with a counterpart: buildkitd's name, and kiln's.
+const KNOWN: [(&str, &str); 6] = [
+    ("addr", "--addr"),
+    ("allow-insecure-entitlement", "--allow"),
+    ("config", "--config"),
+    ("group", "--group"),
+    ("oci-worker-labels", "--label"),
+    ("root", "--root"),
+];
+
+/// The flags without a value. Others take the next word.
+const SWITCHES: [&str; 11] = [
+    "containerd-worker",
+    "containerd-worker-gc",
+    "containerd-worker-selinux",
+    "debug",
+    "oci-worker",
+    "oci-worker-gc",
+    "oci-worker-no-process-sandbox",
+    "oci-worker-rootless",
+    "oci-worker-selinux",
+    "rootless",
+    "trace",
+];
+
+/// The flags that change nothing with these values: kiln is an OCI worker, and no containerd's.
+const VAIN: [(&str, &str); 7] = [
+    ("containerd-worker", "false"),
+    ("containerd-worker", "auto"),
+    ("oci-worker", "true"),
+    ("oci-worker", "auto"),
+    ("oci-worker-gc", "false"),
+    ("oci-worker-gc", "true"),
+    ("oci-worker-snapshotter", "auto"),
+];
+
+/// Translates a command line of buildkitd's, without the program's name, into one of kiln's. Returns
+/// it with the warnings about what has no effect.
+pub(super) fn translate(words: impl IntoIterator<Item = OsString>) -> (Vec<OsString>, Vec<String>) {
+    let mut translated: Vec<OsString> = vec!["kiln".into(), "serve".into()];
+    let mut warnings = Vec::new();
+    let mut has_address = false;
+    let mut words = words.into_iter();
+    while let Some(word) = words.next() {
+        let Some(flag) = word.to_str().and_then(|word| word.strip_prefix('-')) else {
+            translated.push(word);
+            continue;
+        };
+        let flag = flag.strip_prefix('-').unwrap_or(flag);
+        let (name, value) = match flag.split_once('=') {
+            Some((name, value)) => (name.to_owned(), Some(OsString::from(value))),
+            None => (flag.to_owned(), None),
+        };
+        let is_switch = SWITCHES.contains(&name.as_str());
+        if matches!(name.as_str(), "h" | "help" | "v" | "version") {
+            translated.push(if name.starts_with('h') { "--help" } else { "--version" }.into());
+            continue;
+        }
+        let value = match value {
+            None if is_switch => Some("true".into()),
+            None => words.next(),
+            value => value,
+        };
+        has_address |= name == "addr";
+        let value = value.unwrap_or_default();
+        match KNOWN.iter().find(|(known, _)| *known == name) {
+            Some((_, ours)) => translated.extend([(*ours).into(), value]),
+            None if name == "debug" || name == "trace" => {
+                if value == "true" {
+                    translated.push("--debug".into());
+                }
+            }
+            None if VAIN.iter().any(|(flag, vain)| *flag == name && value == *vain) => {}
+            None => warnings.push(format!("--{name} has no effect on kiln")),
+        }
+    }
+    if !has_address {
+        translated.extend(["--addr".into(), ADDRESS.into()]);
+    }
+    (translated, warnings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(line: &str, expected: &str, warned: usize) {
+        let (words, warnings) = translate(line.split_whitespace().map(OsString::from));
+        let words: Vec<_> = words.iter().map(|word| word.to_str().unwrap()).collect();
+        assert_eq!((words.join(" ").as_str(), warnings.len()), (expected, warned), "{warnings:?}");
+    }
+
+    #[test]
+    fn flags_with_a_counterpart_are_translated() {
+        check(
+            "--oci-worker=true --containerd-worker=false --oci-worker-gc=false \
+             --oci-worker-labels=a.b=true --config=/c.toml --root /r --addr unix:///s --debug",
+            "kiln serve --label a.b=true --config /c.toml --root /r --addr unix:///s --debug",
+            0,
+        );
+        check("-addr=unix:///s", "kiln serve --addr unix:///s", 0);
+    }
+
+    #[test]
+    fn there_is_a_default_address() {
+        check("--debug=false", "kiln serve --addr unix:///run/buildkit/buildkitd.sock", 0);
+    }
+
+    #[test]
+    fn what_has_no_effect_is_told() {
+        check(
+            "--containerd-worker --oci-worker-net host --addr unix:///s",
+            "kiln serve --addr unix:///s",
+            2,
+        );
+    }
+}
