@@ -62,7 +62,7 @@ pub use files::AttestationFile;
 pub use manifest::AttestationManifest;
 pub use provenance::{
     BuildSteps, ConfigSource, Dependency, Invocation, Local, OtherRequest, Predicate, Request,
-    SessionInput, SlsaVersion,
+    SessionInput, SlsaVersion, StepLayers,
 };
 pub use purl::image_purl;
 pub use sbom::Sbom;
@@ -295,8 +295,11 @@ impl GivenStatement {
 
 impl Provenance {
     /// Returns the predicate type and the predicate of an image's provenance. `number` is the
-    /// image's position in the build.
-    fn statement(
+    /// image's position in the build. Returns `None` for an image without files.
+    ///
+    /// # Errors
+    /// Fails if the position of the image is wrong.
+    pub fn statement(
         &self,
         number: usize,
         layers: &[Descriptor],

@@ -51,6 +51,8 @@ pub struct Predicate {
     pub steps: Option<BuildSteps>,
     /// The platform of the machine that ran the build.
     pub builder_platform: Option<Platform>,
+    /// The version of the built-in Dockerfile frontend, if that has read the request.
+    pub frontend_version: Option<String>,
     /// The images, repositories and files that the build downloaded.
     pub dependencies: Vec<Dependency>,
     /// The URI of the builder. Empty if the user gives none.
@@ -149,8 +151,19 @@ pub struct BuildSteps {
     pub digests: BTreeMap<String, String>,
     /// The step output that holds the image, as `step3:0`.
     pub result: Option<String>,
+    /// The layers of other step outputs, by the name of the output.
+    pub layers: BTreeMap<String, StepLayers>,
     /// The Dockerfile, and the location of each step in it.
     pub source: Value,
+}
+
+/// The layers of a step output.
+#[derive(Clone, Debug)]
+pub enum StepLayers {
+    /// The first layers of the image, so many.
+    First(usize),
+    /// Layers of which at least one isn't in the image.
+    Own(Vec<Descriptor>),
 }
 
 /// An image, a repository or a file that a build downloaded.
@@ -186,6 +199,9 @@ impl Predicate {
     fn v1(&self, layers: &[Descriptor]) -> Value {
         let mut internal = Map::new();
         internal.insert("builderPlatform".to_owned(), self.platform());
+        if let Some(version) = &self.frontend_version {
+            internal.insert("dockerfileVersion".to_owned(), version.as_str().into());
+        }
         if let Some(steps) = &self.steps {
             internal.insert("buildConfig".to_owned(), steps.config());
         }
@@ -251,6 +267,10 @@ impl Predicate {
                 metadata.insert(name.to_owned(), value.as_str().into());
             }
         }
+        let mut environment = json!({"platform": self.platform()});
+        if let Some(version) = &self.frontend_version {
+            environment["dockerfileVersion"] = version.as_str().into();
+        }
         let mut predicate = json!({
             "builder": {"id": self.builder_id},
             "buildType": BUILD_TYPE_02,
@@ -258,7 +278,7 @@ impl Predicate {
             "invocation": {
                 "configSource": self.config_source.members("entryPoint"),
                 "parameters": self.request,
-                "environment": {"platform": self.platform()},
+                "environment": environment,
             },
             "metadata": metadata,
         });
@@ -280,8 +300,9 @@ impl Predicate {
         }
         if let Some(steps) = &self.steps {
             metadata.insert("source".to_owned(), steps.source.clone());
-            if let Some(result) = steps.result.as_ref().filter(|_| !layers.is_empty()) {
-                metadata.insert("layers".to_owned(), json!({result: [layers]}));
+            let layers = steps.layers(layers);
+            if !layers.is_empty() {
+                metadata.insert("layers".to_owned(), layers.into());
             }
         }
         Value::Object(metadata)
@@ -291,6 +312,22 @@ impl Predicate {
 impl BuildSteps {
     fn config(&self) -> Value {
         json!({"llbDefinition": self.definition, "digestMapping": self.digests})
+    }
+
+    /// Returns the layers of the step outputs. `image` is the list of the image's layers.
+    fn layers(&self, image: &[Descriptor]) -> Map<String, Value> {
+        let of_step = |(name, layers): (&String, &StepLayers)| {
+            let layers = match layers {
+                StepLayers::First(number) => image.get(..*number)?,
+                StepLayers::Own(layers) => layers,
+            };
+            Some((name.clone(), json!([layers])))
+        };
+        let mut all: Map<String, Value> = self.layers.iter().filter_map(of_step).collect();
+        if let Some(result) = self.result.as_ref().filter(|_| !image.is_empty()) {
+            all.insert(result.clone(), json!([image]));
+        }
+        all
     }
 }
 
@@ -364,5 +401,27 @@ mod tests {
         assert_eq!(value["invocation"]["environment"], json!({"platform": "linux/amd64"}));
         assert_eq!(value["buildConfig"]["llbDefinition"], json!([]));
         assert_eq!(value["metadata"]["https://mobyproject.org/buildkit@v1#hermetic"], true);
+    }
+    #[test]
+    fn the_layers_of_steps_are_named() {
+        let layer = |text: &str| {
+            let digest = kiln_oci::Digest::of(text.as_bytes());
+            Descriptor::new("application/vnd.oci.image.layer.v1.tar", &digest, 1)
+        };
+        let steps = BuildSteps {
+            result: Some("step2:0".to_owned()),
+            layers: [
+                ("step0:0".to_owned(), StepLayers::First(1)),
+                ("step1:0".to_owned(), StepLayers::Own(vec![layer("c")])),
+                ("step3:0".to_owned(), StepLayers::First(3)),
+            ]
+            .into(),
+            ..BuildSteps::default()
+        };
+        let (a, b) = (layer("a"), layer("b"));
+        let layers = Value::from(steps.layers(&[a.clone(), b.clone()]));
+        let expected = json!({"step0:0": [[a]], "step1:0": [[layer("c")]], "step2:0": [[a, b]]});
+        assert_eq!(layers, expected);
+        assert_eq!(Value::from(steps.layers(&[])), json!({"step1:0": [[layer("c")]]}));
     }
 }

@@ -30,7 +30,7 @@ pub(crate) async fn run(command: Command, settings: &Settings, printer: &Printer
         }
         Command::Builds(arguments) => builds(&arguments, settings, printer),
         Command::Run(arguments) => {
-            return commands::run::run(arguments.into_inner(), settings, printer).await;
+            return Box::pin(commands::run::run(arguments.into_inner(), settings, printer)).await;
         }
         Command::Image(arguments) => image(arguments.into_inner(), settings, printer).await,
         Command::History(arguments) => commands::history::run(&arguments, settings, printer),
@@ -200,7 +200,9 @@ async fn container(
     printer: &Printer,
 ) -> ExitCode {
     match arguments.command {
-        ContainerCommand::Run(arguments) => commands::run::run(*arguments, settings, printer).await,
+        ContainerCommand::Run(arguments) => {
+            Box::pin(commands::run::run(*arguments, settings, printer)).await
+        }
         ContainerCommand::Other(words) => failure::report(printer, &refuse(&["container"], &words)),
     }
 }

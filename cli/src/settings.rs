@@ -46,6 +46,8 @@ pub(crate) use rung::Rung;
 pub(crate) struct Settings {
     /// The store's root directory.
     pub(crate) root: PathBuf,
+    /// `true` if the user chooses the root directory.
+    pub(crate) has_root: bool,
     /// The number of processors that kiln may use.
     pub(crate) threads: usize,
     /// The limits for unpacking archives.
@@ -89,6 +91,7 @@ impl Settings {
         };
         Ok(Self {
             root,
+            has_root: arguments.root.is_some(),
             threads,
             archive_limits,
             registries,

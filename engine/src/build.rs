@@ -12,6 +12,7 @@ mod graph_cache;
 mod images;
 mod lowering;
 mod packer;
+mod policy;
 mod record;
 mod session;
 mod source_time;
@@ -28,10 +29,11 @@ use kiln_frontend::lint::Warning;
 use kiln_llb::Definition;
 use kiln_oci::Platform;
 
-pub use attest::{AttestOptions, GraphRequest, ProvenInput};
+pub use attest::{AttestOptions, GraphRequest, ProvenGraph, ProvenInput};
 pub use files::{Dockerfile, TEXT_LIMIT, read_text};
 pub use graph_build::{GraphBuild, GraphInputs, RemoteFile};
-pub use images::Unresolved;
+pub use images::{ImageAnswer, ImageAnswers, Unresolved, unresolved};
+pub use lowering::side_by_side;
 pub use session::{Built, Failure};
 pub use spec::{
     BuildSpec, CONTEXT_NAME, Caches, ContextPlace, ContextStream, DockerfilePlace, OutputStream,

@@ -1,19 +1,27 @@
 //! The engine: a store with everything that builds share.
+//!
+//! A process that builds once has one engine. A server has one, too, and an engine beside it for each
+//! build ([`Engine::beside`]): they share the machine, and what a build holds in the store ends with
+//! the build.
 
 #![expect(clippy::disallowed_methods, reason = "the file is the system's")]
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use kiln_images::{ImageResolver, ImageResolverOptions, PullPolicy};
 use kiln_registry::Client;
+use kiln_sandbox::cgroup::Groups;
 use kiln_sandbox::network::{Bridge, BridgeOptions};
 use kiln_sandbox::{Isolation, Obstacle};
 use kiln_store::{Snapshotter, Store, StoreOptions};
 use kiln_tree::{ArchiveLimits, Ids};
-use kiln_worker::{DefaultNetwork, GitEnvironment, Machine, SandboxRunner};
+use kiln_worker::{CdiOptions, DefaultNetwork, GitEnvironment, Machine, Runner, SandboxRunner};
+use tokio::sync::Semaphore;
+
+use crate::dns::Dns;
 
 /// The options of an engine.
 ///
@@ -42,6 +50,11 @@ pub struct Options {
     /// The most steps that run at once in a build. By default, twice the number of processors,
     /// because many steps wait, and at least 8.
     pub jobs: usize,
+    /// The programs and file operations that run at once in all builds that share the semaphore.
+    /// `None` for no limit beside [`Self::jobs`].
+    pub steps: Option<Arc<Semaphore>>,
+    /// The lines of a `resolv.conf` that replace the machine's.
+    pub dns: Dns,
     /// The file with the name servers of steps and containers: the machine's `/etc/resolv.conf`.
     /// It may be missing.
     pub resolv_conf: PathBuf,
@@ -51,6 +64,8 @@ pub struct Options {
     pub git: GitEnvironment,
     /// The socket of the SSH agent for contexts that the user names.
     pub ssh_agent: Option<PathBuf>,
+    /// The places of the descriptions of CDI devices.
+    pub cdi: CdiOptions,
 }
 
 impl Options {
@@ -67,22 +82,27 @@ impl Options {
             registries: Client::new(kiln_registry::Options::default()),
             archive_limits: ArchiveLimits::default(),
             jobs: (threads * 2).max(8),
+            steps: None,
+            dns: Dns::default(),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             search_path: OsString::from("/usr/sbin:/usr/bin:/sbin:/bin"),
             git: GitEnvironment::default(),
             ssh_agent: None,
+            cdi: CdiOptions::default(),
         }
     }
 
-    /// Returns the contents of `/etc/resolv.conf`; empty without one.
+    /// Returns the contents of `/etc/resolv.conf`, empty without one, with the lines of
+    /// [`Self::dns`].
     ///
     /// # Errors
     /// Fails if the file can't be read.
     pub fn resolv_conf(&self) -> Result<Vec<u8>> {
-        match std::fs::read(&self.resolv_conf) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-            other => other.with_context(|| format!("read {}", self.resolv_conf.display())),
-        }
+        let text = match std::fs::read(&self.resolv_conf) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            other => other.with_context(|| format!("read {}", self.resolv_conf.display()))?,
+        };
+        Ok(self.dns.apply(text))
     }
 
     /// Returns the bridge that connects steps and containers.
@@ -101,7 +121,7 @@ pub struct Engine {
     pub(crate) store: Store,
     pub(crate) options: Options,
     /// The parts that all builds share. They are made for the first build.
-    machine: Arc<OnceLock<Machine>>,
+    shared: Arc<Mutex<Option<Parts>>>,
 }
 
 impl Engine {
@@ -113,7 +133,18 @@ impl Engine {
         tracing::debug!(root = %options.root.display(), "opening the store");
         let store = open_store(&options)
             .with_context(|| format!("open the store {}", options.root.display()))?;
-        Ok(Self { store, options, machine: Arc::default() })
+        Ok(Self { store, options, shared: Arc::default() })
+    }
+
+    /// Returns an engine on the same machine for one build, with the build's client of registries. It
+    /// holds everything that the build uses until it is dropped.
+    ///
+    /// # Errors
+    /// Fails if the store can't be opened once more.
+    pub fn beside(&self, registries: Client) -> Result<Self> {
+        let store = self.store.beside().context("open the store for a build")?;
+        let options = Options { registries, ..self.options.clone() };
+        Ok(Self { store, options, shared: Arc::clone(&self.shared) })
     }
 
     /// Returns the store.
@@ -131,21 +162,34 @@ impl Engine {
         self.options.archive_limits
     }
 
-    /// Returns the parts that all builds share.
-    pub(crate) fn machine(&self) -> Result<&Machine> {
-        if let Some(machine) = self.machine.get() {
-            return Ok(machine);
-        }
-        let runner = SandboxRunner::new(self.store.clone(), self.options.isolation)
-            .with_obstacles(self.options.obstacles.clone());
-        let machine = Machine {
-            runner: Arc::new(runner),
-            network: DefaultNetwork::Bridge(self.options.bridge()?),
-            resolv_conf: self.options.resolv_conf()?.into(),
-            git: self.options.git.clone(),
-            ..Machine::new(self.store.clone())
+    /// Returns the parts that all builds share, with this engine's store. The network is made anew if
+    /// the machine's name servers have changed, or if it has failed.
+    pub(crate) fn machine(&self) -> Result<Machine> {
+        let resolv_conf = self.options.resolv_conf()?;
+        // The value is valid even if another thread has panicked.
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let parts = match shared.take() {
+            Some(parts) if parts.is_current(&resolv_conf) => parts,
+            earlier => self.make_parts(earlier, resolv_conf),
         };
-        Ok(self.machine.get_or_init(|| machine))
+        let Parts { runner, network, resolv_conf, groups } = shared.insert(parts).clone();
+        let (store, git) = (self.store.clone(), self.options.git.clone());
+        let cdi = self.options.cdi.clone();
+        let steps = self.options.steps.clone();
+        Ok(Machine { store, network, resolv_conf, runner, git, groups, steps, cdi })
+    }
+
+    /// Makes the parts that all builds share. Keeps earlier ones apart from the network.
+    fn make_parts(&self, earlier: Option<Parts>, resolv_conf: Vec<u8>) -> Parts {
+        let path = self.options.search_path.clone();
+        let bridge = Bridge::new(BridgeOptions { resolv_conf: resolv_conf.clone(), path });
+        let (network, resolv_conf) = (DefaultNetwork::Bridge(bridge), resolv_conf.into());
+        if let Some(earlier) = earlier {
+            return Parts { network, resolv_conf, ..earlier };
+        }
+        let runner = SandboxRunner::new(&self.store, self.options.isolation)
+            .with_obstacles(self.options.obstacles.clone());
+        Parts { runner: Arc::new(runner), network, resolv_conf, groups: Groups::new() }
     }
 
     /// Returns a resolver of images outside of builds.
@@ -159,6 +203,26 @@ impl Engine {
             archive_limits: self.options.archive_limits,
             ..ImageResolverOptions::new(self.store.clone(), self.options.registries.clone())
         }
+    }
+}
+
+/// The parts of a machine that don't depend on a build's handle of the store.
+#[derive(Clone, Debug)]
+struct Parts {
+    runner: Arc<dyn Runner>,
+    network: DefaultNetwork,
+    resolv_conf: Arc<[u8]>,
+    groups: Groups,
+}
+
+impl Parts {
+    /// Returns `true` if another build can use the network.
+    fn is_current(&self, resolv_conf: &[u8]) -> bool {
+        let has_failed = match &self.network {
+            DefaultNetwork::Bridge(bridge) => bridge.has_failed(),
+            DefaultNetwork::Host | DefaultNetwork::None => false,
+        };
+        !has_failed && *self.resolv_conf == *resolv_conf
     }
 }
 

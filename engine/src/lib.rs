@@ -29,9 +29,11 @@ pub mod records;
 pub mod redact;
 pub mod remote_image;
 
+mod dns;
 mod engine;
 mod monitor;
 
+pub use dns::Dns;
 pub use engine::{Engine, Options};
 pub use monitor::{Monitor, spool};
 

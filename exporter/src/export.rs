@@ -130,7 +130,8 @@ fn check(request: &ExportRequest) -> Result<()> {
     let platforms: Vec<_> = request.images.iter().map(|image| image.platform.clone()).collect();
     for output in &request.outputs {
         output.check_names()?;
-        output.check_platforms(&platforms, request.is_index())?;
+        let is_attested = request.is_index_for_attestations(output);
+        output.check_platforms(&platforms, request.is_index(), is_attested)?;
     }
     if request.attester.as_ref().is_some_and(|it| it.is_required()) {
         request.outputs.iter().try_for_each(Output::check_attestations)?;

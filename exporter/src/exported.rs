@@ -19,6 +19,8 @@ pub struct Exported {
     pub manifest: Option<Digest>,
     /// The descriptor of the manifest or index as JSON.
     pub descriptor: Option<serde_json::Value>,
+    /// The image's configs, manifests and index, and the documents of its attestations.
+    pub documents: Vec<Vec<u8>>,
     /// The compressed size of the image in bytes, including its documents.
     pub size: Option<u64>,
     /// The full names of the image.
@@ -47,6 +49,7 @@ impl Exported {
             self.descriptor = Some(serde_json::to_value(descriptor).map_err(failed)?);
             self.size = Some(assembled.size());
         }
+        self.documents.extend(assembled.documents().map(|document| document.bytes.clone()));
         for name in output.naming.names(&output.names, top.digest) {
             let name = name.to_string();
             if !self.names.contains(&name) {

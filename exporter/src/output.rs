@@ -338,18 +338,24 @@ impl Output {
         Ok(())
     }
 
-    /// Checks that the output supports images for these platforms.
+    /// Checks that the output supports images for these platforms. `is_attested` is `true` if the
+    /// output gets an index for its attestations in any case.
     ///
     /// # Errors
     /// Fails if it doesn't. The error names the conflict.
-    pub fn check_platforms(&self, platforms: &[Platform], is_index: bool) -> Result<()> {
+    pub fn check_platforms(
+        &self,
+        platforms: &[Platform],
+        is_index: bool,
+        is_attested: bool,
+    ) -> Result<()> {
         if !self.is_image() {
             return Ok(());
         }
         if is_index && self.form().is_for_one_platform {
             return Err(docker::no_index());
         }
-        self.annotations.check(platforms, is_index, self.oci_types)
+        self.annotations.check(platforms, is_index || is_attested, self.oci_types)
     }
 
     /// Checks that the output can hold attestations.

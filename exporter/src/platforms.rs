@@ -40,7 +40,7 @@ pub(crate) fn check_conflicts(request: &ExportRequest, sources: &[Dir]) -> Resul
     )))
 }
 
-/// Returns the name of a platform's directory, as `linux_arm_v7`.
+/// Returns the name of a platform's directory, as `linux_arm_v7` or `windows(10.0)_amd64`.
 pub(crate) fn directory(platform: &Platform) -> String {
-    platform.to_string().replace('/', "_")
+    platform.specifier().replace('/', "_")
 }

@@ -25,6 +25,9 @@ mod resolve;
 pub mod suggest;
 pub mod text;
 
+/// The version of Docker's Dockerfile frontend (`docker/dockerfile`) whose behaviour this is.
+pub const DOCKERFILE_VERSION: &str = "1.26.0";
+
 pub use error::{Error, Span};
 pub use error::{render, render_warning};
 pub use lower::{

@@ -84,7 +84,7 @@ use crate::instruction::Dockerfile;
 use crate::lint::{Linter, Warning};
 use crate::parser::{self, Parsed};
 use crate::resolve::{ContextFiles, Images, ResolveMode};
-use crate::text::parse_bool;
+use kiln_oci::text::parse_bool;
 
 use arguments::GlobalArgs;
 use budget::Budget;
@@ -301,6 +301,7 @@ fn source_info(source: &[u8], options: &Options) -> SourceInfo {
         filename: options.filename.clone(),
         data: source.to_vec(),
         language: "Dockerfile".to_owned(),
+        ops: Vec::new(),
     }
 }
 

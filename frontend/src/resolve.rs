@@ -57,6 +57,15 @@ pub struct ResolvedImage {
     pub digest: Digest,
     /// The config of the image for the requested platform.
     pub config: ImageConfig,
+    /// The reference of the image that a source policy uses in place of the requested one.
+    pub reference: Option<Reference>,
+}
+
+impl ResolvedImage {
+    /// Returns an image that is the requested one.
+    pub fn new(digest: Digest, config: ImageConfig) -> Self {
+        Self { digest, config, reference: None }
+    }
 }
 
 /// The error that an image can't be resolved. Its message is shown unchanged.
@@ -68,12 +77,22 @@ pub struct ResolveError {
     /// The error that caused this one, if any. The message contains its text.
     #[source]
     pub source: Option<Cause>,
+    /// The identifier of the source that a source policy uses in place of the image, if that source
+    /// is no image. Named contexts follow it.
+    pub moved: Option<String>,
 }
 
 impl ResolveError {
     /// Returns an error with a message and without a source.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), source: None }
+        Self { message: message.into(), source: None, moved: None }
+    }
+
+    /// Sets the identifier of the source that replaces the image.
+    #[must_use]
+    pub fn moved_to(mut self, identifier: String) -> Self {
+        self.moved = Some(identifier);
+        self
     }
 
     /// Sets the source.

@@ -29,15 +29,6 @@ pub fn to_upper(text: &str) -> String {
         .collect()
 }
 
-/// Parses a boolean as Go's `strconv.ParseBool` does.
-pub(crate) fn parse_bool(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
-        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
-        _ => None,
-    }
-}
-
 /// Parses an unsigned number of at most 32 bits. Unlike Rust, Go accepts no sign.
 pub(crate) fn parse_u32(text: &str, radix: u32) -> Option<u32> {
     if text.starts_with('+') {

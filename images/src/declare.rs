@@ -25,8 +25,22 @@ impl ImageResolver {
         digest: &Digest,
         platform: &Platform,
     ) -> Result<Option<LayerId>> {
+        self.declare_lowest(origin, digest, platform, None).await
+    }
+
+    /// Declares the lowest layers of an image, `limit` at most, and returns the uppermost of them.
+    ///
+    /// # Errors
+    /// Fails in the same cases as [`Self::declare`].
+    pub async fn declare_lowest(
+        &self,
+        origin: &Origin,
+        digest: &Digest,
+        platform: &Platform,
+        limit: Option<usize>,
+    ) -> Result<Option<LayerId>> {
         let image = self.image(origin, digest, platform).await?;
-        declare(&image, self.store(), origin, digest)
+        declare_some(&image, self.store(), origin, digest, limit)
     }
 }
 
@@ -40,8 +54,19 @@ pub fn declare(
     origin: &Origin,
     digest: &Digest,
 ) -> Result<Option<LayerId>> {
+    declare_some(image, store, origin, digest, None)
+}
+
+fn declare_some(
+    image: &Image,
+    store: &Store,
+    origin: &Origin,
+    digest: &Digest,
+    limit: Option<usize>,
+) -> Result<Option<LayerId>> {
     let name = format!("{origin}@{digest}");
-    let layers = layer_blobs(image, origin, &name)?;
+    let mut layers = layer_blobs(image, origin, &name)?;
+    layers.truncate(limit.unwrap_or(usize::MAX));
     check_sizes(&layers, store, &name)?;
     Ok(store.layers().declare_all(&layers)?)
 }

@@ -4,15 +4,16 @@
 //! created anew, and all other entries, including whiteouts, are hard links. Committed trees never
 //! change, so sharing files between them is safe.
 
-use std::ffi::CStr;
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use kiln_tree::FileKind;
+use kiln_tree::{Changes, FileKind};
 use rustix::fs::{
     AtFlags, Dir as Entries, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid,
     XattrFlags, fchmod, fchown, fgetxattr, fgetxattr_query, flistxattr, flistxattr_query,
-    fsetxattr, fstat, futimens, linkat, mkdirat, mknodat, openat, statat,
+    fremovexattr, fsetxattr, fstat, futimens, linkat, mkdirat, mknodat, openat, statat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -25,7 +26,57 @@ const KEPT_OVERLAY: [&[u8]; 2] = [b"opaque", b"whiteout"];
 
 /// Copies the tree below `source` into the empty directory `dest`. Returns `true` if the tree
 /// contains deletions.
-pub(crate) fn relink(source: BorrowedFd<'_>, dest: BorrowedFd<'_>) -> Result<bool> {
+fn relink(source: BorrowedFd<'_>, dest: BorrowedFd<'_>) -> Result<bool> {
+    copy(&Alterations::default(), &[], source, dest)
+}
+
+/// Copies the changes of a layer into the empty directory `dest`, without the entries that are as
+/// below. Instead of a mark that a directory replaces another one, each deletion has a mark, so the
+/// directory can be merged with others. Returns `true` if the tree contains deletions, and its
+/// changes.
+///
+/// Copies the whole tree if a process can't create the marks.
+pub(crate) fn relink_changes(
+    source: BorrowedFd<'_>,
+    dest: BorrowedFd<'_>,
+    changes: &Changes,
+) -> Result<(bool, Changes)> {
+    if !can_mark(dest) {
+        return Ok((relink(source, dest)?, changes.clone()));
+    }
+    let mut alterations = Alterations { changes: Some(changes), deleted: BTreeMap::default() };
+    for path in changes.deleted() {
+        let start = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+        let parent = path[..start.saturating_sub(1)].to_vec();
+        let name = CString::new(&path[start..])
+            .map_err(|error| about("delete", c"")(io::Error::from(error)))?;
+        alterations.deleted.entry(parent).or_default().push(name);
+    }
+    let deletions = copy(&alterations, &[], source, dest)?;
+    Ok((deletions, changes.with_marked_deletions()))
+}
+
+/// Returns `true` if this process can create overlayfs's whiteouts.
+fn can_mark(dest: BorrowedFd<'_>) -> bool {
+    let mode = Mode::empty();
+    mknodat(dest, c".mark", FileType::CharacterDevice, mode, 0).is_ok()
+        && unlinkat(dest, c".mark", AtFlags::empty()).is_ok()
+}
+
+/// The differences between a tree and its copy.
+#[derive(Default)]
+struct Alterations<'a> {
+    changes: Option<&'a Changes>,
+    /// The names of the deleted entries of each directory.
+    deleted: BTreeMap<Vec<u8>, Vec<CString>>,
+}
+
+fn copy(
+    alterations: &Alterations<'_>,
+    path: &[u8],
+    source: BorrowedFd<'_>,
+    dest: BorrowedFd<'_>,
+) -> Result<bool> {
     let mut deletions = false;
     let entries = Entries::read_from(source).map_err(Error::kernel("read directory", "tree"))?;
     for entry in entries {
@@ -34,20 +85,40 @@ pub(crate) fn relink(source: BorrowedFd<'_>, dest: BorrowedFd<'_>) -> Result<boo
         if name == c"." || name == c".." {
             continue;
         }
+        let separator: &[u8] = if path.is_empty() { b"" } else { b"/" };
+        let child = [path, separator, name.to_bytes()].concat();
+        let is_left_out = alterations.changes.is_some_and(|changes| changes.leaves_out(&child));
         let stat = statat(source, name, AtFlags::SYMLINK_NOFOLLOW).map_err(about("stat", name))?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
                 mkdirat(dest, name, Mode::RWXU).map_err(about("create directory", name))?;
                 let (from, to) = (open_dir(source, name)?, open_dir(dest, name)?);
-                deletions |= relink(from.as_fd(), to.as_fd())?;
+                deletions |= copy(alterations, &child, from.as_fd(), to.as_fd())?;
+                if is_left_out {
+                    // A directory stays if an entry below it has changed.
+                    let _ = unlinkat(dest, name, AtFlags::REMOVEDIR);
+                }
             }
+            _ if is_left_out => {}
             kind => {
                 deletions |= is_mark(name, kind, &stat);
                 link(source, dest, name, &stat).map_err(about("link", name))?;
             }
         }
     }
+    for name in alterations.deleted.get(path).into_iter().flatten() {
+        let made = mknodat(dest, name.as_c_str(), FileType::CharacterDevice, Mode::empty(), 0);
+        made.map_err(about("delete", name))?;
+        deletions = true;
+    }
     copy_attributes(source, dest)?;
+    if alterations.changes.is_some_and(|changes| changes.replaces(path)) {
+        for prefix in OVERLAY_PREFIXES {
+            let name = [prefix, b"opaque"].concat();
+            // A process has one of the attributes, or none.
+            let _ = fremovexattr(dest, name.as_slice());
+        }
+    }
     Ok(deletions | is_opaque(dest)?)
 }
 
@@ -169,6 +240,7 @@ fn about<E: Into<io::Error>>(action: &'static str, name: &CStr) -> impl FnOnce(E
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
     use std::path::Path;
 
@@ -226,5 +298,32 @@ mod tests {
         assert!(repeat(&from, &again));
         let names = xattr_names(Dir::open(&again.join("d")).unwrap().as_fd()).unwrap();
         assert_eq!(names, [c"trusted.overlay.opaque".to_owned()]);
+    }
+
+    #[test]
+    fn changes_are_copied_without_what_is_as_below() {
+        let directory = tempfile::tempdir().unwrap();
+        let (source, dest) = (directory.path().join("source"), directory.path().join("dest"));
+        fs::create_dir_all(source.join("same/deep")).unwrap();
+        fs::create_dir_all(source.join("refilled")).unwrap();
+        fs::create_dir_all(source.join("empty")).unwrap();
+        for file in ["new", "same/file", "same/deep/file", "refilled/new"] {
+            fs::write(source.join(file), file).unwrap();
+        }
+        fs::create_dir(&dest).unwrap();
+        let (from, to) = (Dir::open(&source).unwrap(), Dir::open(&dest).unwrap());
+        let marks = b"usame\0usame/deep\0usame/deep/file\0prefilled\0drefilled/old\0uempty\0";
+        let changes = Changes::from_bytes(marks).unwrap();
+        if !can_mark(to.as_fd()) {
+            let (deletions, kept) = relink_changes(from.as_fd(), to.as_fd(), &changes).unwrap();
+            assert!(!deletions && kept == changes && dest.join("empty").is_dir());
+            return;
+        }
+        let (deletions, kept) = relink_changes(from.as_fd(), to.as_fd(), &changes).unwrap();
+        assert!(deletions && kept.deleted().next().is_none() && kept.leaves_out(b"refilled"));
+        assert!(dest.join("new").is_file() && dest.join("same/file").is_file());
+        assert!(!dest.join("same/deep").exists() && !dest.join("empty").exists());
+        let deleted = fs::symlink_metadata(dest.join("refilled/old")).unwrap();
+        assert!(deleted.file_type().is_char_device() && deleted.rdev() == 0);
     }
 }

@@ -281,6 +281,14 @@ impl ImageResolver {
         Err(Error::image(origin, "indexes are nested too deeply"))
     }
 
+    /// Returns a manifest or index from the store, or else from its origin.
+    ///
+    /// # Errors
+    /// Fails if the document isn't available.
+    pub async fn manifest(&self, origin: &Origin, digest: &Digest) -> Result<Vec<u8>> {
+        self.document(origin, digest, Kind::Manifest).await
+    }
+
     /// Returns a manifest, index or config from the store. Otherwise fetches it from its origin and
     /// stores it.
     async fn document(&self, origin: &Origin, digest: &Digest, kind: Kind) -> Result<Vec<u8>> {

@@ -249,18 +249,6 @@ impl Snapshots {
         Ok(self.store.layers().commit(pending, None)?)
     }
 
-    /// Commits a tree that copies the tree of `original` onto another chain. It has the same
-    /// changes as the original.
-    pub(crate) fn commit_repeated(
-        &self,
-        mut pending: PendingTree,
-        parent: Option<&LayerId>,
-        original: &LayerId,
-    ) -> Result<LayerId> {
-        pending.note(self.store.layers().changes(original)?);
-        Ok(self.store.layers().commit(pending, parent)?)
-    }
-
     /// Returns a directory that stays empty.
     ///
     /// # Errors

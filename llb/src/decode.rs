@@ -147,7 +147,7 @@ fn exec(message: pb::ExecOp, inputs: usize) -> Checked<ExecOp> {
             pb::NetMode::Host => NetMode::Host,
             pb::NetMode::None => NetMode::None,
         },
-        security: match known(message.security, "security")? {
+        security: match known(message.security, "invalid security mode")? {
             pb::SecurityMode::Sandbox => SecurityMode::Sandbox,
             pb::SecurityMode::Insecure => SecurityMode::Insecure,
         },

@@ -68,6 +68,8 @@ pub struct SourceInfo {
     pub data: Vec<u8>,
     /// The language, such as `Dockerfile`.
     pub language: String,
+    /// The encoded ops of the graph that the file was read from. Empty if that is unknown.
+    pub ops: Vec<Vec<u8>>,
 }
 
 /// A range of lines in a source file, counted from 1.
@@ -173,13 +175,19 @@ fn source_to_pb(source: &SourceInfo) -> pb::SourceInfo {
     pb::SourceInfo {
         filename: source.filename.clone(),
         data: source.data.clone(),
-        definition: None,
+        definition: (!source.ops.is_empty())
+            .then(|| pb::Definition { def: source.ops.clone(), ..pb::Definition::default() }),
         language: source.language.clone(),
     }
 }
 
 fn source_from_pb(source: pb::SourceInfo) -> SourceInfo {
-    SourceInfo { filename: source.filename, data: source.data, language: source.language }
+    SourceInfo {
+        filename: source.filename,
+        data: source.data,
+        language: source.language,
+        ops: source.definition.map(|definition| definition.def).unwrap_or_default(),
+    }
 }
 
 fn locations_to_pb(places: &[SourceLocation]) -> pb::Locations {

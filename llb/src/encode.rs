@@ -30,6 +30,11 @@ impl Op {
     }
 }
 
+/// Returns a source op as the field of an op.
+pub(crate) fn source_field(field: u32, value: &SourceOp) -> Vec<u8> {
+    Writer::build(|w| w.message(field, |w| source(w, value)))
+}
+
 /// Converts an absent index to -1.
 pub(crate) fn index(value: InputIndex) -> i64 {
     value.map_or(-1, i64::from)

@@ -52,6 +52,7 @@ mod graph;
 pub mod json;
 mod node;
 pub mod op;
+mod rewrite;
 mod schema;
 mod wire;
 
@@ -59,3 +60,4 @@ pub use bollard_buildkit_proto::pb;
 pub use definition::{Definition, OpMetadata, SourceInfo, SourceLocation};
 pub use graph::{Graph, GraphError, Vertex};
 pub use node::{Edge, Node};
+pub use rewrite::replace_sources;

@@ -213,7 +213,7 @@ fn values_outside_their_range_are_refused() {
     };
     let cases = [
         (exec(&|exec| exec.network = 3), "network: unknown value 3"),
-        (exec(&|exec| exec.security = -1), "security: unknown value -1"),
+        (exec(&|exec| exec.security = -1), "invalid security mode: unknown value -1"),
         (exec(&|exec| exec.mounts[0].mount_type = 5), "mount /: type: unknown value 5"),
         (exec(&|exec| exec.mounts[0].content_cache = 9), "mount /: content cache: unknown"),
         (exec(&|exec| exec.mounts[0].mount_type = 1), "mount /: no secret options"),
@@ -301,7 +301,7 @@ fn definitions_of_several_platforms_are_one_graph() {
         exec.meta.args.push(name.to_owned());
         let node = Node::new(OpKind::Exec(exec), vec![shared.clone()], None, named(said));
         let data = file.as_bytes().to_vec();
-        let file = SourceInfo { filename: "f".to_owned(), data, language: String::new() };
+        let file = SourceInfo { filename: "f".to_owned(), data, ..SourceInfo::default() };
         let mut definition = node.output(0).marshal();
         let place = SourceLocation { source: 0, start: 1, end: 1 };
         let locations = [(node.digest(), vec![place])].into();

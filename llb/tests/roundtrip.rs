@@ -298,6 +298,7 @@ fn definition(ops: &[Op]) -> Definition {
         filename: "Dockerfile".to_owned(),
         data: b"FROM scratch\n".to_vec(),
         language: "Dockerfile".to_owned(),
+        ops: vec![vec![1, 2]],
     };
     Definition {
         ops: ops.iter().map(Op::encode).collect(),

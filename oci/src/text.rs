@@ -69,6 +69,16 @@ pub fn unescape(text: &str) -> Result<String, String> {
     String::from_utf8(out).map_err(|_| "invalid UTF-8 in URL".to_owned())
 }
 
+/// Parses a boolean as Go's `strconv.ParseBool` does, for options that Docker's tools and BuildKit
+/// share with kiln. Returns `None` for other texts.
+pub fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -167,18 +167,38 @@ impl Client {
     /// # Errors
     /// Fails if the registry can't be reached or lists too many tags.
     pub async fn tags(&self, repository: &Repository) -> Result<Vec<String>, Error> {
-        let tags = in_time(self.transport.options.pace, self.list_tags(repository)).await;
+        let read = |bytes: &[u8]| {
+            #[derive(serde::Deserialize)]
+            struct Page {
+                tags: Option<Vec<String>>,
+            }
+            let page: Page = json::from_go(bytes)
+                .map_err(|_| Problem::Document("the registry's answer lists no tags".to_owned()))?;
+            Ok(page.tags.unwrap_or_default())
+        };
+        let tags = self.list(repository, "tags/list", read).await;
         tags.map_err(|problem| problem.of(repository, repository))
     }
 
-    async fn list_tags(&self, repository: &Repository) -> Result<Vec<String>, Problem> {
-        #[derive(serde::Deserialize)]
-        struct Page {
-            tags: Option<Vec<String>>,
-        }
+    /// Returns the entries of a list in pages. `read` returns those of a page.
+    pub(crate) async fn list(
+        &self,
+        repository: &Repository,
+        path: &str,
+        read: impl Fn(&[u8]) -> Result<Vec<String>, Problem>,
+    ) -> Result<Vec<String>, Problem> {
+        in_time(self.transport.options.pace, self.pages(repository, path, read)).await
+    }
+
+    async fn pages(
+        &self,
+        repository: &Repository,
+        path: &str,
+        read: impl Fn(&[u8]) -> Result<Vec<String>, Problem>,
+    ) -> Result<Vec<String>, Problem> {
         let endpoint = self.transport.upstream(repository.registry())?;
-        let mut tags = Listing::default();
-        let mut target = Target::Path("tags/list");
+        let mut list = Listing::default();
+        let mut target = Target::Path(path);
         loop {
             let call = Call {
                 endpoint: &endpoint,
@@ -193,17 +213,15 @@ impl Client {
             let response = self.transport.send(&call).await?;
             let (url, next) = (response.url().clone(), next_page(&response)?);
             let bytes = self.transport.read(response, DOCUMENT_LIMIT).await?;
-            let page: Page = json::from_go(&bytes)
-                .map_err(|_| Problem::Document("the registry's answer lists no tags".to_owned()))?;
-            tags.add(url, bytes.len(), page.tags.unwrap_or_default(), next.is_some())?;
+            list.add(url, bytes.len(), read(&bytes)?, next.is_some())?;
             match next {
                 Some(url) => target = Target::Url(url),
-                None => return Ok(tags.into_entries()),
+                None => return Ok(list.into_entries()),
             }
         }
     }
 
-    async fn document(
+    pub(crate) async fn document(
         &self,
         repository: &Repository,
         tag: &str,

@@ -37,7 +37,7 @@ pub enum Problem {
     #[error("the registry limits requests{}", detail(.0))]
     RateLimited(String),
     /// An unexpected HTTP status.
-    #[error("unexpected answer {status}{}", detail(.message))]
+    #[error("invalid response status {status}{}", detail(.message))]
     Status {
         /// The status of the answer.
         status: StatusCode,

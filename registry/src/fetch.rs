@@ -3,13 +3,18 @@
 //! The client follows at most ten redirects. They may lead to `http` and `https` only, and from
 //! `https` to plain `http` only on this machine. The client sends credentials to the origin of the
 //! first URL only.
+//!
+//! If the caller has a copy with an entity tag, the client first asks with `HEAD`: some servers send
+//! tags and ignore conditional requests. Contents may come compressed; the caller gets them as they
+//! were before.
 
 use std::fmt;
-use std::io::Write;
+use std::io::{self, Write};
 
+use flate2::write::MultiGzDecoder;
 use reqwest::header::{
-    AUTHORIZATION, CONTENT_DISPOSITION, DATE, ETAG, HeaderMap, HeaderName, HeaderValue,
-    IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_DISPOSITION, CONTENT_ENCODING, DATE, ETAG, HeaderMap,
+    HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
 };
 use reqwest::{Method, Response, StatusCode, Url};
 
@@ -76,10 +81,16 @@ impl Client {
     /// Fails if the server can't be reached, doesn't have the file, or redirects to a forbidden
     /// URL.
     pub async fn fetch(&self, request: &FetchRequest) -> Result<FetchAnswer, Error> {
+        if request.etag.is_some()
+            && let Ok(response) = self.fetch_once(request, &Method::HEAD).await
+            && is_current(request, &response)
+        {
+            return Ok(FetchAnswer::Unchanged);
+        }
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let (problem, pause) = match self.fetch_once(request).await {
+            let (problem, pause) = match self.fetch_once(request, &Method::GET).await {
                 Ok(response) => match answer(request, response, self.transport.options.pace) {
                     Ok(answer) => return Ok(answer),
                     Err(refused) => refused,
@@ -105,13 +116,17 @@ impl Client {
         let failed = |problem: Problem| problem.of_url(&target);
         let invalid = |_| failed(Problem::Document("invalid URL".to_owned()));
         let first = Url::parse(&request.url).map_err(invalid)?;
-        let response = self.fetch_once(request).await.map_err(failed)?;
+        let response = self.fetch_once(request, &Method::GET).await.map_err(failed)?;
         let is_same = same_origin(response.url(), &first);
         Ok((response.url().as_str().to_owned(), is_same))
     }
 
     /// Sends the request once and follows redirects.
-    async fn fetch_once(&self, request: &FetchRequest) -> Result<Response, Problem> {
+    async fn fetch_once(
+        &self,
+        request: &FetchRequest,
+        method: &Method,
+    ) -> Result<Response, Problem> {
         let invalid = |_| Problem::Document("invalid URL".to_owned());
         let first = Url::parse(&request.url).map_err(invalid)?;
         if !matches!(first.scheme(), "http" | "https") {
@@ -125,14 +140,15 @@ impl Client {
         let mut url = first.clone();
         for _ in 0..=REDIRECTS {
             let client = self.transport.client_for(&url)?;
-            let mut call = client.get(url.clone()).headers(headers.clone());
+            let call = client.request(method.clone(), url.clone());
+            let mut call = call.headers(headers.clone());
             if let Some(value) = &authorization
                 && same_origin(&url, &first)
             {
                 call = call.header(AUTHORIZATION, value.clone());
             }
             let response = call.send().await;
-            log(&Method::GET, &url, &response);
+            log(method, &url, &response);
             let response = match response {
                 Ok(response) => response,
                 Err(error) => {
@@ -141,7 +157,7 @@ impl Client {
                     return Err(self.transport.unanswered(&url, place, error).await);
                 }
             };
-            if !is_redirect(&response, &Method::GET) {
+            if !is_redirect(&response, method) {
                 return Ok(response);
             }
             url = redirect_target(&response)?;
@@ -153,6 +169,7 @@ impl Client {
 fn headers(request: &FetchRequest) -> Result<HeaderMap, Problem> {
     let invalid = |name: &str| Problem::Document(format!("invalid header {name:?}"));
     let mut headers = HeaderMap::new();
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
     for (name, value) in &request.headers {
         let key: HeaderName = name.parse().map_err(|_| invalid(name))?;
         headers.insert(key, HeaderValue::from_str(value).map_err(|_| invalid(name))?);
@@ -182,8 +199,7 @@ fn answer(
     pace: Option<MinimumSpeed>,
 ) -> Result<FetchAnswer, (Problem, Option<std::time::Duration>)> {
     let status = response.status();
-    let known = request.etag.as_deref().map(strength_aside);
-    if status == StatusCode::NOT_MODIFIED && (known.is_some() || request.last_modified.is_some()) {
+    if is_current(request, &response) {
         return Ok(FetchAnswer::Unchanged);
     }
     if !status.is_success() {
@@ -195,11 +211,19 @@ fn answer(
         return Err((Problem::Document(problem.to_owned()), None));
     }
     let file = FetchedFile { target: redacted(&request.url), response, pace };
-    // Some servers send entity tags but ignore conditional requests.
-    if known.is_some() && file.etag().map(strength_aside) == known {
-        return Ok(FetchAnswer::Unchanged);
-    }
     Ok(FetchAnswer::File(Box::new(file)))
+}
+
+/// Returns `true` if an answer says that the caller's copy is current. Some servers send entity tags
+/// but ignore conditional requests.
+fn is_current(request: &FetchRequest, response: &Response) -> bool {
+    let known = request.etag.as_deref().map(strength_aside);
+    let status = response.status();
+    if status == StatusCode::NOT_MODIFIED {
+        return known.is_some() || request.last_modified.is_some();
+    }
+    let etag = response.headers().get(ETAG).and_then(|etag| etag.to_str().ok());
+    status == StatusCode::OK && known.is_some() && etag.map(strength_aside) == known
 }
 
 fn strength_aside(etag: &str) -> &str {
@@ -231,9 +255,13 @@ impl FetchedFile {
         self.header(CONTENT_DISPOSITION)
     }
 
-    /// Returns the size in bytes that the server announces.
+    /// Returns the size in bytes that the server announces. `None` for a compressed content.
     pub fn length(&self) -> Option<u64> {
-        self.response.content_length()
+        self.response.content_length().filter(|_| !self.is_compressed())
+    }
+
+    fn is_compressed(&self) -> bool {
+        self.header(CONTENT_ENCODING).is_some_and(|coding| coding.eq_ignore_ascii_case("gzip"))
     }
 
     /// Writes the whole file and returns its size. Calls `progress` with the length of each chunk.
@@ -246,22 +274,74 @@ impl FetchedFile {
         limit: Option<u64>,
         mut progress: impl FnMut(u64),
     ) -> Result<u64, Error> {
+        let (length, is_compressed) = (self.length(), self.is_compressed());
         let Self { target, mut response, pace } = self;
         let failed = |problem: Problem| problem.of_url(&target);
         let limit = limit.unwrap_or(u64::MAX);
-        if response.content_length().is_some_and(|length| length > limit) {
+        if length.is_some_and(|length| length > limit) {
             return Err(failed(Problem::TooLarge(limit)));
         }
-        let (mut received, mut body) = (0, PacedBody::new(pace));
+        let writer = Limited { writer, left: limit };
+        let mut writer = if is_compressed {
+            Decoder::Gzip(Box::new(MultiGzDecoder::new(writer)))
+        } else {
+            Decoder::None(writer)
+        };
+        let written = |error: io::Error| match error.kind() {
+            io::ErrorKind::FileTooLarge => failed(Problem::TooLarge(limit)),
+            _ => failed(error.into()),
+        };
+        let mut body = PacedBody::new(pace);
         while let Some(chunk) = body.chunk(&mut response).await.map_err(failed)? {
-            received += chunk.len() as u64;
-            if received > limit {
-                return Err(failed(Problem::TooLarge(limit)));
-            }
-            writer.write_all(&chunk).map_err(|error| failed(error.into()))?;
+            writer.write_all(&chunk).map_err(written)?;
             progress(chunk.len() as u64);
         }
-        Ok(received)
+        let left = writer.finish().map_err(written)?;
+        Ok(limit - left)
+    }
+}
+
+/// A writer that fails if too many bytes are written, with `FileTooLarge`.
+struct Limited<'a, W> {
+    writer: &'a mut W,
+    left: u64,
+}
+
+impl<W: Write> Write for Limited<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() as u64 > self.left {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let count = self.writer.write(bytes)?;
+        self.left -= count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+/// A writer of contents as they were before the server compressed them.
+enum Decoder<'a, W: Write> {
+    None(Limited<'a, W>),
+    Gzip(Box<MultiGzDecoder<Limited<'a, W>>>),
+}
+
+impl<W: Write> Decoder<'_, W> {
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::None(writer) => writer.write_all(bytes),
+            Self::Gzip(writer) => writer.write_all(bytes),
+        }
+    }
+
+    /// Writes the rest. Returns the number of bytes that could still be written.
+    fn finish(self) -> io::Result<u64> {
+        match self {
+            Self::None(writer) => Ok(writer.left),
+            Self::Gzip(writer) => Ok(writer.finish()?.left),
+        }
     }
 }
 

@@ -58,6 +58,7 @@ mod http;
 mod login;
 pub mod platform;
 mod push;
+mod referrers;
 mod repository;
 mod warnings;
 

@@ -1,5 +1,7 @@
 //! The choice of an index's manifest for a platform.
 
+mod windows;
+
 use kiln_oci::{Descriptor, ImageIndex, Platform};
 
 /// The annotation of manifests that describe an image and aren't images themselves.
@@ -7,7 +9,8 @@ const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 
 /// Returns the entry of `index` that runs best on `platform`. The platform's own variant comes
 /// before older ones, and the first entry before its equals. Attestations are ignored. If no
-/// platform matches, the result is the first entry without a platform.
+/// platform matches, the result is the first entry without a platform. Images for Windows must have
+/// a version that the platform's runs.
 ///
 /// The order is that of containerd's `platforms.Only`: `amd64` runs its lower levels, then `386`;
 /// `arm64` its lower versions, then 32-bit `arm` from v8 down; `arm` its lower versions to v5.
@@ -16,7 +19,10 @@ pub fn select_platform<'a>(index: &'a ImageIndex, platform: &Platform) -> Option
     candidates(platform)
         .iter()
         .find_map(|wanted| {
-            images().find(|entry| platform_of(entry).is_some_and(|found| same(&found, wanted)))
+            images().find(|entry| {
+                platform_of(entry).is_some_and(|found| same(&found, wanted))
+                    && runs_version(platform, entry)
+            })
         })
         .or_else(|| images().find(|entry| entry.platform.is_none()))
 }
@@ -47,6 +53,12 @@ fn is_attestation(entry: &Descriptor) -> bool {
 fn platform_of(entry: &Descriptor) -> Option<Platform> {
     let Platform { os, architecture, variant, .. } = entry.platform.as_ref()?;
     Some(Platform::new(os, architecture, variant.as_deref()))
+}
+
+/// Returns `true` if the platform's version of Windows runs an entry. Other systems have no versions.
+fn runs_version(platform: &Platform, entry: &Descriptor) -> bool {
+    let version = entry.platform.as_ref().and_then(|image| image.os_version.as_deref());
+    platform.os != "windows" || windows::runs(platform.os_version.as_deref(), version)
 }
 
 fn same(one: &Platform, other: &Platform) -> bool {

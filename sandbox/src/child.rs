@@ -166,9 +166,9 @@ pub(super) fn join(groups: &Membership) -> Result<(), Failure> {
 }
 
 /// The user that this process runs as.
-struct Identity {
-    user: ResolvedUser,
-    home: Option<String>,
+pub(super) struct Identity {
+    pub(super) user: ResolvedUser,
+    pub(super) home: Option<String>,
 }
 
 /// The report and descriptors that kiln receives when the setup is complete.
@@ -185,7 +185,8 @@ impl Ready {
     }
 }
 
-fn execute(
+/// Reports that the setup is complete, drops the last rights and executes the program.
+pub(super) fn execute(
     spec: &Spec,
     identity: &Identity,
     ready: Ready,

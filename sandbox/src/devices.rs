@@ -89,6 +89,14 @@ impl Terminal {
         Ok(Self { controller, peer })
     }
 
+    /// Opens a terminal of the container whose root is this process's.
+    pub(super) fn of_container(size: TerminalSize) -> Result<Self, Failure> {
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        rustix::fs::open("/dev/pts/ptmx", flags, Mode::empty())
+            .and_then(|controller| Self::new(controller, size))
+            .map_err(Failure::doing("open a terminal"))
+    }
+
     /// Opens a terminal of the host.
     pub(super) fn of_host(size: TerminalSize) -> Result<Self, Failure> {
         openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)

@@ -25,7 +25,7 @@ use super::run::Exit;
 use super::seccomp::{self, Filter};
 use super::spec::{CallFilter, Network, Spec};
 use super::wire::{self, Failure, Report, Request, Run};
-use super::{child, chroot, emulation, keeper, oci, orphans};
+use super::{child, chroot, emulation, joined, keeper, oci, orphans};
 use crate::sys::{self, CloneResult, Namespaces};
 
 /// The `argv[0]` that makes this binary run as the helper.
@@ -134,7 +134,7 @@ impl Helper {
                 match event {
                     Event::KeeperEnded => self.lose_keeper(),
                     Event::Asked => self.answer(),
-                    Event::Told(place) => self.programs[place].obey(),
+                    Event::Told(place) => self.obey(place),
                     Event::Ended(place) => self.end(place),
                 }
             }
@@ -156,6 +156,61 @@ impl Helper {
         if let Ok(exit) = exit {
             program.report(exit);
         }
+    }
+
+    /// Executes a request on the control socket of a program.
+    fn obey(&mut self, place: usize) {
+        let program = &mut self.programs[place];
+        match wire::receive(&program.control) {
+            Ok(Some((Request::Signal(number), _))) => program.signal(number),
+            Ok(Some((Request::Join(run), fds))) => {
+                let mut fds = fds.into_iter();
+                // Without a socket, no report can be sent.
+                let Some(control) = fds.next() else { return };
+                if let Err(failure) = self.join(place, run, &control, fds) {
+                    let _ = wire::send(&control, &Report::Failed(failure), &[]);
+                }
+            }
+            Ok(None) | Err(_) => program.abandon(),
+        }
+    }
+
+    /// Starts a program in the namespaces of another one.
+    fn join(
+        &mut self,
+        place: usize,
+        run: Run,
+        control: &OwnedFd,
+        fds: impl Iterator<Item = OwnedFd>,
+    ) -> Result<(), Failure> {
+        let target = duplicate(&self.programs[place].child)?;
+        let task = self.task(run, control, fds)?;
+        let process = joined::clone_beside(&target, || clone(Namespaces::default(), &task.spec));
+        match process {
+            Err((failure, is_lost)) => {
+                if is_lost {
+                    self.close();
+                }
+                Err(failure)
+            }
+            Ok(CloneResult::Child) => {
+                self.forget();
+                joined::run(task, &target)
+            }
+            Ok(CloneResult::Parent(child)) => {
+                let (control, is_abandoned) = (duplicate(control)?, false);
+                let leaves_orphans = false;
+                self.programs.push(Program { child, control, is_abandoned, leaves_orphans });
+                Ok(())
+            }
+        }
+    }
+
+    /// Closes the descriptors of other programs, in a child.
+    fn forget(&mut self) {
+        self.door = None;
+        self.kept = None;
+        self.programs.clear();
     }
 
     fn has_orphans(&self) -> bool {
@@ -247,9 +302,7 @@ impl Helper {
         match process {
             CloneResult::Child => {
                 // The child first closes the descriptors of other programs.
-                self.door = None;
-                self.kept = None;
-                self.programs.clear();
+                self.forget();
                 match task.isolation {
                     Isolation::Root | Isolation::UserNamespace => child::run(task),
                     Isolation::Chroot => chroot::run(task),
@@ -368,14 +421,6 @@ impl KeptHelper {
 }
 
 impl Program {
-    /// Executes a request on the control socket.
-    fn obey(&mut self) {
-        match wire::receive(&self.control) {
-            Ok(Some((Request::Signal(number), _))) => self.signal(number),
-            Ok(None) | Err(_) => self.abandon(),
-        }
-    }
-
     /// Kills the program because kiln doesn't need it any more.
     fn abandon(&mut self) {
         self.signal(libc::SIGKILL);

@@ -82,6 +82,7 @@ mod inner_namespace;
 mod input;
 mod insecure;
 mod isolation;
+mod joined;
 mod keeper;
 mod kernel;
 mod masks;
@@ -113,7 +114,7 @@ pub use isolation::{Isolation, Obstacle, ProbeError, is_confined, is_filtered, p
 pub use kernel::{KernelFeature, features};
 pub use mount_handle::mount_without_devices;
 pub use run::{
-    Ended, Exit, Gate, Input, Io, OutputSink, OutputStream, Running, Sandbox, Signaller,
+    Ended, Exit, Gate, Input, Io, Joiner, OutputSink, OutputStream, Running, Sandbox, Signaller,
 };
 pub use seal::Seal;
 pub use seccomp::SeccompProfile;
@@ -125,7 +126,7 @@ pub use spec::{
     Privileges, Process, Propagation, Rlimit, Security, SharedNamespaces, Spec, Sysctl,
     TerminalSize, TmpfsOptions, Tree, User,
 };
-pub use sys::{limit_resources, use_contained_name_services};
+pub use sys::{limit_resources, passed_descriptor, use_contained_name_services};
 
 /// Resets all signals of this process to their default action and unblocks them.
 pub fn reset_signals() {

@@ -165,6 +165,11 @@ impl Bridge {
         }
     }
 
+    /// Returns `true` if the machine couldn't provide the network. Later uses fail in the same way.
+    pub fn has_failed(&self) -> bool {
+        self.inner.host.get().is_some_and(Result::is_err)
+    }
+
     /// Returns `true` if a namespace was ever created.
     pub fn has_worked(&self) -> bool {
         self.inner.worked.load(Ordering::Relaxed)

@@ -169,12 +169,16 @@ impl Root {
             Err(Errno::EXIST) => {}
             other => return other,
         }
-        // The entry exists but can't be opened: it is a dangling link. Its target is created.
+        // The entry is there now. Either it is a dangling link, whose target is created, or another
+        // container has made it in a directory that both have mounted.
         *links += 1;
         if *links > MAX_LINKS {
             return Err(Errno::LOOP);
         }
-        let link = rustix::fs::readlinkat(&parent, name, Vec::new())?;
+        let link = match rustix::fs::readlinkat(&parent, name, Vec::new()) {
+            Err(Errno::INVAL) => return open_inside(&self.fd, path, OFlags::PATH),
+            link => link?,
+        };
         let target = clean(&parent_path.join(path_from(link)));
         self.walk(&target, missing, links)
     }
@@ -296,6 +300,24 @@ mod tests {
             [("a/b", "/a/b"), ("/a/../../b/.", "/b"), ("", "/"), ("/..", "/"), ("//x//y/", "/x/y")]
         {
             assert_eq!(clean(Path::new(path)), Path::new(expected));
+        }
+    }
+
+    #[test]
+    fn containers_that_share_a_directory_make_mount_points_side_by_side() {
+        let directory = tempfile::tempdir().unwrap();
+        let barrier = std::sync::Barrier::new(8);
+        for round in 0..50 {
+            std::thread::scope(|scope| {
+                for _ in 0..8 {
+                    scope.spawn(|| {
+                        let mut root = Root::of_directory(directory.path()).unwrap();
+                        let path = format!("/cache{round}/a/b");
+                        barrier.wait();
+                        root.open_or_make(Path::new(&path), Missing::StubDirectory).unwrap();
+                    });
+                }
+            });
         }
     }
 }

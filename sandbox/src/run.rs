@@ -6,9 +6,9 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde::{Deserialize, Serialize};
@@ -232,18 +232,20 @@ impl Sandbox {
     /// # Errors
     /// Fails if the sandbox can't be set up or the program can't be found.
     pub async fn start(&self, spec: &Spec, io: Io) -> Result<Running, SandboxError> {
-        let mut running = self.spawn(spec, io).await?;
-        while running.state == State::SettingUp {
-            running.next_report().await?;
+        self.spawn(spec, io).await?.begun().await
+    }
+
+    /// Returns a way to start further programs in the namespaces of `first`.
+    ///
+    /// # Errors
+    /// Fails if programs have no namespaces of their own.
+    pub fn joiner(&self, first: &Running) -> Result<Joiner, SandboxError> {
+        if !self.isolation.has_namespaces() || first.log.is_some() {
+            let message = "several programs in one container require kiln's own namespaces";
+            return Err(SandboxError::Unsupported(message));
         }
-        if let State::Failed(_) = running.state {
-            return Err(running
-                .wait(&CancellationToken::new())
-                .await
-                .err()
-                .unwrap_or(SandboxError::Setup("the sandbox could not be set up".to_owned())));
-        }
-        Ok(running)
+        let control = Arc::downgrade(&first.control);
+        Ok(Joiner { sandbox: self.clone(), control, server: Arc::clone(&first.server) })
     }
 
     async fn spawn(&self, spec: &Spec, io: Io) -> Result<Running, SandboxError> {
@@ -259,6 +261,24 @@ impl Sandbox {
         spec: &Spec,
         io: Io,
         placed: Option<Placed>,
+    ) -> Result<Running, SandboxError> {
+        let is_host = spec.shared.pid || !self.isolation.has_namespaces();
+        let processes = if is_host { Processes::Host } else { Processes::Own };
+        let running = self.request(spec, io, |run, fds| self.helper.ask(processes, run, fds))?;
+        Ok(Running {
+            cleanup: stubs::Cleanup::of(&spec.rootfs),
+            seal: Seal::of(spec, self.isolation),
+            placed,
+            ..running
+        })
+    }
+
+    /// Makes the sockets and pipes of a program and passes them on with `ask`.
+    fn request(
+        &self,
+        spec: &Spec,
+        io: Io,
+        ask: impl FnOnce(&Run, &[BorrowedFd<'_>]) -> Result<Arc<Server>, SandboxError>,
     ) -> Result<Running, SandboxError> {
         if (spec.network == Network::Namespace) != io.namespace.is_some() {
             return Err(SandboxError::Setup("no network namespace was given".to_owned()));
@@ -290,9 +310,7 @@ impl Sandbox {
             is_gated: io.gate.is_some(),
             isolation: self.isolation,
         };
-        let is_host = spec.shared.pid || !self.isolation.has_namespaces();
-        let processes = if is_host { Processes::Host } else { Processes::Own };
-        let server = self.helper.ask(processes, &run, &fds)?;
+        let server = ask(&run, &fds)?;
         let control = sys::watch(control).map_err(SandboxError::host("watch socket"))?;
         Ok(Running {
             server,
@@ -304,11 +322,47 @@ impl Sandbox {
             terminal: None,
             state: State::SettingUp,
             made: stubs::CreatedStubs::default(),
-            cleanup: stubs::Cleanup::of(&spec.rootfs),
+            cleanup: None,
             log: log.map(File::from),
-            seal: Seal::of(spec, self.isolation),
-            placed,
+            seal: Seal::default(),
+            placed: None,
         })
+    }
+}
+
+/// A starter of programs in the namespaces of a running one. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct Joiner {
+    sandbox: Sandbox,
+    /// The control socket of the first program. The joiner doesn't keep that program alive.
+    control: Weak<AsyncFd<OwnedFd>>,
+    server: Arc<Server>,
+}
+
+impl Joiner {
+    /// Starts a program. Returns when it is about to be executed. Of the specification, only the
+    /// process, the confinement and the control groups matter.
+    ///
+    /// The kernel kills the program when the first one ends.
+    ///
+    /// # Errors
+    /// Fails if the first program has ended, or if the program can't be found.
+    pub async fn start(&self, spec: &Spec, io: Io) -> Result<Running, SandboxError> {
+        let ended = || SandboxError::Setup("the container's first program has ended".to_owned());
+        let control = self.control.upgrade().ok_or_else(ended)?;
+        let spec = Spec {
+            network: Network::Host,
+            mounts: Vec::new(),
+            kept: Vec::new(),
+            sysctls: Vec::new(),
+            ..spec.clone()
+        };
+        let io = Io { namespace: None, ..io };
+        let running = self.sandbox.request(&spec, io, |run, fds| {
+            wire::send(control.get_ref(), &Request::Join(run.clone()), fds).map_err(|_| ended())?;
+            Ok(Arc::clone(&self.server))
+        })?;
+        running.begun().await
     }
 }
 
@@ -416,6 +470,30 @@ impl Running {
     /// Returns a sender of signals to the program.
     pub fn signaller(&self) -> Signaller {
         Signaller { control: Arc::clone(&self.control) }
+    }
+
+    /// Takes the reading end of the program's standard output. The sink then receives nothing of
+    /// it. Returns `None` if the stream has been taken or closed.
+    pub fn take_stdout(&mut self) -> Option<Receiver> {
+        self.stdout.take()
+    }
+
+    /// Takes the reading end of the program's standard error: see [`Self::take_stdout`].
+    pub fn take_stderr(&mut self) -> Option<Receiver> {
+        self.stderr.take()
+    }
+
+    /// Waits until the program is about to be executed.
+    async fn begun(mut self) -> Result<Self, SandboxError> {
+        while self.state == State::SettingUp {
+            self.next_report().await?;
+        }
+        if let State::Failed(_) = self.state {
+            let failed = self.wait(&CancellationToken::new()).await.err();
+            let unknown = || SandboxError::Setup("the sandbox could not be set up".to_owned());
+            return Err(failed.unwrap_or_else(unknown));
+        }
+        Ok(self)
     }
 
     /// Forwards the program's output until it has ended; see [`Sandbox::run`].

@@ -7,6 +7,7 @@ mod mount;
 mod names;
 mod net;
 mod notify;
+mod passed;
 mod process;
 mod seccomp;
 mod status;
@@ -22,6 +23,7 @@ pub(crate) use notify::{
     Answer, Notification, TOKEN, add_descriptor, install_listener, is_valid, random_number,
     receive, send, send_descriptor, wake_synchronously,
 };
+pub use passed::passed_descriptor;
 pub use process::limit_resources;
 pub(crate) use process::{
     CloneResult, Fork, Namespaces, clone, close_all, close_on_exec_above, close_standard,

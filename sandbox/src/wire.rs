@@ -27,7 +27,7 @@ const MAX_FDS: usize = 253;
 /// A request at the helper's door to run a program. Its descriptors are the program's control
 /// socket, its standard output and error, and the specification's memory file. If they exist, these
 /// follow: the network namespace, a runtime's log, the gate, standard input.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Run {
     /// An empty directory for attaching mounts.
     pub(super) anchor: PathBuf,
@@ -42,6 +42,9 @@ pub(super) struct Run {
 pub(super) enum Request {
     /// Sends the program a signal.
     Signal(i32),
+    /// Starts another program in the namespaces of this one. The descriptors are those of a
+    /// [`Run`].
+    Join(Run),
 }
 
 /// A message to kiln about a program.

@@ -1,7 +1,8 @@
 //! `LLBBridge`: what a client's own frontend asks for while it makes its graphs.
 //!
 //! A call names its build in the metadata (`buildkit-controlapi-buildid`). It may come before the
-//! build has begun.
+//! build has begun. The calls of a frontend that is a program of an image belong to the build that
+//! has started the program.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,17 +18,17 @@ use bollard_buildkit_proto::moby::buildkit::v1::frontend::{
     result,
 };
 use bollard_buildkit_proto::moby::buildkit::v1::{StatusResponse, VertexWarning};
-use futures_util::stream::Empty;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::caches::{self, Import};
 use crate::errors::of_client;
 use crate::files;
+use crate::gateway::Caller;
 use crate::images;
 use crate::jobs::Job;
 use crate::references::{FrontendResult, Reference};
 use crate::server::Shared;
-use crate::{caps, frontend, workers};
+use crate::{caps, frontend, metadata, policy, processes, workers};
 
 /// The metadata with the name of the build.
 const BUILD_ID: &str = "buildkit-controlapi-buildid";
@@ -39,18 +40,26 @@ type Answer<T> = Result<Response<T>, Status>;
 
 /// The service.
 #[derive(Clone, Debug)]
-pub(crate) struct Bridge(pub(crate) Arc<Shared>);
+pub(crate) struct Bridge {
+    /// The state of the server.
+    pub(crate) shared: Arc<Shared>,
+    /// The frontend at the other end; `None` for clients.
+    pub(crate) caller: Option<Arc<Caller>>,
+}
 
 impl Bridge {
     /// Returns the build that a call belongs to.
     async fn job<T>(&self, request: &Request<T>) -> Result<Arc<Job>, Status> {
+        if let Some(caller) = &self.caller {
+            return Ok(Arc::clone(&caller.job));
+        }
         let mut names = request.metadata().get_all(BUILD_ID).iter();
         let name = match (names.next(), names.next()) {
             (Some(name), None) => name.to_str().ok(),
             _ => None,
         };
         let name = name.ok_or_else(|| Status::unknown("no buildid found in context"))?;
-        let found = self.0.jobs.wait(name, PATIENCE).await;
+        let found = self.shared.jobs.wait(name, PATIENCE).await;
         found.ok_or_else(|| Status::not_found(format!("no such job {name}")))
     }
 
@@ -71,19 +80,20 @@ impl Bridge {
 
 #[tonic::async_trait]
 impl LlbBridge for Bridge {
-    type ExecProcessStream = Empty<Result<ExecMessage, Status>>;
+    type ExecProcessStream = processes::Answers;
 
     async fn ping(&self, request: Request<PingRequest>) -> Answer<PongResponse> {
         self.job(&request).await?;
         Ok(Response::new(PongResponse {
             frontend_api_caps: caps::of_bridge(),
             llb_caps: caps::of_graphs(),
-            workers: vec![workers::record(&self.0)],
+            workers: vec![workers::record(&self.shared)],
         }))
     }
 
     async fn solve(&self, request: Request<SolveRequest>) -> Answer<SolveResponse> {
         let job = self.job(&request).await?;
+        job.admitted().await?;
         let request = request.into_inner();
         let imports = request
             .cache_imports
@@ -92,7 +102,16 @@ impl LlbBridge for Bridge {
         caches::import(&job, imports.collect()).await;
         let has_graph = request.definition.as_ref().is_some_and(|graph| !graph.def.is_empty());
         let solved = match (has_graph, request.frontend.as_str()) {
-            (true, "") => FrontendResult::of(job.add(request.definition.unwrap_or_default())?),
+            (true, "") => {
+                let policies = policy::compile(&request.source_policies)?;
+                let definition = request.definition.unwrap_or_default();
+                FrontendResult::of(job.add_with(definition, policies)?)
+            }
+            (false, name) if !name.is_empty() && !request.source_policies.is_empty() => {
+                let problem =
+                    "source policies of a request apply to its definition, not to a frontend";
+                return Err(Status::unimplemented(problem));
+            }
             (true, _) => {
                 let problem = "cannot solve with both Definition and Frontend specified";
                 return Err(Status::unknown(problem));
@@ -104,9 +123,12 @@ impl LlbBridge for Bridge {
                     options: &request.frontend_opt,
                     inputs: &request.frontend_inputs,
                 };
-                Box::pin(frontend::call(&job, call)).await?
+                Box::pin(frontend::call(&self.shared, &job, call)).await?
             }
         };
+        if let Some(caller) = &self.caller {
+            caller.note_graphs(&solved);
+        }
         if request.evaluate {
             for reference in solved.references() {
                 job.solve(reference).await?;
@@ -160,12 +182,13 @@ impl LlbBridge for Bridge {
         request: Request<ResolveSourceMetaRequest>,
     ) -> Answer<ResolveSourceMetaResponse> {
         let job = self.job(&request).await?;
-        images::source(&job, request.into_inner()).await.map(Response::new)
+        metadata::source(&job, request.into_inner()).await.map(Response::new)
     }
 
     async fn inputs(&self, request: Request<InputsRequest>) -> Answer<InputsResponse> {
         let job = self.job(&request).await?;
-        Ok(Response::new(InputsResponse { definitions: job.inputs.clone() }))
+        let inputs = self.caller.as_ref().map_or(&job.inputs, |caller| &caller.inputs);
+        Ok(Response::new(InputsResponse { definitions: inputs.clone() }))
     }
 
     async fn r#return(&self, request: Request<ReturnRequest>) -> Answer<ReturnResponse> {
@@ -182,7 +205,10 @@ impl LlbBridge for Bridge {
             (None, Some(error)) => Err(of_client(&error)),
             _ => return Err(Status::unknown("gateway return must be either result or err")),
         };
-        job.end(returned)?;
+        match &self.caller {
+            Some(caller) => caller.end(returned)?,
+            None => job.end(returned)?,
+        }
         Ok(Response::new(ReturnResponse {}))
     }
 
@@ -209,52 +235,63 @@ impl LlbBridge for Bridge {
         &self,
         request: Request<NewContainerRequest>,
     ) -> Answer<NewContainerResponse> {
-        self.job(&request).await?;
-        Err(no_containers())
+        let job = self.job(&request).await?;
+        let request = request.into_inner();
+        let id = request.container_id.clone();
+        job.containers.add(&job, request).await?;
+        if let Some(caller) = &self.caller {
+            caller.note_container(id);
+        }
+        Ok(Response::new(NewContainerResponse {}))
     }
 
     async fn release_container(
         &self,
         request: Request<ReleaseContainerRequest>,
     ) -> Answer<ReleaseContainerResponse> {
-        self.job(&request).await?;
-        Err(no_containers())
+        let job = self.job(&request).await?;
+        job.containers.release(&request.get_ref().container_id).await?;
+        Ok(Response::new(ReleaseContainerResponse {}))
     }
 
     async fn exec_process(
         &self,
         request: Request<Streaming<ExecMessage>>,
     ) -> Answer<Self::ExecProcessStream> {
-        self.job(&request).await?;
-        Err(no_containers())
+        let job = self.job(&request).await?;
+        Ok(Response::new(processes::serve(job, request.into_inner(), &self.shared.tasks)))
     }
 
     async fn read_file_container(
         &self,
         request: Request<ReadFileRequest>,
     ) -> Answer<ReadFileResponse> {
-        self.job(&request).await?;
-        Err(no_containers())
+        let job = self.job(&request).await?;
+        let request = request.into_inner();
+        let root = job.containers.files(&request.r#ref, request.mount_index).await?;
+        let data = files::read(root, request).await?;
+        Ok(Response::new(ReadFileResponse { data }))
     }
 
     async fn read_dir_container(
         &self,
         request: Request<ReadDirRequest>,
     ) -> Answer<ReadDirResponse> {
-        self.job(&request).await?;
-        Err(no_containers())
+        let job = self.job(&request).await?;
+        let request = request.into_inner();
+        let root = job.containers.files(&request.r#ref, request.mount_index).await?;
+        let entries = files::list(root, request).await?;
+        Ok(Response::new(ReadDirResponse { entries }))
     }
 
     async fn stat_file_container(
         &self,
         request: Request<StatFileRequest>,
     ) -> Answer<StatFileResponse> {
-        self.job(&request).await?;
-        Err(no_containers())
+        let job = self.job(&request).await?;
+        let request = request.into_inner();
+        let root = job.containers.files(&request.r#ref, request.mount_index).await?;
+        let stat = files::stat(root, request.path).await?;
+        Ok(Response::new(StatFileResponse { stat: Some(stat) }))
     }
-}
-
-/// Returns the status of calls about containers, which the announced capabilities leave out.
-fn no_containers() -> Status {
-    Status::unimplemented("kiln runs no containers for clients yet")
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bollard_buildkit_proto::moby::buildkit::v1::CacheOptionsEntry;
 use kiln_event::EventSender;
 use kiln_exporter::{BlobSink, CacheTo};
-use kiln_oci::{Platform, Reference};
+use kiln_oci::Reference;
 use kiln_solver::VertexKeys;
 use kiln_store::LayerId;
 use kiln_worker::{CachePlace, CacheSource};
@@ -136,6 +136,8 @@ fn cache(
     if attributes.get("ignore-error").is_some_and(|text| text.parse::<bool>().is_err()) {
         attributes.remove("ignore-error");
     }
+    // BuildKit's default. Images that are built from the cache keep the compression of its layers.
+    attributes.entry("compression".to_owned()).or_insert_with(|| "gzip".to_owned());
     let directory = attributes.get("dest").cloned().unwrap_or_default();
     let no_session = || Status::unknown("a local cache needs a session");
     let store = match kind {
@@ -196,10 +198,9 @@ pub(crate) async fn import(job: &Job, imports: Vec<Import>) {
                 return;
             }
         };
-        let platforms = [Platform::host()];
-        let (source, platforms) = (&source, &platforms);
+        let source = &source;
         let import = |events: EventSender| async move {
-            job.build().import(source, platforms, &events).await;
+            job.build().import(source, &events).await;
         };
         job.status.follow(None, import).await;
     };

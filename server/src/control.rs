@@ -12,19 +12,22 @@ use bollard_buildkit_proto::moby::buildkit::v1::{
     UpdateBuildHistoryRequest, UpdateBuildHistoryResponse, UsageRecord, VertexWarning,
 };
 use futures_util::stream::{BoxStream, StreamExt as _, iter};
-use kiln::build::GraphInputs;
+use kiln::build::{GraphInputs, ProvenInput};
 use kiln_store::Store;
-use kiln_worker::{Allowed, NETWORK_HOST, RemoteOptions, SECURITY_INSECURE};
+use kiln_worker::{Allowed, DEVICE, NETWORK_HOST, RemoteOptions, SECURITY_INSECURE};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::blocking::blocking;
 use crate::caches::{self, Caches, Import};
 use crate::errors::{of_error, to_message};
 use crate::exports::{self, Answer, Exporting};
 use crate::frontend;
-use crate::history::Ending;
+use crate::history::{Ending, Outcome};
 use crate::jobs::{Job, Listed, NewJob, canceled};
+use crate::policy::{self, JobPolicy};
 use crate::references::FrontendResult;
+use crate::scanner;
 use crate::server::Shared;
 use crate::session::Session;
 use crate::sources::SessionSources;
@@ -55,9 +58,10 @@ impl Control for ControlService {
 
     async fn list_workers(
         &self,
-        _: Request<ListWorkersRequest>,
+        request: Request<ListWorkersRequest>,
     ) -> Result<Response<ListWorkersResponse>> {
-        Ok(Response::new(ListWorkersResponse { record: vec![workers::record(&self.0)] }))
+        let record = workers::records(&self.0, &request.into_inner().filter)?;
+        Ok(Response::new(ListWorkersResponse { record }))
     }
 
     async fn session(
@@ -152,6 +156,7 @@ async fn solve(
     request: SolveRequest,
     cancel: CancellationToken,
 ) -> Result<Answer> {
+    let _busy = shared.activity.begin();
     let session = match request.session.as_str() {
         "" => None,
         id => Some(shared.sessions.get(id, PATIENCE).await.map_err(|error| of_error(&error))?),
@@ -164,11 +169,15 @@ async fn solve(
     let exporting = Exporting { outputs, caches, attestations };
     let engine = shared.open(session.as_ref()).map_err(|error| of_error(error.as_ref()))?;
     let store = engine.store().clone();
-    let listed = begin(&shared, &engine, &request, session.clone(), cancel)?;
+    let policy = policy(&shared, &request).await?;
+    let listed = begin(&shared, &engine, &request, session.clone(), policy, cancel)?;
     if !request.internal {
         shared.history.begin(record(&request, &exporters));
     }
-    let work = run(&listed, &store, &request, exporting);
+    let work = Box::pin(async {
+        let _turn = listed.job.take_turn(&shared.queue).await?;
+        run(&shared, &listed, &store, &request, exporting).await
+    });
     let ended = match &session {
         None => work.await,
         Some(session) => tokio::select! {
@@ -178,8 +187,9 @@ async fn solve(
     };
     listed.job.status.close();
     if !request.internal {
-        complete(&shared, &listed.job, &ended).await;
+        Box::pin(complete(&shared, &listed.job, &request.frontend_attrs, &ended)).await;
     }
+    shared.garbage.notify_one();
     ended.map(|(answer, _)| answer)
 }
 
@@ -189,6 +199,7 @@ fn begin(
     engine: &kiln::Engine,
     request: &SolveRequest,
     session: Option<Session>,
+    policy: JobPolicy,
     cancel: CancellationToken,
 ) -> Result<Listed> {
     let sources =
@@ -203,6 +214,8 @@ fn begin(
             uploads: Some(Arc::clone(&sources) as _),
             ..RemoteOptions::default()
         },
+        // A client with a frontend of its own may look into failed steps.
+        keep_files: request.frontend.is_empty() && request.definition.is_none(),
         ..GraphInputs::new(Arc::clone(&sources) as _)
     };
     let build = engine.begin(inputs, cancel.clone());
@@ -213,16 +226,38 @@ fn begin(
         cancel,
         sources,
         inputs: request.frontend_inputs.clone(),
+        root: ProvenInput {
+            frontend: request.frontend.clone(),
+            options: request.frontend_attrs.clone().into_iter().collect(),
+            ..ProvenInput::default()
+        },
+        policy,
         status: StatusLog::new(engine.store()),
         build,
     }))
+}
+
+/// Returns the source policies of a build.
+async fn policy(shared: &Shared, request: &SolveRequest) -> Result<JobPolicy> {
+    let rules = policy::compile(&request.source_policy)?;
+    let session = match request.source_policy_session.as_str() {
+        "" => None,
+        id => Some(shared.sessions.get(id, PATIENCE).await.map_err(|error| of_error(&error))?),
+    };
+    Ok(JobPolicy { rules, session })
 }
 
 /// Returns the entitlements of a build: those that the client asks for and the server grants.
 fn allowed(shared: &Shared, wanted: &[String]) -> Result<Allowed> {
     let mut allowed = Allowed::default();
     for name in wanted {
-        if !shared.options.entitlements.contains(name) {
+        let options = shared.options();
+        let (kind, devices) = name.split_once('=').unwrap_or((name, ""));
+        if kind == DEVICE && !options.engine.cdi.directories.is_empty() {
+            allowed.devices.grant(devices).map_err(|error| of_error(&error))?;
+            continue;
+        }
+        if !options.entitlements.contains(name) {
             return Err(Status::unknown(format!(
                 "granting entitlement {name} is not allowed by build daemon configuration"
             )));
@@ -249,15 +284,16 @@ fn exporters(request: &SolveRequest) -> Vec<Exporter> {
 
 /// Solves what the request names, and exports it.
 async fn run(
+    shared: &Arc<Shared>,
     listed: &Listed,
     store: &Store,
     request: &SolveRequest,
-    exporting: Exporting,
+    mut exporting: Exporting,
 ) -> Result<(Answer, FrontendResult)> {
     let job = &listed.job;
     let definition = request.definition.clone().filter(|graph| !graph.def.is_empty());
     let options = &request.frontend_attrs;
-    let result = match (definition, request.frontend.as_str()) {
+    let mut result = match (definition, request.frontend.as_str()) {
         (Some(definition), _) => {
             let imports = request.cache.iter().flat_map(|cache| &cache.imports);
             let imports = imports.map(|import| Import {
@@ -271,24 +307,22 @@ async fn run(
         (None, "") => FrontendResult::default(),
         (None, name) => {
             let call = frontend::Call { name, options, inputs: &job.inputs };
-            Box::pin(frontend::call(job, call)).await?
+            Box::pin(frontend::call(shared, job, call)).await?
         }
     };
     for reference in result.references() {
         job.solve(reference).await?;
     }
     warn(job, exports::check_platforms(&result, options)?);
-    let (mut exporting, caches) = (exporting.clone(), exporting.caches);
+    scanner::scan(job, &mut result, options)?;
+    let caches = exporting.caches.clone();
     if request.enable_session_exporter {
         let first = exporting.outputs.len();
         exporting.outputs.extend(exports::find(job, &result, first, options).await?);
     }
     let mut answer = exports::export(job, store, &result, exporting).await?;
     answer.extend(caches.export(job, &result).await?);
-    let own = result.metadata.iter().filter(|(name, _)| name.starts_with("frontend."));
-    answer.extend(
-        own.map(|(name, value)| (name.clone(), String::from_utf8_lossy(value).into_owned())),
-    );
+    answer.extend(texts(&result.metadata).filter(|(name, _)| name.starts_with("frontend.")));
     if request.enable_session_exporter {
         exports::finalize(job, &answer).await?;
     }
@@ -315,33 +349,31 @@ fn record(request: &SolveRequest, exporters: &[Exporter]) -> BuildHistoryRecord 
 }
 
 /// Stores the record of a build that has ended. The build's result doesn't depend on it.
-async fn complete(shared: &Shared, job: &Arc<Job>, ended: &Result<(Answer, FrontendResult)>) {
+async fn complete(
+    shared: &Shared,
+    job: &Arc<Job>,
+    options: &HashMap<String, String>,
+    ended: &Result<(Answer, FrontendResult)>,
+) {
     let error = ended.as_ref().err().map(to_message);
-    let response = ended.as_ref().ok().map(|(_, result)| texts(&result.metadata));
+    let mut outcome = Outcome { exports: job.take_exported(), ..Outcome::default() };
+    if let Ok((_, result)) = ended {
+        outcome.metadata = texts(&result.metadata).collect();
+        match exports::of_history(job, result, options).await {
+            Ok(provenance) => outcome.provenance = provenance,
+            Err(error) => tracing::warn!(%error, "a build's record is without provenance"),
+        }
+    }
     let (history, job) = (shared.history.clone(), Arc::clone(job));
     let work = move || {
-        let ending = Ending { reference: &job.reference, log: &job.status, error };
-        let complete = |record: &mut BuildHistoryRecord| {
-            record.result = exports::of_record(&job);
-            record.exporter_response = response.unwrap_or_default();
-        };
-        history.complete(&ending, complete).map_err(|error| of_error(&error))
+        let ending = Ending { reference: &job.reference, log: &job.status, error, outcome };
+        history.complete(&ending).map_err(|error| of_error(&error))
     };
     if let Err(error) = blocking(work).await {
         tracing::warn!(%error, "cannot store the record of a build");
     }
 }
 
-fn texts(metadata: &HashMap<String, Vec<u8>>) -> HashMap<String, String> {
-    let text = |(name, value): (&String, &Vec<u8>)| {
-        (name.clone(), String::from_utf8_lossy(value).into_owned())
-    };
-    metadata.iter().map(text).collect()
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let ended = tokio::task::spawn_blocking(work).await;
-    ended.unwrap_or_else(|error| Err(Status::internal(error.to_string())))
+fn texts(metadata: &HashMap<String, Vec<u8>>) -> impl Iterator<Item = (String, String)> {
+    metadata.iter().map(|(name, value)| (name.clone(), String::from_utf8_lossy(value).into_owned()))
 }

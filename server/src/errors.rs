@@ -3,6 +3,8 @@
 //! A detail is a JSON document in an `Any` whose type URL names its type, as BuildKit's client
 //! expects it. The client prints the lines of the Dockerfile that a source detail names.
 
+use std::panic::Location;
+
 use bollard_buildkit_proto::google::protobuf::Any;
 use bollard_buildkit_proto::google::rpc;
 use bollard_buildkit_proto::pb;
@@ -28,10 +30,10 @@ pub(crate) fn status_of(failure: &Failure, reference: Option<&Reference>) -> Sta
         Failure::Solve(SolveError::Step { id, error, .. }) => {
             let vertex = reference.zip(usize::try_from(*id).ok());
             let vertex =
-                vertex.and_then(|(it, id)| Some((it, it.graph.vertices().get(id)?.digest)));
+                vertex.and_then(|(it, id)| Some((it, it.graph().vertices().get(id)?.digest)));
             let mut details = Vec::new();
             if let Some((reference, digest)) = vertex {
-                details = places(&reference.definition, &digest.to_string());
+                details = places(reference.definition(), &digest.to_string());
                 details.push(detail("errdefs.Vertex", &json!({"digest": digest.to_string()})));
             }
             of_step(error, vertex.map(|(_, digest)| digest), details)
@@ -51,7 +53,7 @@ fn of_step(error: &StepError, vertex: Option<Digest>, mut details: Vec<Any>) -> 
         }
         StepError::Other(other) => {
             let mut text = chain(other.as_ref());
-            if let (Some(vertex), Some(WorkerError::Missing { source, .. })) =
+            if let (Some(vertex), Some(WorkerError::Missing { source, in_key: true, .. })) =
                 (vertex, other.downcast_ref())
             {
                 // BuildKit's message names the files in which the path is missing.
@@ -119,10 +121,35 @@ pub(crate) fn detail(name: &str, value: &Value) -> Any {
     Any { type_url: format!("{PREFIX}{name}+json"), value: value.to_string().into_bytes() }
 }
 
-/// Returns a status with details, the innermost first.
-pub(crate) fn with_details(code: Code, message: String, details: Vec<Any>) -> Status {
+/// Returns the detail of a place in kiln's source code, with the program that runs. Clients show it
+/// with their own stack if they are asked to debug.
+fn stack(place: &Location<'_>) -> Any {
+    let frame = json!({"Name": module_path!(), "File": place.file(), "Line": place.line()});
+    let version = env!("CARGO_PKG_VERSION");
+    let value = json!({"frames": [frame], "pid": std::process::id(), "version": version});
+    detail("stack.Stack", &value)
+}
+
+/// Returns a status with details, the innermost first, and with the place of the caller.
+#[track_caller]
+pub(crate) fn with_details(code: Code, message: String, mut details: Vec<Any>) -> Status {
+    details.insert(0, stack(Location::caller()));
     let whole = rpc::Status { code: code as i32, message: message.clone(), details };
     Status::with_details(code, message, whole.encode_to_vec().into())
+}
+
+/// Returns a status with the outer part of its message. It keeps its details.
+#[track_caller]
+pub(crate) fn within(outer: &str, status: &Status) -> Status {
+    extended(status, format!("{outer}: {}", status.message()), Vec::new())
+}
+
+/// Returns a status with a longer message and more details.
+pub(crate) fn extended(status: &Status, message: String, mut details: Vec<Any>) -> Status {
+    let mut whole = to_message(status);
+    whole.message.clone_from(&message);
+    whole.details.append(&mut details);
+    Status::with_details(status.code(), message, whole.encode_to_vec().into())
 }
 
 /// Returns the status that a client has returned as its build's end.

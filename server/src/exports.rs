@@ -24,12 +24,13 @@ use std::fs::File;
 use std::io::{Seek as _, SeekFrom};
 use std::sync::Arc;
 
-use bollard_buildkit_proto::moby::buildkit::v1::{BuildResultInfo, Descriptor, Exporter};
+use bollard_buildkit_proto::moby::buildkit::v1::Exporter;
 use kiln::build::{AttestOptions, OutputStream};
 use kiln_attest::Attestations;
-use kiln_exporter::{ExportRequest, Exported, Output};
+use kiln_exporter::{ExportRequest, Exported, Naming, Output};
 use kiln_llb::base64;
 use kiln_oci::Reference;
+use kiln_oci::text::parse_bool;
 use kiln_store::Store;
 use tokio::runtime::Handle;
 use tonic::Status;
@@ -43,9 +44,9 @@ use crate::references::FrontendResult;
 use crate::session::Session;
 
 pub(crate) use self::found::{finalize, find};
-pub(crate) use self::images::{CONFIG, EPOCH, PLATFORMS, check_platforms};
+pub(crate) use self::images::{CONFIG, EPOCH, PLATFORMS, check_platforms, platform_ids};
 pub(crate) use self::places::ToStore;
-pub(crate) use self::provenance::options as attestation_options;
+pub(crate) use self::provenance::{Predicate, of_history, options as attestation_options};
 
 /// The build argument with the time limit of an image's timestamps.
 const EPOCH_ARGUMENT: &str = "build-arg:SOURCE_DATE_EPOCH";
@@ -145,16 +146,12 @@ fn kind(
     attributes: &mut BTreeMap<String, String>,
 ) -> Result<(Kind, &'static str), Status> {
     attributes.remove("dest");
+    // An empty value is `true`.
     let is_set = |value: Option<String>| {
-        value.is_some_and(|value| {
-            matches!(value.as_str(), "" | "1" | "t" | "T" | "true" | "True" | "TRUE")
-        })
+        value.is_some_and(|value| value.is_empty() || parse_bool(&value) == Some(true))
     };
-    let is_unset = |value: Option<&String>| {
-        value.is_some_and(|value| {
-            matches!(value.as_str(), "0" | "f" | "F" | "false" | "False" | "FALSE")
-        })
-    };
+    let is_unset =
+        |value: Option<&String>| value.is_some_and(|value| parse_bool(value) == Some(false));
     match name {
         "image" => {
             let is_pushed = is_set(attributes.get("push").cloned());
@@ -182,8 +179,14 @@ fn kind(
             } else {
                 "exporting to docker image format"
             };
-            let is_blobs = is_unset(attributes.get("tar"));
-            attributes.remove("tar");
+            let is_blobs = match attributes.remove("tar").as_deref() {
+                None | Some("1" | "t" | "T" | "true" | "TRUE" | "True") => false,
+                Some("0" | "f" | "F" | "false" | "FALSE" | "False") => true,
+                Some(other) => {
+                    let problem = format!("non-bool value specified for tar: {other:?}");
+                    return Err(Status::unknown(problem));
+                }
+            };
             Ok((if is_blobs { Kind::Blobs } else { Kind::ImageArchive }, title))
         }
         _ => Err(Status::unknown(format!("exporter {name:?} could not be found"))),
@@ -221,12 +224,10 @@ pub(crate) async fn export(
         let given = given.collect();
         let provenance = provenance::of_result(job, result, &images.ids, &options).await?;
         let attestations = Attestations { given, provenance, sbom: None };
-        let (answer, descriptor) =
+        let (answer, exported) =
             export_one(job, store, requested, images, attestations, result).await?;
         all.extend(answer);
-        if let Some(descriptor) = descriptor {
-            job.note_export(number, descriptor);
-        }
+        job.note_export(number, exported.descriptor, exported.documents);
     }
     Ok(all)
 }
@@ -238,7 +239,7 @@ async fn export_one(
     images: Images,
     attestations: Attestations,
     result: &FrontendResult,
-) -> Result<(Answer, Option<serde_json::Value>), Status> {
+) -> Result<(Answer, Exported), Status> {
     let Requested { number, kind, title, mut output, names, .. } = requested.clone();
     let metadata = |key: &str| requested.metadata.get(key).or_else(|| result.metadata.get(key));
     let names = match metadata(NAME) {
@@ -248,27 +249,12 @@ async fn export_one(
     output.names = references(&names)?;
     annotate(&mut output, &result.metadata)?;
     annotate(&mut output, &requested.metadata)?;
-    let session = || job.session.clone().ok_or_else(|| Status::unknown("the build has no session"));
-    let mut stream = None;
-    match kind {
-        Kind::Image => {}
-        Kind::Directory { deletes } => {
-            output.give_files_to(Arc::new(ToDirectory::new(session()?, number, deletes)));
-        }
-        Kind::Blobs => {
-            let store = session()?.content(BLOBS).map_err(|error| of_error(&error))?;
-            output.give_blobs_to(Arc::new(ToStore::new(store)));
-        }
-        Kind::Archive | Kind::ImageArchive => {
-            stream = Some(store.temp_file().map_err(|error| of_error(&error))?);
-        }
-    }
-    let sink = match &stream {
+    let file = send_to_client(&mut output, job, store, &requested)?;
+    let sink = match &file {
         None => OutputStream::default(),
         Some(file) => OutputStream::new(file.try_clone().map_err(|error| of_error(&error))?),
     };
-    let prefix = output.naming.prefix.as_ref().map(Reference::name);
-    let is_only_for_unnamed = output.naming.only_unnamed;
+    let naming = output.naming.clone();
     let is_image = output.is_image();
     let request = ExportRequest {
         images: images.sources,
@@ -281,44 +267,53 @@ async fn export_one(
     let exported = exported.map_err(|error| of_error(error.as_ref()))?;
     let mut answer = if is_image { answer_of(&exported) } else { Answer::new() };
     if kind == Kind::Image {
-        // As the client has written them.
-        let digest = exported.manifest.map(|digest| digest.to_string()).unwrap_or_default();
-        let dangling = prefix.filter(|_| names.is_empty() || !is_only_for_unnamed);
-        let dangling = dangling.map(|prefix| format!("{prefix}@{digest}"));
-        let all: Vec<String> =
-            Some(names).filter(|names| !names.is_empty()).into_iter().chain(dangling).collect();
-        if all.is_empty() {
-            answer.remove(NAME);
-        } else {
-            answer.insert(NAME.to_owned(), all.join(","));
-        }
+        let names = shown_names(names, &naming, &exported);
+        answer.remove(NAME);
+        answer.extend(names.map(|names| (NAME.to_owned(), names)));
     }
-    if let Some(file) = stream {
-        send_file(&session()?, number, file, &answer).await?;
+    if let Some(file) = file {
+        send_file(&session_of(job)?, number, file, &answer).await?;
     }
-    Ok((answer, exported.descriptor))
+    Ok((answer, exported))
 }
 
-/// Returns the exported images for the record of a build.
-pub(crate) fn of_record(job: &Job) -> Option<BuildResultInfo> {
-    let descriptor = |(number, value): (u32, serde_json::Value)| {
-        let found: kiln_oci::Descriptor = serde_json::from_value(value).ok()?;
-        let descriptor = Descriptor {
-            media_type: found.media_type,
-            digest: found.digest,
-            size: found.size.cast_signed(),
-            annotations: found.annotations.into_iter().collect(),
-        };
-        Some((i64::from(number), descriptor))
-    };
-    let results: BTreeMap<i64, Descriptor> =
-        job.exported().into_iter().filter_map(descriptor).collect();
-    let first = results.values().next().cloned()?;
-    Some(BuildResultInfo {
-        result_deprecated: Some(first),
-        attestations: Vec::new(),
-        results: results.into_iter().collect(),
-    })
+fn session_of(job: &Job) -> Result<Session, Status> {
+    job.session.clone().ok_or_else(|| Status::unknown("the build has no session"))
+}
+
+/// Changes the destination of an output to the client's. Returns the file that the output is written
+/// to before it goes to the client, if any.
+fn send_to_client(
+    output: &mut Output,
+    job: &Job,
+    store: &Store,
+    requested: &Requested,
+) -> Result<Option<File>, Status> {
+    match requested.kind {
+        Kind::Image => {}
+        Kind::Directory { deletes } => {
+            let directory = ToDirectory::new(session_of(job)?, requested.number, deletes);
+            output.give_files_to(Arc::new(directory));
+        }
+        Kind::Blobs => {
+            let store = session_of(job)?.content(BLOBS).map_err(|error| of_error(&error))?;
+            output.give_blobs_to(Arc::new(ToStore::new(store)));
+        }
+        Kind::Archive | Kind::ImageArchive => {
+            return store.temp_file().map(Some).map_err(|error| of_error(&error));
+        }
+    }
+    Ok(None)
+}
+
+/// Returns the names of an image as the client has written them, and the name with the digest.
+fn shown_names(names: String, naming: &Naming, exported: &Exported) -> Option<String> {
+    let is_named = !names.is_empty();
+    let prefix = naming.prefix.as_ref().filter(|_| !is_named || !naming.only_unnamed);
+    let dangling = prefix.zip(exported.manifest);
+    let dangling = dangling.map(|(prefix, digest)| format!("{}@{digest}", prefix.name()));
+    let all: Vec<String> = is_named.then_some(names).into_iter().chain(dangling).collect();
+    (!all.is_empty()).then(|| all.join(","))
 }
 
 /// Adds the annotations among some metadata to an output.

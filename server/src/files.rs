@@ -11,32 +11,11 @@ use kiln_oci::error::chain;
 use kiln_tree::{Dir, FileKind, PatternMatcher};
 use tonic::Status;
 
+use crate::blocking::blocking;
+use crate::session::stat;
+
 /// The most bytes of a file that one answer holds. Larger messages are refused by clients.
 const LARGEST: u64 = 16 << 20;
-
-/// Go's file modes.
-mod go_mode {
-    use kiln_tree::{FileKind, Metadata};
-
-    const CHARACTER_DEVICE: u32 = 1 << 26 | 1 << 21;
-    /// The bits of Unix, and Go's.
-    const SPECIAL: [(u32, u32); 3] = [(0o4000, 1 << 23), (0o2000, 1 << 22), (0o1000, 1 << 20)];
-
-    /// Returns the mode of a file.
-    pub(super) fn of(metadata: &Metadata) -> u32 {
-        let kind = match metadata.kind {
-            FileKind::File => 0,
-            FileKind::Directory => 1 << 31,
-            FileKind::Symlink => 1 << 27,
-            FileKind::BlockDevice { .. } => 1 << 26,
-            FileKind::Fifo => 1 << 25,
-            FileKind::Socket => 1 << 24,
-            FileKind::CharDevice { .. } => CHARACTER_DEVICE,
-        };
-        let special = SPECIAL.iter().filter(|(unix, _)| metadata.mode & unix != 0);
-        special.fold(kind | metadata.mode & 0o777, |mode, (_, go)| mode | go)
-    }
-}
 
 /// Returns the bytes of a file, or of the part that the request names.
 ///
@@ -119,20 +98,14 @@ fn stat_of(root: &Dir, path: &Path, name: String) -> kiln_tree::Result<Option<St
     let text =
         |(name, value): (Vec<u8>, Vec<u8>)| (String::from_utf8_lossy(&name).into_owned(), value);
     let xattrs = if is_link { Vec::new() } else { root.xattrs(path)? };
-    let (devmajor, devminor) = match metadata.kind {
-        FileKind::BlockDevice { major, minor } | FileKind::CharDevice { major, minor } => {
-            (i64::from(major), i64::from(minor))
-        }
-        _ => (0, 0),
-    };
-    let nanoseconds = i64::from(metadata.mtime.nanoseconds);
+    let (devmajor, devminor) = stat::device(metadata.kind);
     Ok(Some(Stat {
         path: name,
-        mode: go_mode::of(&metadata),
+        mode: stat::to_go(metadata.kind, metadata.mode),
         uid: metadata.owner.uid,
         gid: metadata.owner.gid,
         size: if metadata.is_file() { metadata.size.cast_signed() } else { 0 },
-        mod_time: metadata.mtime.seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds),
+        mod_time: stat::nanoseconds(metadata.mtime),
         linkname: target.to_string_lossy().into_owned(),
         devmajor,
         devminor,
@@ -149,11 +122,4 @@ fn failed(action: &str, path: &str, error: &kiln_tree::Error) -> Status {
 
 fn missing(action: &str, path: &str) -> Status {
     Status::unknown(format!("{action} {path}: no such file or directory"))
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Status> + Send + 'static,
-) -> Result<T, Status> {
-    let ended = tokio::task::spawn_blocking(work).await;
-    ended.unwrap_or_else(|error| Err(Status::internal(error.to_string())))
 }

@@ -7,6 +7,7 @@
 //! | `options` | the options of a call |
 //! | `images`, `texts` | images and ignore files, which the Dockerfile refers to |
 //! | `requests` | answers about a Dockerfile that need no build |
+//! | `program` | the images of other frontends |
 //! | `syntax` | the frontends that a Dockerfile or a client names by their images |
 //!
 //! The frontend reads files by graphs of their own, like a client's frontend: so the client sees the
@@ -15,32 +16,39 @@
 mod entry;
 mod images;
 mod options;
+mod program;
 mod requests;
 mod syntax;
 mod texts;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use bollard_buildkit_proto::moby::buildkit::v1::{StatusResponse, VertexWarning};
 use bollard_buildkit_proto::pb;
-use kiln::build::GraphRequest;
+use kiln::build::{GraphRequest, side_by_side};
 use kiln_frontend::lint::Warning;
 use kiln_frontend::{Error, Images, Lowered, Options, Span};
 use kiln_images::PullPolicy;
 use kiln_oci::Platform;
 use serde_json::json;
-use tokio::runtime::Handle;
 use tonic::{Code, Status};
 
 use crate::caches;
 use crate::errors::{of_error, source_detail, with_details};
 use crate::exports::{CONFIG, EPOCH, PLATFORMS};
+use crate::gateway;
 use crate::jobs::Job;
+use crate::origins;
 use crate::references::FrontendResult;
+use crate::server::Shared;
 
 use self::entry::Entry;
 use self::images::JobImages;
 use self::options::Requested;
+pub(crate) use self::program::ProgramImage;
+pub(crate) use self::requests::missing;
+pub use self::syntax::Frontends;
 use self::syntax::Program;
 use self::texts::IgnoreFiles;
 
@@ -56,7 +64,7 @@ pub(crate) struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    fn option(&self, name: &str) -> Option<&'a str> {
+    pub(crate) fn option(&self, name: &str) -> Option<&'a str> {
         self.options.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
@@ -73,8 +81,16 @@ impl<'a> Call<'a> {
 ///
 /// # Errors
 /// Fails if there is no such frontend, if an option is invalid, or if the Dockerfile is.
-pub(crate) async fn call(job: &Job, call: Call<'_>) -> Result<FrontendResult, Status> {
+pub(crate) async fn call(
+    shared: &Arc<Shared>,
+    job: &Arc<Job>,
+    call: Call<'_>,
+) -> Result<FrontendResult, Status> {
     let program = syntax::of_call(call)?;
+    shared.options().frontends.check(call.name, &program)?;
+    if let Program::Other(image) = program {
+        return gateway::call(shared, job, image, call).await;
+    }
     let missing = requests::missing_capability(call);
     if let Some((error, false)) = missing {
         return Err(error);
@@ -82,8 +98,14 @@ pub(crate) async fn call(job: &Job, call: Call<'_>) -> Result<FrontendResult, St
     caches::import(job, caches::of_options(call.options)?).await;
     let requested = Requested::read(call)?;
     let entry = Entry::find(job, call, &requested).await?;
-    if program == Program::Named {
-        syntax::check(call, &entry.source_info())?;
+    if program == Program::Named
+        && let Some(forward) = syntax::forward(call, &entry.source_info())
+    {
+        shared.options().frontends.check(syntax::GATEWAY, &Program::Other(&forward.image))?;
+        let options = forward.options(call);
+        let call = Call { name: syntax::GATEWAY, options: &options, inputs: call.inputs };
+        let result = gateway::call(shared, job, &forward.image, call).await;
+        return result.map_err(|status| forward.explain(&status));
     }
     if let Some((error, _)) = missing {
         return Err(error);
@@ -93,19 +115,27 @@ pub(crate) async fn call(job: &Job, call: Call<'_>) -> Result<FrontendResult, St
         return requests::answer(&answerer, request);
     }
     let result = answerer.lower()?;
-    job.note_call(request(call, &entry), &result);
+    job.note_call(request(job, call, &entry), &result);
     Ok(result)
 }
 
 /// Returns the request for the provenance of the images. The Dockerfile and the ignore file are
 /// sources even if no step reads them.
-fn request(call: Call<'_>, entry: &Entry) -> GraphRequest {
+fn request(job: &Job, call: Call<'_>, entry: &Entry) -> GraphRequest {
+    let mut options: BTreeMap<String, String> = call.options.clone().into_iter().collect();
+    let mut frontend = call.name;
+    // The built-in frontend under its own name is the same frontend as without the gateway.
+    if options.get("source").is_some_and(|source| source == syntax::BUILT_IN) {
+        frontend = syntax::BUILT_IN;
+        options.retain(|name, _| name != "source" && name != "cmdline");
+    }
     GraphRequest {
-        frontend: call.name.to_owned(),
-        options: call.options.clone().into_iter().collect(),
+        frontend: frontend.to_owned(),
+        options,
         locals: entry.locals.clone(),
         sources: entry.sources.clone(),
-        ..GraphRequest::default()
+        inputs: origins::of_inputs(job, call.inputs),
+        root: origins::of_client(job),
     }
 }
 
@@ -184,34 +214,6 @@ impl Answerer<'_> {
         let warnings = warnings.collect();
         self.job.status.send(StatusResponse { warnings, ..StatusResponse::default() });
     }
-}
-
-/// The lowered Dockerfile for a platform, and the findings of the build checks.
-type LoweredOrWarned = (Result<Lowered, Vec<Error>>, Vec<Warning>);
-
-/// Lowers for all platforms in parallel, since each may wait for registries.
-fn side_by_side(
-    platforms: &[Platform],
-    lower: impl Fn(&Platform) -> LoweredOrWarned + Sync,
-) -> Vec<LoweredOrWarned> {
-    if let [only] = platforms {
-        return vec![lower(only)];
-    }
-    let runtime = Handle::current();
-    std::thread::scope(|scope| {
-        let start = |platform| {
-            let (lower, runtime) = (&lower, runtime.clone());
-            scope.spawn(move || {
-                let _within = runtime.enter();
-                lower(platform)
-            })
-        };
-        let threads: Vec<_> = platforms.iter().map(start).collect();
-        let end = |thread: std::thread::ScopedJoinHandle<'_, LoweredOrWarned>| {
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        };
-        threads.into_iter().map(end).collect()
-    })
 }
 
 /// Returns the message about a finding of the build checks.

@@ -22,8 +22,11 @@ impl Health for Healthy {
 
     async fn check(
         &self,
-        _: Request<HealthCheckRequest>,
+        request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
+        if !request.get_ref().service.is_empty() {
+            return Err(Status::not_found("unknown service"));
+        }
         Ok(Response::new(serving()))
     }
 

@@ -15,6 +15,7 @@
 //! Until then nothing lists it.
 
 mod blobs;
+mod builds;
 mod records;
 mod selection;
 
@@ -28,9 +29,11 @@ use std::time::{Duration, Instant};
 use bollard_buildkit_proto::google::rpc;
 use bollard_buildkit_proto::moby::buildkit::v1::{
     BuildHistoryEvent, BuildHistoryEventType, BuildHistoryRecord, BuildHistoryRequest,
+    BuildResultInfo, Descriptor,
 };
 use futures_util::stream::{BoxStream, StreamExt as _, iter, unfold};
 use kiln_oci::Digest;
+use kiln_store::Builds;
 use prost::Message as _;
 use tokio::sync::broadcast;
 use tonic::Status;
@@ -39,7 +42,10 @@ pub(crate) use self::blobs::Blob;
 use self::records::{Change, Records};
 use self::selection::{Selection, nanoseconds};
 use crate::errors::of_error;
+use crate::exports::Predicate;
+use crate::jobs::Exports;
 use crate::status::{StatusLog, now};
+use crate::traces;
 
 /// The limits of the history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +71,12 @@ const BEHIND: usize = 1024;
 
 /// The media type of a log.
 const LOG: &str = "application/vnd.buildkit.status.v0";
+/// The media type of a trace.
+const TRACE: &str = "application/vnd.buildkit.otlp.json.v0";
+/// The media type of a predicate.
+const PREDICATE: &str = "application/vnd.in-toto+json";
+/// The annotation with the format of a predicate.
+const FORMAT: &str = "in-toto.io/predicate-type";
 /// The media type of an error with its details, which is spelled like this.
 const ERROR: &str = "application/vnd.googeapis.google.rpc.status+proto";
 
@@ -75,6 +87,8 @@ pub(crate) struct History(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     records: Records,
+    /// The records of kiln's builds.
+    builds: Option<Builds>,
     limits: HistoryLimits,
     state: Mutex<State>,
     events: broadcast::Sender<BuildHistoryEvent>,
@@ -101,6 +115,19 @@ pub(crate) struct Ending<'a> {
     pub(crate) log: &'a StatusLog,
     /// The reason of a failure, with its details.
     pub(crate) error: Option<rpc::Status>,
+    /// The result of a success.
+    pub(crate) outcome: Outcome,
+}
+
+/// The result of a build.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// The metadata of the frontend's result.
+    pub(crate) metadata: HashMap<String, String>,
+    /// The exported images.
+    pub(crate) exports: Exports,
+    /// The provenance.
+    pub(crate) provenance: Vec<Predicate>,
 }
 
 impl History {
@@ -108,10 +135,14 @@ impl History {
     ///
     /// # Errors
     /// Fails if the directory can't be created or read.
-    pub(crate) fn open(directory: &Path, limits: HistoryLimits) -> io::Result<Self> {
+    pub(crate) fn open(
+        directory: &Path,
+        builds: Option<Builds>,
+        limits: HistoryLimits,
+    ) -> io::Result<Self> {
         let (events, _) = broadcast::channel(BEHIND);
         let (records, state) = (Records::open(directory)?, Mutex::default());
-        Ok(Self(Arc::new(Shared { records, limits, state, events })))
+        Ok(Self(Arc::new(Shared { records, builds, limits, state, events })))
     }
 
     /// Adds a build that has begun.
@@ -120,20 +151,20 @@ impl History {
         self.lock().active.insert(record.r#ref.clone(), record);
     }
 
-    /// Stores the record of a build, which `change` completes. Blocks the thread.
+    /// Stores the record of a build. Blocks the thread.
     ///
     /// # Errors
     /// Fails if the record can't be written. Then the build has none.
-    pub(crate) fn complete(
-        &self,
-        ending: &Ending<'_>,
-        change: impl FnOnce(&mut BuildHistoryRecord),
-    ) -> io::Result<()> {
+    pub(crate) fn complete(&self, ending: &Ending<'_>) -> io::Result<()> {
         let Some(mut record) = self.lock().active.get(ending.reference).cloned() else {
             return Ok(());
         };
-        change(&mut record);
         let stored = store(&self.0.records.change(), ending, &mut record);
+        if let Some(builds) = &self.0.builds
+            && let Err(error) = builds::add(builds, &record, ending.log)
+        {
+            tracing::warn!(%error, "cannot record a build");
+        }
         self.lock().active.remove(ending.reference);
         self.tell(BuildHistoryEventType::Complete, &record);
         stored?;
@@ -178,7 +209,7 @@ impl History {
             state.removed.insert(reference.to_owned())
         } else {
             drop(state);
-            self.0.records.change().remove(&[record]).map_err(|error| of_error(&error))?;
+            self.remove_now(&[record]).map_err(|error| of_error(&error))?;
             true
         };
         if is_first {
@@ -301,11 +332,20 @@ impl History {
         let state = self.lock();
         old.retain(|record| !state.listeners.contains_key(&record.r#ref));
         drop(state);
-        self.0.records.change().remove(&old)?;
+        self.remove_now(&old)?;
         for record in &old {
             self.tell_removed(&record.r#ref);
         }
         Ok(())
+    }
+
+    fn remove_now(&self, records: &[BuildHistoryRecord]) -> io::Result<()> {
+        self.0.records.change().remove(records)?;
+        let Some(builds) = &self.0.builds else { return Ok(()) };
+        let mut records = records.iter();
+        records
+            .try_for_each(|record| builds::remove(builds, &record.r#ref))
+            .map_err(io::Error::other)
     }
 
     fn tell_removed(&self, reference: &str) {
@@ -344,10 +384,8 @@ impl Drop for Listening {
         if !is_removed {
             return;
         }
-        let records = &self.history.0.records;
-        let removed = records
-            .get(&self.reference)
-            .and_then(|record| records.change().remove(record.as_slice()));
+        let record = self.history.0.records.get(&self.reference);
+        let removed = record.and_then(|record| self.history.remove_now(record.as_slice()));
         if let Err(error) = removed {
             tracing::warn!(%error, reference = self.reference, "cannot remove a record");
         }
@@ -375,8 +413,54 @@ fn store(
         let (digest, size) = (messages.digest(), messages.len());
         change.add_written(LOG, digest, size, |file| messages.copy_to(file))
     })?);
+    add_outcome(change, &ending.outcome, record)?;
+    let trace = traces::of_build(record, &ending.log.vertices());
+    record.trace = Some(change.add(TRACE, &trace)?);
     record.generation += 1;
     change.put(record)
+}
+
+/// Adds the images and the provenance of a build to its record.
+fn add_outcome(
+    change: &Change<'_>,
+    outcome: &Outcome,
+    record: &mut BuildHistoryRecord,
+) -> io::Result<()> {
+    record.exporter_response.clone_from(&outcome.metadata);
+    for document in &outcome.exports.documents {
+        change.add("", document)?;
+    }
+    for (number, image) in &outcome.exports.images {
+        let image = descriptor(image);
+        let result = record.result.get_or_insert_with(BuildResultInfo::default);
+        result.result_deprecated.get_or_insert_with(|| image.clone());
+        result.results.insert(i64::from(*number), image);
+    }
+    for Predicate { platform, format, content } in &outcome.provenance {
+        let text = serde_json::to_vec_pretty(content).map_err(io::Error::other)?;
+        let mut attestation = change.add(PREDICATE, &text)?;
+        attestation.annotations.insert(FORMAT.to_owned(), (*format).to_owned());
+        let result = match platform {
+            None => record.result.get_or_insert_with(BuildResultInfo::default),
+            Some(id) => record.results.entry(id.clone()).or_default(),
+        };
+        result.attestations.push(attestation);
+    }
+    Ok(())
+}
+
+/// Reads the descriptor of an image.
+fn descriptor(image: &serde_json::Value) -> Descriptor {
+    let text = |name: &str| image[name].as_str().unwrap_or_default().to_owned();
+    let annotations = image["annotations"].as_object().into_iter().flatten();
+    Descriptor {
+        media_type: text("mediaType"),
+        digest: text("digest"),
+        size: image["size"].as_i64().unwrap_or_default(),
+        annotations: annotations
+            .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+            .collect(),
+    }
 }
 
 /// Returns the records beyond the limits.
@@ -408,7 +492,7 @@ mod tests {
     use crate::status::stored;
 
     fn open(directory: &TempDir) -> History {
-        History::open(directory.path(), HistoryLimits::default()).unwrap()
+        History::open(directory.path(), None, HistoryLimits::default()).unwrap()
     }
 
     fn record(reference: &str) -> BuildHistoryRecord {
@@ -424,8 +508,9 @@ mod tests {
     }
 
     fn complete(history: &History, reference: &str) {
-        let ending = Ending { reference, log: &warned(), error: None };
-        history.complete(&ending, |_| ()).unwrap();
+        let outcome = Outcome::default();
+        let ending = Ending { reference, log: &warned(), error: None, outcome };
+        history.complete(&ending).unwrap();
     }
 
     async fn listed(history: &History, active_only: bool) -> Vec<(i32, String)> {
@@ -463,13 +548,31 @@ mod tests {
             details: vec![bollard_buildkit_proto::google::protobuf::Any::default()],
         };
         let log = warned();
-        let ending = Ending { reference: "a", log: &log, error: Some(error.clone()) };
-        history.complete(&ending, |record| record.frontend = "x".to_owned()).unwrap();
+        let digest = Digest::of(b"{}").to_string();
+        let image = serde_json::json!({"digest": digest, "annotations": {"a": "b"}});
+        let outcome = Outcome {
+            metadata: [("x".to_owned(), "y".to_owned())].into(),
+            exports: Exports { images: [(3, image)].into(), documents: vec![b"{}".to_vec()] },
+            provenance: vec![Predicate {
+                platform: Some("linux/amd64".to_owned()),
+                format: "f",
+                content: serde_json::json!({}),
+            }],
+        };
+        let ending = Ending { reference: "a", log: &log, error: Some(error.clone()), outcome };
+        history.complete(&ending).unwrap();
         history.pin("a", true).unwrap();
         drop(history);
         let history = open(&directory);
         let found = history.find("a").unwrap();
-        assert_eq!((found.generation, found.pinned, found.frontend.as_str()), (2, true, "x"));
+        assert_eq!((found.generation, found.pinned), (2, true));
+        assert_eq!(found.exporter_response["x"], "y");
+        let result = found.result.unwrap();
+        assert_eq!(result.result_deprecated.as_ref(), Some(&result.results[&3]));
+        assert_eq!(result.results[&3].annotations["a"], "b");
+        assert_eq!(found.results["linux/amd64"].attestations[0].annotations[FORMAT], "f");
+        // Log, error, trace, and a document that is the image's and the provenance.
+        assert_eq!(history.blobs().unwrap().len(), 4);
         assert_eq!(found.num_warnings, 1);
         assert!(found.error.unwrap().details.is_empty());
         let digest = found.external_error.unwrap().digest.parse().unwrap();
@@ -512,7 +615,7 @@ mod tests {
         assert_eq!(listening.next().await.unwrap().unwrap().r#type, 2);
         assert!(listed(&history, false).await.is_empty());
         assert!(history.listen(&request).is_err());
-        assert_eq!(history.blobs().unwrap().len(), 1);
+        assert_eq!(history.blobs().unwrap().len(), 2);
         drop(listening);
         assert!(history.blobs().unwrap().is_empty());
     }

@@ -1,21 +1,28 @@
-//! Answers to questions about images and other sources.
+//! Answers to questions about images.
 
-use bollard_buildkit_proto::google::protobuf::Timestamp;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::{
-    ResolveImageConfigRequest, ResolveImageConfigResponse, ResolveSourceGitResponse,
-    ResolveSourceHttpResponse, ResolveSourceImageResponse, ResolveSourceMetaRequest,
-    ResolveSourceMetaResponse,
+    ResolveImageConfigRequest, ResolveImageConfigResponse,
 };
 use bollard_buildkit_proto::pb;
 use kiln::build::Step;
 use kiln_images::{Origin, PullPolicy, Resolved};
 use kiln_llb::op::SourceOp;
-use kiln_oci::{Digest, Platform, Reference};
+use kiln_oci::{Platform, Reference};
+use kiln_worker::SourcePolicies;
 use tonic::Status;
 
-use crate::errors::of_error;
+use crate::errors::{of_error, within};
 use crate::jobs::{Job, canceled};
-use crate::layouts::{self, LayoutImage, Part};
+use crate::layouts::{self, Part};
+use crate::policy;
+
+/// The scheme of images of registries.
+pub(crate) const IMAGE: &str = "docker-image://";
+/// The scheme of images in OCI layouts.
+pub(crate) const LAYOUT: &str = "oci-layout://";
+/// The attributes of an image in a store of the client.
+const STORE: &str = "oci.store";
+const SESSION: &str = "oci.session";
 
 /// The type of resolver that looks into stores of the client.
 const LAYOUT_RESOLVER: i32 = 1;
@@ -34,7 +41,41 @@ pub(crate) enum Wanted<'a> {
     },
 }
 
-/// Resolves an image, as a step of this title.
+impl Wanted<'_> {
+    fn source(&self) -> SourceOp {
+        match self {
+            Self::Registry(reference, _) => {
+                SourceOp { identifier: format!("{IMAGE}{reference}"), ..SourceOp::default() }
+            }
+            Self::Layout { session, layout } => layout_source(session, layout),
+        }
+    }
+
+    fn mode(&self) -> Option<PullPolicy> {
+        match self {
+            Self::Registry(_, mode) => *mode,
+            Self::Layout { .. } => None,
+        }
+    }
+}
+
+/// An image that was asked for, as the source policies leave it.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    /// The identifier of the source.
+    pub(crate) identifier: String,
+    /// The image; `None` if a policy has replaced it by a source that is none.
+    pub(crate) image: Option<Resolved>,
+}
+
+impl Found {
+    /// Returns the reference of the image, if it is one of a registry.
+    pub(crate) fn reference(&self) -> Option<Reference> {
+        self.identifier.strip_prefix(IMAGE)?.parse().ok()
+    }
+}
+
+/// Resolves an image, as a step of this title. The build's source policies may replace or refuse it.
 ///
 /// # Errors
 /// Fails if the image doesn't exist, or has no variant for the platform.
@@ -43,182 +84,205 @@ pub(crate) async fn resolve(
     wanted: Wanted<'_>,
     platform: &Platform,
     title: String,
-) -> Result<Resolved, Status> {
-    let find = Box::pin(async {
-        match wanted {
-            Wanted::Registry(reference, policy) => registry(job, reference, policy, platform).await,
-            Wanted::Layout { session, layout } => {
-                let image = layout_image(session, layout)?;
-                layout_config(job, image, platform).await
-            }
-        }
-    });
-    let find = async {
+) -> Result<Found, Status> {
+    let source = allowed(job, wanted.source(), Some(platform), &job.policy.rules).await?;
+    find(job, source, wanted.mode(), platform, title).await
+}
+
+/// Returns the source that the policies leave of another.
+///
+/// # Errors
+/// Fails if they refuse it.
+pub(crate) async fn allowed(
+    job: &Job,
+    source: SourceOp,
+    platform: Option<&Platform>,
+    rules: &SourcePolicies,
+) -> Result<SourceOp, Status> {
+    let checked = job.check_source(&source, platform, rules).await;
+    let checked =
+        checked.map_err(|status| within("could not resolve image due to policy", &status))?;
+    Ok(checked.unwrap_or(source))
+}
+
+async fn find(
+    job: &Job,
+    source: SourceOp,
+    mode: Option<PullPolicy>,
+    platform: &Platform,
+    title: String,
+) -> Result<Found, Status> {
+    let is_image = [IMAGE, LAYOUT].iter().any(|scheme| source.identifier.starts_with(scheme));
+    let image = if is_image {
+        let find = async { image(job, &source, mode, platform).await };
+        Some(Box::pin(show(job, title, find)).await?)
+    } else {
+        None
+    };
+    Ok(Found { identifier: source.identifier, image })
+}
+
+/// Shows some work as a step. The end of the build stops it.
+///
+/// # Errors
+/// Fails if the work does.
+pub(crate) async fn show<T>(
+    job: &Job,
+    title: String,
+    work: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    let work = async {
         tokio::select! {
-            found = find => found,
+            done = Box::pin(work) => done,
             () = job.cancel.cancelled() => Err(canceled()),
         }
     };
     let show = |events| async move {
         let step = Step::begin(&events, title);
-        let found = find.await;
-        match &found {
+        let done = work.await;
+        match &done {
             Ok(_) => step.complete(),
             Err(status) => step.fail(&status.message()),
         }
-        found
+        done
     };
     job.status.follow(None, show).await
 }
 
-async fn registry(
+/// Returns an image of a registry or a layout.
+///
+/// # Errors
+/// Fails if the image doesn't exist, or has no variant for the platform.
+pub(crate) async fn image(
     job: &Job,
-    reference: &Reference,
-    policy: Option<PullPolicy>,
+    source: &SourceOp,
+    mode: Option<PullPolicy>,
     platform: &Platform,
 ) -> Result<Resolved, Status> {
     let images = job.build().images();
-    let digest = images.digest_by(reference, policy).await.map_err(|error| of_error(&error))?;
-    let found = images.resolve(&reference.clone().with_digest(digest), platform).await;
-    found.map_err(|error| of_error(&error))
+    if let Some(image) = layouts::of_source(source)? {
+        let directory = job.fetch_layout(image, platform, Part::Documents).await?;
+        let found = images.image(&Origin::Layout(directory), &image.digest, platform).await;
+        let config = found.map_err(|error| of_error(&error))?.config;
+        return Ok(Resolved { digest: image.digest, config });
+    }
+    let reference = pinned(job, source, mode).await?;
+    images.resolve(&reference, platform).await.map_err(|error| of_error(&error))
 }
 
-async fn layout_config(
+/// Returns the reference of an image of a registry, with its digest.
+///
+/// # Errors
+/// Fails if the image doesn't exist.
+pub(crate) async fn pinned(
     job: &Job,
-    image: LayoutImage<'_>,
-    platform: &Platform,
-) -> Result<Resolved, Status> {
-    let directory = job.fetch_layout(image, platform, Part::Documents).await?;
-    let images = job.build().images();
-    let found = images.image(&Origin::Layout(directory), &image.digest, platform).await;
-    let config = found.map_err(|error| of_error(&error))?.config;
-    Ok(Resolved { digest: image.digest, config })
+    source: &SourceOp,
+    mode: Option<PullPolicy>,
+) -> Result<Reference, Status> {
+    let name = source.identifier.strip_prefix(IMAGE).unwrap_or(&source.identifier);
+    let reference: Reference = name.parse().map_err(|error| of_error(&error))?;
+    let digest = job.build().images().digest_by(&reference, mode).await;
+    Ok(reference.with_digest(digest.map_err(|error| of_error(&error))?))
 }
 
-/// Parses `STORE@DIGEST`. A tag behind the store's name has no meaning.
-fn layout_image<'a>(session: &'a str, text: &'a str) -> Result<LayoutImage<'a>, Status> {
-    let failed = || Status::unknown(format!("oci-layout reference {text:?} has no digest"));
-    let (name, digest) = text.split_once('@').ok_or_else(failed)?;
-    let digest: Digest = digest.parse().map_err(|_| failed())?;
+/// Returns the source of `STORE@DIGEST`. A tag behind the store's name has no meaning.
+fn layout_source(session: &str, layout: &str) -> SourceOp {
+    let name = layout.split('@').next().unwrap_or_default();
     let start = name.rfind('/').map_or(0, |slash| slash + 1);
     let store = name[start..].rfind(':').map_or(name, |colon| &name[..start + colon]);
-    Ok(LayoutImage { session, store, digest })
+    let attrs = [(STORE.to_owned(), store.to_owned()), (SESSION.to_owned(), session.to_owned())];
+    SourceOp {
+        identifier: format!("{LAYOUT}{layout}"),
+        attrs: attrs.into_iter().filter(|(_, value)| !value.is_empty()).collect(),
+    }
 }
 
 /// Returns the config of an image.
 ///
 /// # Errors
-/// Fails if the image doesn't exist, or has no variant for the platform.
+/// Fails if the image doesn't exist, or has no variant for the platform, and if a source policy
+/// refuses it or replaces it by a source that is no image.
 pub(crate) async fn config(
     job: &Job,
     request: ResolveImageConfigRequest,
 ) -> Result<ResolveImageConfigResponse, Status> {
-    let name = request.r#ref;
-    let platform = platform_of(request.platform);
-    let title = title(request.log_name, &name);
-    let reference: Reference = name.parse().map_err(|error| of_error(&error))?;
-    let layout;
-    let wanted = if request.resolver_type == LAYOUT_RESOLVER {
-        let digest = reference.digest().map(|digest| format!("@{digest}")).unwrap_or_default();
-        layout = format!("{}{digest}", request.store_id);
-        Wanted::Layout { session: &request.session_id, layout: &layout }
+    let rules = policy::compile(&request.source_policies)?.followed_by(&job.policy.rules);
+    let platform = request.platform.as_ref().map(platform_of);
+    let title = title(request.log_name, &request.r#ref);
+    let reference: Reference = request.r#ref.parse().map_err(|error| of_error(&error))?;
+    let source = if request.resolver_type == LAYOUT_RESOLVER {
+        let attrs =
+            [(STORE.to_owned(), request.store_id), (SESSION.to_owned(), request.session_id)];
+        SourceOp { identifier: format!("{LAYOUT}{reference}"), attrs: attrs.into() }
     } else {
-        Wanted::Registry(&reference, policy(&request.resolve_mode))
+        SourceOp { identifier: format!("{IMAGE}{reference}"), ..SourceOp::default() }
     };
-    let found = resolve(job, wanted, &platform, title).await?;
-    let config = json(&found)?;
-    Ok(ResolveImageConfigResponse { digest: found.digest.to_string(), config, r#ref: name })
-}
-
-/// Returns what is known of a source.
-///
-/// # Errors
-/// Fails if the source isn't available.
-pub(crate) async fn source(
-    job: &Job,
-    request: ResolveSourceMetaRequest,
-) -> Result<ResolveSourceMetaResponse, Status> {
-    let source = request.source.ok_or_else(|| Status::invalid_argument("source is required"))?;
-    let (scheme, rest) = source.identifier.split_once("://").unwrap_or_default();
-    let op = op_of(&source);
-    let mut answer =
-        ResolveSourceMetaResponse { source: Some(source.clone()), ..Default::default() };
-    match scheme {
-        "docker-image" | "oci-layout" => {
-            let is_config_wanted = request.image.as_ref().is_none_or(|image| !image.no_config);
-            let platform = platform_of(request.platform);
-            let title = title(request.log_name, rest);
-            let (layout, reference);
-            let wanted = if let Some(image) = layouts::of_source(&op)? {
-                layout = format!("{}@{}", image.store, image.digest);
-                Wanted::Layout { session: image.session, layout: &layout }
-            } else {
-                reference = rest.parse::<Reference>().map_err(|error| of_error(&error))?;
-                Wanted::Registry(&reference, policy(&request.resolve_mode))
-            };
-            let found = resolve(job, wanted, &platform, title).await?;
-            answer.image = Some(ResolveSourceImageResponse {
-                digest: found.digest.to_string(),
-                config: if is_config_wanted { json(&found)? } else { Vec::new() },
-                attestation_chain: None,
-            });
-        }
-        "git" => {
-            let with_objects = request.git.is_some_and(|git| git.return_object);
-            answer.git = git(job, &op, with_objects).await?;
-        }
-        "http" | "https" => {
-            let file = job.build().remote_file(&op).await;
-            let file = file.map_err(|error| of_error(error.as_ref()))?;
-            answer.http = Some(ResolveSourceHttpResponse {
-                checksum: file.digest,
-                filename: file.name,
-                last_modified: file.seconds.map(|seconds| Timestamp { seconds, nanos: 0 }),
-                ..Default::default()
-            });
-        }
-        _ => {}
-    }
-    Ok(answer)
-}
-
-async fn git(
-    job: &Job,
-    source: &SourceOp,
-    with_objects: bool,
-) -> Result<Option<ResolveSourceGitResponse>, Status> {
-    let found = job.build().git_reference(source, with_objects).await;
-    let found = found.map_err(|error| of_error(error.as_ref()))?;
-    Ok(found.map(|found| ResolveSourceGitResponse {
-        checksum: found.object,
-        r#ref: found.name,
-        commit_checksum: found.commit.unwrap_or_default(),
-        commit_object: found.commit_object,
-        tag_object: found.tag_object,
-    }))
-}
-
-fn platform_of(platform: Option<pb::Platform>) -> Platform {
-    platform.map_or_else(Platform::host, |platform| {
-        let variant = Some(platform.variant.as_str()).filter(|variant| !variant.is_empty());
-        Platform::new(&platform.os, &platform.architecture, variant)
+    let source = allowed(job, source, platform.as_ref(), &rules).await?;
+    let platform = platform.unwrap_or_else(Platform::host);
+    let found = find(job, source, mode(&request.resolve_mode), &platform, title).await?;
+    let name = &found.identifier;
+    let image = found
+        .image
+        .as_ref()
+        .ok_or_else(|| Status::unknown(not_an_image(&reference.to_string(), name)))?;
+    let name = [IMAGE, LAYOUT].iter().find_map(|scheme| name.strip_prefix(scheme));
+    Ok(ResolveImageConfigResponse {
+        digest: image.digest.to_string(),
+        config: json(image)?,
+        r#ref: name.unwrap_or_default().to_owned(),
     })
 }
 
-fn policy(mode: &str) -> Option<PullPolicy> {
+/// Returns the message about an image that a policy has replaced by another kind of source.
+pub(crate) fn not_an_image(name: &str, new: &str) -> String {
+    format!(
+        "failed to resolve source metadata for {name}: ref mutated by policy to non-image: \
+         {IMAGE}{name} -> {new}"
+    )
+}
+
+/// Converts the platform of a request.
+pub(crate) fn platform_of(platform: &pb::Platform) -> Platform {
+    let named = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    let platform = Platform {
+        architecture: platform.architecture.clone(),
+        os: platform.os.clone(),
+        os_version: named(&platform.os_version),
+        os_features: platform.os_features.clone(),
+        variant: named(&platform.variant),
+    };
+    platform.normal()
+}
+
+/// Returns the pull policy of a resolve mode.
+pub(crate) fn mode(mode: &str) -> Option<PullPolicy> {
     (mode == "pull").then_some(PullPolicy::Always)
 }
 
-fn title(named: String, image: &str) -> String {
+/// Returns the title of a step about an image.
+pub(crate) fn title(named: String, image: &str) -> String {
     if named.is_empty() { format!("resolve image config for {image}") } else { named }
 }
 
-fn json(found: &Resolved) -> Result<Vec<u8>, Status> {
+/// Returns the config of an image.
+///
+/// # Errors
+/// Fails if it can't be encoded.
+pub(crate) fn json(found: &Resolved) -> Result<Vec<u8>, Status> {
     found.config.to_json().map_err(|error| of_error(&error))
 }
 
-fn op_of(source: &pb::SourceOp) -> SourceOp {
+/// Converts a source from the message of the protocol.
+pub(crate) fn op_of(source: &pb::SourceOp) -> SourceOp {
     SourceOp {
+        identifier: source.identifier.clone(),
+        attrs: source.attrs.clone().into_iter().collect(),
+    }
+}
+
+/// Converts a source to the message of the protocol.
+pub(crate) fn source_to_pb(source: &SourceOp) -> pb::SourceOp {
+    pb::SourceOp {
         identifier: source.identifier.clone(),
         attrs: source.attrs.clone().into_iter().collect(),
     }
@@ -226,15 +290,18 @@ fn op_of(source: &pb::SourceOp) -> SourceOp {
 
 #[cfg(test)]
 mod tests {
+    use kiln_oci::Digest;
+
     use super::*;
 
     #[test]
     fn layouts_have_a_store_and_a_digest() {
         let digest = Digest::of(b"x");
         for (name, store) in [("ocione", "ocione"), ("a/b:1", "a/b"), ("h:5/a", "h:5/a")] {
-            let text = format!("{name}@{digest}");
-            assert_eq!(layout_image("", &text).unwrap().store, store);
+            let source = layout_source("", &format!("{name}@{digest}"));
+            let image = layouts::of_source(&source).unwrap().unwrap();
+            assert_eq!((image.store, image.session, image.digest), (store, "", digest));
         }
-        assert!(layout_image("", "ocione").is_err());
+        assert!(layouts::of_source(&layout_source("", "ocione")).is_err());
     }
 }

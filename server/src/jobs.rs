@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use bollard_buildkit_proto::moby::buildkit::v1::Vertex;
 use bollard_buildkit_proto::pb;
-use kiln::build::{GraphBuild, GraphRequest};
+use kiln::build::{GraphBuild, GraphRequest, ProvenInput};
 use kiln_oci::Digest;
-use kiln_worker::Output;
+use kiln_worker::{Output, SourcePolicies};
 use prost::Message as _;
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -16,15 +17,20 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use crate::containers::Containers;
 use crate::errors::{of_error, status_of};
 use crate::layouts::Layouts;
+use crate::left::with_files;
+use crate::origins::FrontendCall;
+use crate::policy::JobPolicy;
+use crate::queue::{Queue, Turn};
 use crate::references::{FrontendResult, Reference, Slot};
 use crate::session::Session;
 use crate::sources::SessionSources;
-use crate::status::StatusLog;
+use crate::status::{StatusLog, now};
 
 /// The end of a build that a client drives: what it returns.
-type Returned = Result<FrontendResult, Status>;
+pub(crate) type Returned = Result<FrontendResult, Status>;
 
 /// A build of a client.
 #[derive(Debug)]
@@ -41,25 +47,36 @@ pub(crate) struct Job {
     pub(crate) sources: Arc<SessionSources>,
     /// The frontend's inputs.
     pub(crate) inputs: HashMap<String, pb::Definition>,
+    /// The client's own request.
+    pub(crate) root: ProvenInput,
+    /// The source policies.
+    pub(crate) policy: JobPolicy,
+    /// The list of builds that this one is in.
+    list: Weak<Shared>,
     /// The OCI layouts that clients have sent.
     pub(crate) layouts: Layouts,
     /// The time at which the build began.
     pub(crate) begun: OffsetDateTime,
+    /// Cancelled when it is the build's turn to run.
+    admitted: CancellationToken,
+    /// The containers of the client. They end before the build.
+    pub(crate) containers: Containers,
     build: GraphBuild,
     references: Mutex<References>,
     calls: Mutex<Vec<FrontendCall>>,
-    /// The descriptors of the exported images as JSON, by the positions of the outputs.
-    exported: Mutex<BTreeMap<u32, Value>>,
+    exported: Mutex<Exports>,
     returned: Mutex<Option<oneshot::Sender<Returned>>>,
     /// The receiving end of `returned`. A client may return before anything waits for it.
     returning: Mutex<Option<oneshot::Receiver<Returned>>>,
 }
 
-/// A call of a frontend, and the graphs that it has made.
-#[derive(Debug)]
-struct FrontendCall {
-    request: GraphRequest,
-    made: Vec<Arc<Reference>>,
+/// The images that a build has exported.
+#[derive(Debug, Default)]
+pub(crate) struct Exports {
+    /// The descriptors as JSON, by the positions of the outputs.
+    pub(crate) images: BTreeMap<u32, Value>,
+    /// The configs, manifests and other documents.
+    pub(crate) documents: Vec<Vec<u8>>,
 }
 
 /// The references of a build.
@@ -67,6 +84,8 @@ struct FrontendCall {
 struct References {
     by_id: HashMap<String, Arc<Reference>>,
     by_definition: HashMap<Digest, Arc<Reference>>,
+    /// The files that failed steps have left behind.
+    left: HashMap<String, Output>,
 }
 
 /// The parts of a new build.
@@ -77,6 +96,8 @@ pub(crate) struct NewJob {
     pub(crate) cancel: CancellationToken,
     pub(crate) sources: Arc<SessionSources>,
     pub(crate) inputs: HashMap<String, pb::Definition>,
+    pub(crate) root: ProvenInput,
+    pub(crate) policy: JobPolicy,
     pub(crate) status: StatusLog,
     pub(crate) build: GraphBuild,
 }
@@ -84,7 +105,8 @@ pub(crate) struct NewJob {
 impl Job {
     /// Creates a build.
     pub(crate) fn new(parts: NewJob) -> Self {
-        let NewJob { reference, session, cancel, sources, inputs, status, build } = parts;
+        let NewJob { reference, session, cancel, sources, inputs, root, policy, status, build } =
+            parts;
         let (returned, returning) = oneshot::channel();
         Self {
             reference,
@@ -93,14 +115,60 @@ impl Job {
             status,
             sources,
             inputs,
+            root,
+            policy,
+            list: Weak::new(),
             layouts: Layouts::default(),
             begun: OffsetDateTime::now_utc(),
+            admitted: CancellationToken::new(),
+            containers: Containers::default(),
             build,
             references: Mutex::default(),
             calls: Mutex::default(),
             exported: Mutex::default(),
             returned: Mutex::new(Some(returned)),
             returning: Mutex::new(Some(returning)),
+        }
+    }
+
+    /// Waits for the build's turn, which ends when the result is dropped. The progress shows the wait.
+    ///
+    /// # Errors
+    /// Fails if the build is canceled.
+    pub(crate) async fn take_turn(&self, queue: &Queue) -> Result<Turn, Status> {
+        let turn = match queue.join() {
+            Ok(turn) => turn,
+            Err(turn) => {
+                let mut vertex = Vertex {
+                    digest: Digest::of(format!("turn of {}", self.reference).as_bytes())
+                        .to_string(),
+                    name: "[internal] waiting for other builds to end".to_owned(),
+                    started: Some(now()),
+                    ..Vertex::default()
+                };
+                self.status.send_vertex(vertex.clone());
+                let turn = tokio::select! {
+                    turn = turn => turn.map_err(|_| canceled())?,
+                    () = self.cancel.cancelled() => return Err(canceled()),
+                };
+                vertex.completed = Some(now());
+                self.status.send_vertex(vertex);
+                turn
+            }
+        };
+        self.admitted.cancel();
+        Ok(turn)
+    }
+
+    /// Waits until it is the build's turn to run.
+    ///
+    /// # Errors
+    /// Fails if the build is canceled.
+    pub(crate) async fn admitted(&self) -> Result<(), Status> {
+        tokio::select! {
+            biased;
+            () = self.admitted.cancelled() => Ok(()),
+            () = self.cancel.cancelled() => Err(canceled()),
         }
     }
 
@@ -114,11 +182,26 @@ impl Job {
     /// # Errors
     /// Fails if the graph is invalid.
     pub(crate) fn add(&self, definition: pb::Definition) -> Result<Slot, Status> {
+        self.add_with(definition, SourcePolicies::default())
+    }
+
+    /// Adds a graph with source policies of its own.
+    ///
+    /// # Errors
+    /// Fails if the graph is invalid.
+    pub(crate) fn add_with(
+        &self,
+        definition: pb::Definition,
+        policies: SourcePolicies,
+    ) -> Result<Slot, Status> {
+        if !policies.is_empty() {
+            return Ok(Reference::new(definition, policies)?.map(Arc::new));
+        }
         let digest = Digest::of(&definition.encode_to_vec());
         if let Some(known) = self.lock().by_definition.get(&digest) {
             return Ok(Some(Arc::clone(known)));
         }
-        let Some(reference) = Reference::new(definition)? else { return Ok(None) };
+        let Some(reference) = Reference::new(definition, policies)? else { return Ok(None) };
         let reference = Arc::new(reference);
         self.lock().by_definition.insert(digest, Arc::clone(&reference));
         Ok(Some(reference))
@@ -131,6 +214,12 @@ impl Job {
         calls.push(FrontendCall { request, made });
     }
 
+    /// Returns the results of a function for all calls of frontends of all builds.
+    pub(crate) fn each_call<T>(&self, of: impl Fn(&FrontendCall) -> Option<T>) -> Vec<T> {
+        let list = self.list.upgrade().map(Jobs);
+        list.map(|list| list.each_call(of)).unwrap_or_default()
+    }
+
     /// Returns the request that has made a graph. A graph of the client's own has an empty one.
     pub(crate) fn request_of(&self, reference: &Arc<Reference>) -> GraphRequest {
         let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
@@ -138,15 +227,21 @@ impl Job {
         calls.iter().find(has_made).map(|call| call.request.clone()).unwrap_or_default()
     }
 
-    /// Records an exported image.
-    pub(crate) fn note_export(&self, number: u32, descriptor: Value) {
+    /// Records an exported image, if the output is one, with its documents.
+    pub(crate) fn note_export(
+        &self,
+        number: u32,
+        descriptor: Option<Value>,
+        documents: Vec<Vec<u8>>,
+    ) {
         let mut exported = self.exported.lock().unwrap_or_else(PoisonError::into_inner);
-        exported.insert(number, descriptor);
+        exported.images.extend(descriptor.map(|descriptor| (number, descriptor)));
+        exported.documents.extend(documents);
     }
 
-    /// Returns the descriptors of the exported images as JSON, by the positions of the outputs.
-    pub(crate) fn exported(&self) -> BTreeMap<u32, Value> {
-        self.exported.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Takes the exported images.
+    pub(crate) fn take_exported(&self) -> Exports {
+        std::mem::take(&mut self.exported.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Returns a new ID for a reference.
@@ -171,17 +266,36 @@ impl Job {
         })
     }
 
+    /// Keeps files that a failed step has left behind, and returns a new ID for them.
+    fn keep(&self, output: &Output) -> String {
+        let mut references = self.lock();
+        let number = references.left.len();
+        let name = format!("{} left {number}", self.reference);
+        let id = format!("kiln::{}", &Digest::of(name.as_bytes()).hex()[..25]);
+        references.left.insert(id.clone(), output.clone());
+        id
+    }
+
+    /// Returns the files of an ID that a failed step has left behind.
+    pub(crate) fn left(&self, id: &str) -> Option<Output> {
+        self.lock().left.get(id).cloned()
+    }
+
     /// Returns the result of a reference. Solves its graph the first time.
     ///
     /// # Errors
     /// Fails if a step fails, or if the build is canceled.
     pub(crate) async fn solve(&self, reference: &Reference) -> Result<Output, Status> {
         let solve = || async {
-            let graph = &reference.graph;
+            self.enforce(reference).await?;
+            let graph = reference.graph();
             self.fetch_layouts(graph).await?;
             let solve = |events| async move { self.build.solve(graph, &events).await };
             let solved = Box::pin(self.status.follow(Some(graph), solve)).await;
-            let solved = solved.map_err(|failure| status_of(&failure, Some(reference)))?;
+            let solved = solved.map_err(|failure| {
+                let status = status_of(&failure, Some(reference));
+                with_files(status, &failure, reference, |output| self.keep(output))
+            })?;
             // Set once, since this closure runs once.
             let _ = reference.keys.set(solved.vertices);
             solved.outputs.into_iter().next().ok_or_else(|| Status::internal("no result"))
@@ -259,7 +373,7 @@ impl Jobs {
     /// # Errors
     /// Fails if there is one of the same name.
     pub(crate) fn add(&self, job: Job) -> Result<Listed, Status> {
-        let job = Arc::new(job);
+        let job = Arc::new(Job { list: Arc::downgrade(&self.0), ..job });
         let mut jobs = self.lock();
         if jobs.contains_key(&job.reference) {
             return Err(Status::already_exists(format!("job ID {} exists", job.reference)));
@@ -268,6 +382,16 @@ impl Jobs {
         drop(jobs);
         self.0.added.notify_waiters();
         Ok(Listed { jobs: self.clone(), job })
+    }
+
+    /// Returns the results of a function for all calls of frontends of all builds.
+    fn each_call<T>(&self, of: impl Fn(&FrontendCall) -> Option<T>) -> Vec<T> {
+        let jobs: Vec<Arc<Job>> = self.lock().values().cloned().collect();
+        let of_job = |job: Arc<Job>| {
+            let calls = job.calls.lock().unwrap_or_else(PoisonError::into_inner);
+            calls.iter().filter_map(&of).collect::<Vec<T>>()
+        };
+        jobs.into_iter().flat_map(of_job).collect()
     }
 
     /// Returns a build, which may begin within some time. `None` if it doesn't.
@@ -294,6 +418,7 @@ impl Jobs {
 impl Drop for Listed {
     fn drop(&mut self) {
         self.job.cancel.cancel();
+        self.job.containers.end();
         self.job.status.close();
         self.jobs.lock().remove(&self.job.reference);
     }

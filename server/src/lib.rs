@@ -5,17 +5,26 @@
 //!
 //! | module | content |
 //! | --- | --- |
-//! | `server` | the listeners, and what all calls share |
-//! | `control` | builds, workers, disk usage, history |
+//! | `server` | what all calls share |
+//! | `listener`, `activity` | sockets and TLS, and the server's idleness |
+//! | `queue`, `collection` | the builds at once, and garbage collection in the background |
+//! | `control`, `info` | builds, workers, disk usage, history |
 //! | `bridge` | the calls of a client's own frontend |
+//! | `containers`, `processes`, `left` | a client's containers, their programs, and files of failed steps |
 //! | [`session`] | the calls back to a client |
 //! | `jobs`, `references` | the builds that are going on, and their graphs |
-//! | `frontend` | the built-in frontend |
-//! | `files`, `images` | files of results, and what is known of sources |
+//! | `frontend`, `origins` | the built-in frontend, and the requests that made graphs |
+//! | `files` | files of results |
+//! | `images`, `metadata`, `chain` | answers about images and other sources |
+//! | `policy` | the source policies of clients |
+//! | `gateway` | the frontends that are programs of images |
+//! | `blocking` | work that blocks its thread |
 //! | `status`, `journal`, `errors` | progress and errors as clients expect them |
 //! | `history`, `content` | the records of builds, and the documents that they refer to |
+//! | `traces` | the spans of clients, and the traces of builds |
 //! | `usage`, `filters` | the cache's disk usage, and containerd's filters |
 //! | `exports` | outputs, which go to the client or to a registry |
+//! | `scanner` | the bills of materials that images of scanners write |
 //! | `caches`, `stores` | caches, and the stores of blobs of the client |
 //! | `sources`, `layouts`, `credentials` | files, secrets, images and credentials of the client |
 //!
@@ -27,9 +36,14 @@
     allow(clippy::disallowed_methods, reason = "tests open the files that they create")
 )]
 
+mod activity;
+mod blocking;
 mod bridge;
 mod caches;
 mod caps;
+mod chain;
+mod collection;
+mod containers;
 mod content;
 mod control;
 mod credentials;
@@ -38,20 +52,34 @@ mod exports;
 mod files;
 mod filters;
 mod frontend;
+mod gateway;
 mod health;
 mod history;
 mod images;
+mod info;
 mod jobs;
 mod journal;
 mod layouts;
+mod left;
+mod listener;
+mod metadata;
+mod origins;
+mod policy;
+mod processes;
+mod queue;
 mod references;
+mod scanner;
 mod server;
 pub mod session;
 mod sources;
 mod status;
 mod stores;
+mod traces;
 mod usage;
 mod workers;
 
+pub use collection::{GcPolicy, Space};
+pub use frontend::Frontends;
 pub use history::HistoryLimits;
+pub use listener::{Certificates, Listener, Tls};
 pub use server::{Options, Server};

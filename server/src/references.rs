@@ -10,7 +10,7 @@ use bollard_buildkit_proto::moby::buildkit::v1::frontend::{
 use bollard_buildkit_proto::pb;
 use kiln_llb::{Definition, Graph};
 use kiln_solver::VertexKeys;
-use kiln_worker::Output;
+use kiln_worker::{Output, SourcePolicies};
 use tokio::sync::OnceCell;
 use tonic::Status;
 
@@ -23,7 +23,11 @@ pub(crate) struct Reference {
     /// The graph as the client has sent it.
     pub(crate) definition: pb::Definition,
     /// The checked graph.
-    pub(crate) graph: Arc<Graph>,
+    graph: Arc<Graph>,
+    /// The source policies that apply to this graph, besides the build's.
+    pub(crate) policies: SourcePolicies,
+    /// The graph that source policies have made of it, if they have replaced sources.
+    enforced: OnceLock<(pb::Definition, Arc<Graph>)>,
     /// The result, or the reason why there is none.
     pub(crate) solved: OnceCell<Result<Output, Status>>,
     /// The cache keys of the graph's vertices, once it is solved.
@@ -32,10 +36,14 @@ pub(crate) struct Reference {
 
 impl Reference {
     /// Checks a graph. Returns `None` for one without ops, which stands for an empty file system.
+    /// `policies` are for its sources, besides the build's.
     ///
     /// # Errors
     /// Fails if the graph is invalid, or if it needs a capability that the server lacks.
-    pub(crate) fn new(message: pb::Definition) -> Result<Option<Self>, Status> {
+    pub(crate) fn new(
+        message: pb::Definition,
+        policies: SourcePolicies,
+    ) -> Result<Option<Self>, Status> {
         if message.def.is_empty() {
             return Ok(None);
         }
@@ -48,8 +56,24 @@ impl Reference {
             }
         }
         let graph = Arc::new(Graph::load(&definition).map_err(|error| of_error(&error))?);
-        let (solved, keys) = (OnceCell::new(), OnceLock::new());
-        Ok(Some(Self { definition: message, graph, solved, keys }))
+        let (solved, keys, enforced) = (OnceCell::new(), OnceLock::new(), OnceLock::new());
+        Ok(Some(Self { definition: message, graph, policies, enforced, solved, keys }))
+    }
+
+    /// Returns the graph to solve.
+    pub(crate) fn graph(&self) -> &Arc<Graph> {
+        self.enforced.get().map_or(&self.graph, |(_, graph)| graph)
+    }
+
+    /// Returns the definition of the graph to solve.
+    pub(crate) fn definition(&self) -> &pb::Definition {
+        self.enforced.get().map_or(&self.definition, |(definition, _)| definition)
+    }
+
+    /// Replaces the graph to solve, after source policies have replaced sources.
+    pub(crate) fn replace(&self, definition: pb::Definition, graph: Graph) {
+        // Set once, before the graph is solved.
+        let _ = self.enforced.set((definition, Arc::new(graph)));
     }
 
     /// Returns the cache keys of the graph's vertices. None before the graph is solved.

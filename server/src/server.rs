@@ -3,32 +3,39 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use bollard_buildkit_proto::health::health_server::HealthServer;
 use bollard_buildkit_proto::moby::buildkit::v1::control_server::ControlServer;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::llb_bridge_server::LlbBridgeServer;
-use futures_util::stream::unfold;
 use kiln::{Engine, Options as EngineOptions};
 use kiln_oci::Digest;
 use kiln_registry::{Client, Options as RegistryOptions};
 use kiln_store::KeyGuard;
-use tokio::net::UnixListener;
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server as Transport;
 
+use crate::activity::Activity;
 use crate::bridge::Bridge;
+use crate::collection::{self, GcPolicy};
 use crate::content::ContentService;
 use crate::control::ControlService;
 use crate::credentials::SessionCredentials;
+use crate::frontend::Frontends;
 use crate::health::Healthy;
 use crate::history::{History, HistoryLimits};
+use crate::info::WithInfo;
 use crate::jobs::Jobs;
+use crate::listener::Listener;
+use crate::queue::Queue;
 use crate::session::{Session, Sessions};
+use crate::traces::TraceService;
 
 /// The largest message in bytes that the server receives, and sends.
-const LARGEST: usize = 16 << 20;
+pub(crate) const LARGEST: usize = 16 << 20;
 
 /// The bytes that a client may send on a stream, and on a connection, before the server reads them. A
 /// session sends many small frames, and the connection's window bounds their number.
@@ -51,13 +58,19 @@ pub struct Options {
     pub labels: BTreeMap<String, String>,
     /// The limits of the history.
     pub history: HistoryLimits,
+    /// The rules of garbage collection in the background. Without rules there is none.
+    pub gc: Vec<GcPolicy>,
+    /// The most builds that run at once. `None` for no limit.
+    pub max_builds: Option<usize>,
+    /// The frontends that clients may call.
+    pub frontends: Frontends,
 }
 
 /// The state that all calls share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) options: Options,
-    /// An engine for what belongs to no build.
+    options: RwLock<Arc<Options>>,
+    /// The engine of what belongs to no build. Those of builds share its machine.
     pub(crate) engine: Engine,
     pub(crate) sessions: Sessions,
     pub(crate) jobs: Jobs,
@@ -66,22 +79,34 @@ pub(crate) struct Shared {
     _history_lock: Option<KeyGuard>,
     /// The builds' tasks, which end by themselves when a client hangs up.
     pub(crate) tasks: TaskTracker,
+    /// The builds that wait for others to end.
+    pub(crate) queue: Queue,
+    /// Open connections, and builds.
+    pub(crate) activity: Activity,
+    /// Notified when a build has ended, which may have made garbage.
+    pub(crate) garbage: Notify,
     /// The identity of this machine as a worker.
     pub(crate) worker_id: String,
 }
 
 impl Shared {
-    /// Opens an engine for one build. What the build uses is held until the engine is dropped.
+    /// Returns the options, which a reload replaces.
+    pub(crate) fn options(&self) -> Arc<Options> {
+        Arc::clone(&self.options.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Opens an engine for one build, on the machine that all builds share. What the build uses is held
+    /// until the engine is dropped.
     pub(crate) fn open(&self, session: Option<&Session>) -> anyhow::Result<Engine> {
-        let mut options = self.options.engine.clone();
-        if let Some(session) = session {
-            let credentials = SessionCredentials::new(session.clone());
-            options.registries = Client::new(RegistryOptions {
-                credentials: Arc::new(credentials),
-                ..self.options.registries.clone()
-            });
-        }
-        Engine::open(options)
+        let options = self.options();
+        let registries = session.map_or_else(
+            || options.engine.registries.clone(),
+            |session| {
+                let credentials = Arc::new(SessionCredentials::new(session.clone()));
+                Client::new(RegistryOptions { credentials, ..options.registries.clone() })
+            },
+        );
+        self.engine.beside(registries)
     }
 
     /// Returns the name of the way in which layers become trees.
@@ -100,7 +125,7 @@ fn open_history(
     let store = engine.store();
     let lock = store.try_lock("history")?;
     let directory = if lock.is_some() { store.history() } else { store.temp_dir()? };
-    Ok((History::open(&directory, limits)?, lock))
+    Ok((History::open(&directory, Some(store.builds()), limits)?, lock))
 }
 
 /// A server of BuildKit's API. Cloning is cheap.
@@ -116,6 +141,8 @@ impl Server {
         let engine = Engine::open(options.engine.clone())?;
         let (history, lock) = open_history(&engine, options.history).context("open the history")?;
         let place = options.engine.root.to_string_lossy().into_owned();
+        let queue = Queue::default();
+        queue.limit(options.max_builds);
         Ok(Self(Arc::new(Shared {
             engine,
             sessions: Sessions::new().context("start the sessions")?,
@@ -124,8 +151,29 @@ impl Server {
             _history_lock: lock,
             tasks: TaskTracker::new(),
             worker_id: Digest::of(place.as_bytes()).hex()[..25].to_owned(),
-            options,
+            queue,
+            activity: Activity::new(),
+            garbage: Notify::new(),
+            options: RwLock::new(Arc::new(options)),
         })))
+    }
+
+    /// Replaces the options for what begins from now on. The store stays, and so do the limits of
+    /// the history.
+    pub fn reload(&self, options: Options) {
+        self.0.queue.limit(options.max_builds);
+        *self.0.options.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(options);
+        self.0.garbage.notify_one();
+    }
+
+    /// Waits until the server has had neither a connection nor a build for some time.
+    pub async fn idle(&self, time: Duration) {
+        self.0.activity.idle(time).await;
+    }
+
+    /// Collects garbage by the policies whenever builds have made some, for ever.
+    pub async fn collect_garbage(&self) {
+        collection::run(Arc::clone(&self.0)).await;
     }
 
     /// Serves clients of a socket until `shutdown` is ready, and then until the calls that are going
@@ -135,28 +183,26 @@ impl Server {
     /// Fails if the socket fails.
     pub async fn serve(
         self,
-        listener: UnixListener,
+        listener: impl Into<Listener>,
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        let incoming = unfold(listener, |listener| async move {
-            let accepted = listener.accept().await.map(|(stream, _)| stream);
-            Some((accepted, listener))
-        });
+        let incoming = listener.into().connections(self.0.activity.clone());
         let shared = self.0;
         let control = ControlServer::new(ControlService(Arc::clone(&shared)));
-        let bridge = LlbBridgeServer::new(Bridge(Arc::clone(&shared)));
+        let bridge = LlbBridgeServer::new(Bridge { shared: Arc::clone(&shared), caller: None });
         let served = Transport::builder()
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_streams(STREAMS)
-            .add_service(
+            .add_service(WithInfo(
                 control.max_decoding_message_size(LARGEST).max_encoding_message_size(LARGEST),
-            )
+            ))
             .add_service(
                 bridge.max_decoding_message_size(LARGEST).max_encoding_message_size(LARGEST),
             )
             .add_service(HealthServer::new(Healthy))
             .add_service(ContentService(shared.history.clone()))
+            .add_service(TraceService)
             .serve_with_incoming_shutdown(incoming, shutdown)
             .await;
         shared.tasks.close();

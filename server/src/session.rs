@@ -15,6 +15,7 @@
 //! | `Upload` | [`upload`](Session::upload) |
 //! | containerd's `Content` | [`content`](Session::content) |
 //! | `Exporter` | [`find_exporters`](Session::find_exporters), [`finalize_export`](Session::finalize_export) |
+//! | `PolicyVerifier` | `check_policy` |
 //! | `Health` | called every 5 s by [`Sessions`] |
 //!
 //! Other services are called through [`Session::channel`].
@@ -44,12 +45,13 @@ mod exporter;
 mod health;
 mod messages;
 mod pipe;
+mod policy;
 mod receive;
 mod registry;
 mod secret;
 mod send;
 mod send_file;
-mod stat;
+pub(crate) mod stat;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -68,6 +70,9 @@ pub use content::{Committed, ContentInfo, ContentStatus, ContentStore, ContentWr
 pub use error::{Error, Result};
 
 pub use pipe::SessionStream;
+#[cfg(test)]
+pub(crate) use policy::DenyMessage;
+pub(crate) use policy::{Decision, Verdict};
 pub use receive::{Progress, Synced};
 pub use registry::Sessions;
 pub use send::{Content, OutgoingEntry};

@@ -12,12 +12,12 @@ use kiln_llb::op::SourceOp;
 use kiln_store::{CLIENT_DIRECTORY, CacheMountGuard, PendingTree, Sharing, Store};
 use kiln_tree::Dir;
 use kiln_worker::{
-    AgentSources, Error, LocalSources, Result, SecretSources, UploadReader, Uploads,
+    AgentSources, Error, LocalSources, Result, SecretSources, UploadReader, Uploads, patterns,
 };
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 
-use crate::session::{Agent, Progress, Session, Sessions, SyncRequest};
+use crate::session::{Agent, Error as SessionError, Progress, Session, Sessions, SyncRequest};
 
 /// The time to wait for another session that a graph names.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -112,7 +112,10 @@ impl SessionSources {
                 part.advance(progress.bytes.saturating_sub(before));
                 before = progress.bytes;
             };
-            let synced = session.sync_directory(&request.files, into, progress).await;
+            // Clients without a key of their own share directories.
+            let is_shared = session.shared_key().is_empty();
+            let files = SyncRequest { is_shared, ..request.files.clone() };
+            let synced = session.sync_directory(&files, into, progress).await;
             let synced = synced.map_err(|error| Error::Invalid(error.to_string()))?;
             reporter.status(&title, synced.received.bytes, None, true);
             Ok::<_, Error>(directory)
@@ -123,8 +126,7 @@ impl SessionSources {
     /// Opens the directory that receives the files: the one of the client's last build, or an empty
     /// one.
     fn open(&self, shared_key: &str, request: &FileRequest) -> Result<Directory> {
-        // A client without a key of its own must not get another client's files.
-        if shared_key.is_empty() || request.is_distrustful {
+        if request.is_distrustful {
             return Ok(Directory::Own(self.store.layers().begin()?));
         }
         let FileRequest { files, hint, .. } = request;
@@ -176,9 +178,10 @@ impl LocalSources for SessionSources {
             let attribute = |name: &str| source.attrs.get(name).cloned().unwrap_or_default();
             let files = SyncRequest {
                 dir_name: name.to_owned(),
-                include: patterns(source, "local.includepattern")?,
-                exclude: patterns(source, "local.excludepatterns")?,
-                follow_paths: patterns(source, "local.followpaths")?,
+                include: patterns(&source.attrs, "local.includepattern")?,
+                exclude: patterns(&source.attrs, "local.excludepatterns")?,
+                follow_paths: patterns(&source.attrs, "local.followpaths")?,
+                is_shared: false,
             };
             let request = FileRequest {
                 session: attribute("local.session"),
@@ -189,15 +192,6 @@ impl LocalSources for SessionSources {
             self.receive(&request, reporter).await
         })
     }
-}
-
-/// Reads a list of patterns among the attributes of a source.
-fn patterns(source: &SourceOp, name: &str) -> Result<Vec<String>> {
-    let Some(text) = source.attrs.get(name) else { return Ok(Vec::new()) };
-    // BuildKit's clients write an absent list as `null`.
-    serde_json::from_str::<Option<Vec<String>>>(text)
-        .map(Option::unwrap_or_default)
-        .map_err(|error| Error::Invalid(format!("invalid {name} {text:?}: {error}")))
 }
 
 impl Uploads for SessionSources {
@@ -240,7 +234,11 @@ impl AgentSources for SessionSources {
         let directory = self.store.temp_dir()?;
         let agent =
             tokio::task::block_in_place(|| self.runtime.block_on(session.agent(id, &directory)));
-        let agent = agent.map_err(|error| Error::Invalid(format!("ssh agent {id}: {error}")))?;
+        let agent = match agent {
+            // A client without agents. A step may not require one.
+            Err(SessionError::Unsupported { .. }) => return Ok(None),
+            agent => agent.map_err(|error| Error::Invalid(format!("ssh agent {id}: {error}")))?,
+        };
         let socket = agent.socket().to_owned();
         agents.insert(id.to_owned(), agent);
         Ok(Some(socket))

@@ -107,6 +107,11 @@ impl StatusLog {
         }
     }
 
+    /// Sends a step that isn't one of the graph's.
+    pub(crate) fn send_vertex(&self, vertex: Vertex) {
+        self.send(StatusResponse { vertexes: vec![vertex], ..StatusResponse::default() });
+    }
+
     /// Adds a message. Drops an empty one.
     pub(crate) fn send(&self, message: StatusResponse) {
         if message == StatusResponse::default() {
@@ -174,7 +179,6 @@ impl StatusLog {
     }
 
     /// Returns the last states of all vertices, in the order in which they began.
-    #[expect(dead_code)]
     pub(crate) fn vertices(&self) -> Vec<Vertex> {
         let mut vertices: Vec<Vertex> = self.lock().vertices.values().cloned().collect();
         let begin = |vertex: &Vertex| vertex.started.map(|at| (at.seconds, at.nanos));

@@ -2,11 +2,15 @@
 
 use std::collections::HashMap;
 
-use bollard_buildkit_proto::moby::buildkit::v1::types::{BuildkitVersion, GcPolicy, WorkerRecord};
+use bollard_buildkit_proto::moby::buildkit::v1::types::{BuildkitVersion, CdiDevice, WorkerRecord};
 use bollard_buildkit_proto::pb;
 use kiln_oci::Platform;
-use kiln_worker::emulation;
+use kiln_worker::{KnownDevice, emulation};
+use serde_json::{Value, json};
+use tonic::Status;
 
+use crate::collection::total_space;
+use crate::filters::Filter;
 use crate::server::Shared;
 
 /// The version of `BuildKit` whose interface this is. Clients compare it before they use a feature.
@@ -35,19 +39,67 @@ pub(crate) fn record(shared: &Shared) -> WorkerRecord {
     let mut labels: HashMap<String, String> = [
         ("executor".to_owned(), "kiln".to_owned()),
         ("hostname".to_owned(), host_name()),
+        ("oci.process-mode".to_owned(), "sandbox".to_owned()),
         ("snapshotter".to_owned(), shared.snapshotter()),
     ]
     .map(|(name, value)| (format!("{LABEL}{name}"), value))
     .into();
-    labels.extend(shared.options.labels.iter().map(|(name, value)| (name.clone(), value.clone())));
+    let options = shared.options();
+    labels.extend(options.labels.iter().map(|(name, value)| (name.clone(), value.clone())));
+    let total = total_space(shared.engine.store());
     WorkerRecord {
         id: shared.worker_id.clone(),
         labels,
         platforms: platforms().iter().map(to_message).collect(),
-        gc_policy: vec![GcPolicy { all: true, ..GcPolicy::default() }],
+        gc_policy: options.gc.iter().map(|policy| policy.to_message(total)).collect(),
         buildkit_version: Some(version()),
-        cdi_devices: Vec::new(),
+        cdi_devices: devices(shared),
     }
+}
+
+/// Returns the devices that are described on this machine now.
+fn devices(shared: &Shared) -> Vec<CdiDevice> {
+    let devices = shared.options().engine.cdi.devices();
+    let message = |device: KnownDevice| CdiDevice {
+        name: device.name,
+        auto_allow: device.is_auto_allowed,
+        annotations: device.annotations.into_iter().collect(),
+        on_demand: false,
+    };
+    devices.into_iter().map(message).collect()
+}
+
+/// Returns a record as JSON, for frontends: a list of one worker.
+pub(crate) fn to_json(record: &WorkerRecord) -> Value {
+    let version = record.buildkit_version.clone().unwrap_or_default();
+    json!([{
+        "id": record.id,
+        "labels": record.labels,
+        "platforms": platforms(),
+        "gcPolicy": null,
+        "buildkitVersion": {
+            "package": version.package,
+            "version": version.version,
+            "revision": version.revision,
+        },
+        "cdiDevices": null,
+    }])
+}
+
+/// Returns the records of the workers that pass one of the filters, if there are any.
+///
+/// # Errors
+/// Fails if a filter is malformed.
+pub(crate) fn records(shared: &Shared, filters: &[String]) -> Result<Vec<WorkerRecord>, Status> {
+    let filters = Filter::parse_all(filters)?;
+    let record = record(shared);
+    let value = |field: &[String]| match field {
+        [name] if name == "id" => Some(record.id.clone()),
+        [labels, name @ ..] if labels == "labels" => record.labels.get(&name.join(".")).cloned(),
+        _ => None,
+    };
+    let is_wanted = filters.is_empty() || filters.iter().any(|filter| filter.accepts(value));
+    Ok(is_wanted.then_some(record).into_iter().collect())
 }
 
 /// Returns the platforms whose programs this machine runs, its own first.
@@ -68,12 +120,14 @@ fn platforms() -> Vec<Platform> {
     std::iter::once(host.clone()).chain(others).collect()
 }
 
-fn to_message(platform: &Platform) -> pb::Platform {
+/// Returns a platform as a message of the protocol.
+pub(crate) fn to_message(platform: &Platform) -> pb::Platform {
     pb::Platform {
         architecture: platform.architecture.clone(),
         os: platform.os.clone(),
         variant: platform.variant.clone().unwrap_or_default(),
-        ..pb::Platform::default()
+        os_version: platform.os_version.clone().unwrap_or_default(),
+        os_features: platform.os_features.clone(),
     }
 }
 

@@ -9,8 +9,11 @@ use std::path::Path;
 use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::llb_bridge_client::LlbBridgeClient;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::{
-    self as bridge, PingRequest, ReadDirRequest, ReadFileRequest, ReturnRequest, StatFileRequest,
-    result,
+    self as bridge, PingRequest, ReadDirRequest, ReadFileRequest, ResolveSourceMetaRequest,
+    ReturnRequest, StatFileRequest, result,
+};
+use bollard_buildkit_proto::moby::buildkit::v1::sourcepolicy::{
+    Policy, PolicyAction, Rule, Selector, Update,
 };
 use bollard_buildkit_proto::moby::buildkit::v1::{
     BuildHistoryRequest, DiskUsageRequest, Exporter, InfoRequest, ListWorkersRequest, PruneRequest,
@@ -18,9 +21,10 @@ use bollard_buildkit_proto::moby::buildkit::v1::{
 };
 use bollard_buildkit_proto::pb;
 use hyper_util::rt::TokioIo;
-use kiln_llb::op::{FileAction, FileActionKind, FileOp, MkFileAction, OpKind};
+use kiln_llb::op::{FileAction, FileActionKind, FileOp, MkFileAction, OpKind, SourceOp};
 use kiln_llb::{Node, OpMetadata};
-use kiln_server::{HistoryLimits, Options, Server};
+use kiln_server::{Frontends, HistoryLimits, Options, Server};
+use kiln_testkit::{Answer, FileServer};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -45,6 +49,9 @@ impl Served {
             entitlements: Vec::new(),
             labels: [("a".to_owned(), "b".to_owned())].into(),
             history: HistoryLimits::default(),
+            gc: Vec::new(),
+            max_builds: None,
+            frontends: Frontends::default(),
         });
         let (server, stop) = (server.unwrap(), CancellationToken::new());
         let socket = directory.path().join("socket");
@@ -262,5 +269,75 @@ async fn a_client_that_hangs_up_stops_its_build() {
         assert!(attempt < 100, "the build goes on");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
+    served.end().await;
+}
+
+/// Returns a graph that copies a file from a URL, with a name of its own.
+fn download(url: &str) -> pb::Definition {
+    let attrs = [("http.filename".to_owned(), "f".to_owned())].into();
+    let source = OpKind::Source(SourceOp { identifier: url.to_owned(), attrs });
+    Node::new(source, Vec::new(), None, OpMetadata::default()).output(0).marshal().to_pb()
+}
+
+fn rule(action: PolicyAction, from: &str, to: &str) -> Rule {
+    let selector = Selector { identifier: from.to_owned(), ..Selector::default() };
+    let updates =
+        (!to.is_empty()).then(|| Update { identifier: to.to_owned(), ..Update::default() });
+    Rule { action: action.into(), selector: Some(selector), updates }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn source_policies_refuse_and_replace_sources() {
+    let (served, files) = (Served::new().await, FileServer::start());
+    files.put("/a", Answer::of("a"));
+    files.put("/b", Answer::of("b"));
+    let (a, b) = (files.url("/a"), files.url("/b"));
+    let convert = rule(PolicyAction::Convert, &a, &b);
+    let policy = |rules: &[Rule]| Policy { version: 1, rules: rules.to_vec() };
+    let mut control = served.control();
+    let mut build = JoinSet::new();
+    let request = SolveRequest { source_policy: Some(policy(&[convert])), ..solve("own") };
+    build.spawn(async move { control.solve(request).await });
+    let mut bridge = served.bridge();
+    let request = |rules: &[Rule]| bridge::SolveRequest {
+        definition: Some(download(&a)),
+        allow_result_return: true,
+        allow_result_array_ref: true,
+        evaluate: true,
+        source_policies: vec![policy(rules)],
+        ..bridge::SolveRequest::default()
+    };
+    // The client's rule comes first: the frontend's rule is for the source that it leaves.
+    let solve_with = |rule: Rule| of_build("own", request(&[rule]));
+    let solved = bridge.solve(solve_with(rule(PolicyAction::Deny, &a, ""))).await.unwrap();
+    let Some(result::Result::Ref(reference)) = solved.into_inner().result.unwrap().result else {
+        unreachable!()
+    };
+    let file_path = "/f".to_owned();
+    let read = ReadFileRequest { r#ref: reference.id, file_path, ..ReadFileRequest::default() };
+    let read = bridge.read_file(of_build("own", read)).await.unwrap();
+    assert_eq!(read.into_inner().data, b"b");
+    let refused = bridge.solve(solve_with(rule(PolicyAction::Deny, &b, ""))).await.unwrap_err();
+    assert!(refused.message().contains("denied by policy"), "{refused}");
+    let source = pb::SourceOp { identifier: a.clone(), ..pb::SourceOp::default() };
+    let request = ResolveSourceMetaRequest { source: Some(source), ..Default::default() };
+    let found = bridge.resolve_source_meta(of_build("own", request.clone())).await.unwrap();
+    let found = found.into_inner();
+    assert_eq!(found.source.unwrap().identifier, b);
+    assert_eq!(found.http.unwrap().checksum, kiln_oci::Digest::of(b"b").to_string());
+    let refusing = policy(&[rule(PolicyAction::Deny, "*", "")]);
+    let request = ResolveSourceMetaRequest { source_policies: vec![refusing], ..request };
+    let refused = bridge.resolve_source_meta(of_build("own", request)).await.unwrap_err();
+    assert!(refused.message().contains("could not resolve image due to policy"), "{refused}");
+    assert!(files.take_requests().iter().all(|request| request.path != "/a"));
+    build.shutdown().await;
+    let loops = policy(&[rule(PolicyAction::Convert, "*", "${1}x")]);
+    let request = SolveRequest {
+        definition: Some(download(&a)),
+        source_policy: Some(loops),
+        ..solve("loop")
+    };
+    let refused = served.control().solve(request).await.unwrap_err();
+    assert!(refused.message().contains("too many mutations"), "{refused}");
     served.end().await;
 }

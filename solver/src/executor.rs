@@ -58,6 +58,9 @@ pub struct CacheRule {
     /// `true` if the result is valid for this build only, as that of a local source. The key is
     /// unique to the build, and the cache stores nothing.
     pub ephemeral: bool,
+    /// `true` if a run that is under way in another build doesn't serve this one, as that of a step
+    /// with secrets. Results of earlier builds do.
+    pub private: bool,
     /// `true` if displays don't show the vertex as a step (the head of a definition).
     pub hidden: bool,
     /// The readable parts of the salt. If two salts differ, at least one part should differ;

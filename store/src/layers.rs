@@ -101,7 +101,7 @@ struct State {
     /// The requested snapshotter, if there is one.
     wanted: Option<Snapshotter>,
     /// The chosen snapshotter, once it was needed.
-    snapshotting: OnceLock<Snapshotting>,
+    snapshotting: Arc<OnceLock<Snapshotting>>,
     views: Views,
 }
 
@@ -118,6 +118,14 @@ impl Layers {
     /// Returns a handle to the layers of an open store, with the requested snapshotter.
     pub(crate) fn new(room: &Arc<Room>, wanted: Option<Snapshotter>) -> Self {
         let state = State { wanted, ..State::default() };
+        Self { room: room.clone(), state: Arc::new(state) }
+    }
+
+    /// Returns a handle to the layers of another room of the same store, with the same snapshotter.
+    pub(crate) fn beside(&self, room: &Arc<Room>) -> Self {
+        let State { wanted, snapshotting, .. } = &*self.state;
+        let (wanted, snapshotting) = (*wanted, Arc::clone(snapshotting));
+        let state = State { wanted, snapshotting, ..State::default() };
         Self { room: room.clone(), state: Arc::new(state) }
     }
 

@@ -4,6 +4,9 @@
 //! [`Room`] is an open store without its contents. All handles of the floors above refer to it, and
 //! it is closed with the last of them. It ends the process's leases then, and removes the process's
 //! directory.
+//!
+//! A server opens several rooms on one index ([`Room::beside`]). Each counts as a process: it has its
+//! own directory in `tmp/`, leases and reservation, so what a build holds ends with the build.
 
 pub(crate) mod cap;
 pub(crate) mod claiming;
@@ -37,7 +40,8 @@ use self::trash::Trash;
 use crate::db::Index;
 use crate::error::{Error, Result};
 
-/// The time that closing waits for background removals. Another process completes them.
+/// The time that closing waits for background removals. They go on after it while the process does;
+/// otherwise, another process completes them.
 const CLOSING: Duration = Duration::from_millis(50);
 
 /// The size in bytes from which the index's log should be written back, about 60 pages.
@@ -49,7 +53,7 @@ pub(crate) struct Room {
     root: PathBuf,
     trees: PathBuf,
     blobs: PathBuf,
-    index: Index,
+    index: Arc<Index>,
     process: ProcessDir,
     trash: Trash,
     cap: Arc<Cap>,
@@ -74,7 +78,24 @@ impl Room {
             index.bound_log(cap / 64)?;
         }
         let process = ProcessDir::create(&root)?;
-        Ok(Self {
+        Ok(Self::with_index(root, Arc::new(index), process, max_bytes, keeper))
+    }
+
+    /// Opens the same store as another process would, but on the same index.
+    pub(crate) fn beside(&self, keeper: Box<dyn Keeper>) -> Result<Self> {
+        let process = ProcessDir::create(&self.root)?;
+        let (root, index) = (self.root.clone(), Arc::clone(&self.index));
+        Ok(Self::with_index(root, index, process, self.cap.bytes(), keeper))
+    }
+
+    fn with_index(
+        root: PathBuf,
+        index: Arc<Index>,
+        process: ProcessDir,
+        max_bytes: Option<u64>,
+        keeper: Box<dyn Keeper>,
+    ) -> Self {
+        Self {
             trees: root.join(layout::TREES),
             blobs: root.join(layout::BLOBS),
             root,
@@ -85,7 +106,7 @@ impl Room {
             leases: Leases::default(),
             unsynced: AtomicBool::new(false),
             keeper,
-        })
+        }
     }
 
     /// Returns the path of the root directory.
@@ -204,17 +225,18 @@ impl Drop for Room {
         for path in self.process.leftovers() {
             self.trash.add(path, None);
         }
-        if self.trash.finish(CLOSING) {
-            let name = self.process.name();
-            if self.cap.is_in_use()
-                && let Err(error) = self
-                    .index
-                    .write("end a reservation", |transaction| cap::release(transaction, name))
+        let path = self.process.path().to_owned();
+        let name = self.process.name().to_owned();
+        let index = self.cap.is_in_use().then(|| Arc::clone(&self.index));
+        self.trash.finish(CLOSING, move || {
+            let release = |transaction: &Transaction<'_>| cap::release(transaction, &name);
+            if let Some(index) = index
+                && let Err(error) = index.write("end a reservation", release)
             {
                 tracing::debug!(%error, "can't end a reservation");
             }
-            self.process.close();
-        }
+            process::close(&path);
+        });
     }
 }
 

@@ -68,10 +68,29 @@ impl Store {
         let room = Arc::new(Room::open(root, options.max_bytes, keeper)?);
         recovery::recover(&room)?;
         layout::create_mount_points(&room)?;
-        let (images, layers) = (Images::new(&room), Layers::new(&room, options.snapshotter));
-        let cache = CacheIndex::new(&room, &layers, &uses);
-        let upkeep = Upkeep::new(&room, &images, &layers, &uses);
-        Ok(Self { room, images, layers, cache, upkeep })
+        let layers = Layers::new(&room, options.snapshotter);
+        Ok(Self::of(room, layers, &uses))
+    }
+
+    /// Opens the store once more, on the same index and with the same snapshotter. The new store has
+    /// leases and a part of `tmp/` of its own, which end with its last handle, as if another process
+    /// had opened it. Doesn't look for dead processes.
+    ///
+    /// # Errors
+    /// Fails if the part of `tmp/` can't be created.
+    pub fn beside(&self) -> Result<Self> {
+        let uses = Arc::new(Uses::default());
+        let keeper = Box::new(StoreKeeper::new(&uses));
+        let room = Arc::new(self.room.beside(keeper)?);
+        let layers = self.layers.beside(&room);
+        Ok(Self::of(room, layers, &uses))
+    }
+
+    fn of(room: Arc<Room>, layers: Layers, uses: &Arc<Uses>) -> Self {
+        let images = Images::new(&room);
+        let cache = CacheIndex::new(&room, &layers, uses);
+        let upkeep = Upkeep::new(&room, &images, &layers, uses);
+        Self { room, images, layers, cache, upkeep }
     }
 
     /// Records the user and group IDs with which the store's trees are written, or checks the
@@ -329,6 +348,24 @@ mod tests {
         assert_eq!(fs::read_dir(root.path().join("tmp")).unwrap().count(), 0);
         let tree = root.path().join("snapshots").join(committed.as_str());
         assert_eq!(fs::read_dir(tree).unwrap().count(), 1, "the work directory isn't part of it");
+    }
+
+    #[test]
+    fn a_store_beside_another_holds_for_itself() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let beside = store.beside().unwrap();
+        let directory = beside.temp_dir().unwrap();
+        let tree = beside.layers().begin().unwrap();
+        let layer = beside.layers().commit(tree, None).unwrap();
+        store.collect().unwrap();
+        assert!(store.layers().exists(&layer).unwrap(), "the other handle holds it");
+        drop(beside);
+        assert!(!directory.exists());
+        store.collect().unwrap();
+        assert!(!store.layers().exists(&layer).unwrap());
+        assert_eq!(fs::read_dir(root.path().join("tmp")).unwrap().count(), 1);
+        store.temp_file().unwrap();
     }
 
     #[test]

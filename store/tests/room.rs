@@ -142,6 +142,20 @@ fn a_large_store_is_not_walked() {
 }
 
 #[test]
+fn layers_without_bytes_are_pruned_with_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    layer(&store, None, ("old", 1));
+    let (media_type, digest) = (media_type::OCI_LAYER.to_owned(), key("blob"));
+    let blob = LayerBlob { media_type, digest, size: 10, origin: None };
+    let declared = store.layers().declare(None, &key("diff"), &blob).unwrap();
+    store.cache().put(&key("declared"), &[Some(declared)], "declared").unwrap();
+    let store = reopened(store);
+    store.prune(&PruneOptions { all: true, ..PruneOptions::default() }).unwrap();
+    assert!(store.disk_usage().unwrap().cache.is_empty());
+}
+
+#[test]
 fn what_was_used_last_stays_and_parents_go_after_their_children() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();

@@ -78,6 +78,11 @@ impl Certificate {
         self.file("domain.crt")
     }
 
+    /// Returns the path of the private key, a PEM file.
+    pub fn key_path(&self) -> PathBuf {
+        self.file("domain.key")
+    }
+
     fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }

@@ -25,7 +25,7 @@ pub mod world;
 mod http;
 
 pub use account::Account;
-pub use certificate::Certificate;
+pub use certificate::{Certificate, CertificateOptions};
 pub use damage::try_damaged;
 pub use environment::{Kiln, Output};
 pub use fake_registry::FakeRegistry;

@@ -99,8 +99,32 @@ impl Changes {
         if self.0.is_empty() { None } else { self.0.get(&key(path)).copied() }
     }
 
+    /// Returns `true` if the tar leaves out an entry of the upper directory, which is as below.
+    pub fn leaves_out(&self, path: &[u8]) -> bool {
+        self.of(path) == Some(Mark::Unchanged)
+    }
+
+    /// Returns `true` if an entry of the upper directory is a directory that replaces another one.
+    pub fn replaces(&self, path: &[u8]) -> bool {
+        matches!(self.of(path), Some(Mark::Replaced | Mark::Refilled))
+    }
+
+    /// Returns the changes of a copy of the upper directory that marks all deletions itself.
+    #[must_use]
+    pub fn with_marked_deletions(&self) -> Self {
+        let marks = self.0.iter().filter_map(|(key, mark)| {
+            let mark = match mark {
+                Mark::Deleted | Mark::Replaced => return None,
+                Mark::Refilled => Mark::Unchanged,
+                mark => *mark,
+            };
+            Some((key.clone(), mark))
+        });
+        Self(marks.collect())
+    }
+
     /// Returns an iterator over the paths of deleted entries, in the order of a walk.
-    pub(crate) fn deleted(&self) -> impl Iterator<Item = Vec<u8>> {
+    pub fn deleted(&self) -> impl Iterator<Item = Vec<u8>> {
         let deleted = self.0.iter().filter(|(_, mark)| **mark == Mark::Deleted);
         deleted
             .map(|(key, _)| key.iter().map(|byte| if *byte == 0 { b'/' } else { *byte }).collect())

@@ -14,6 +14,7 @@
 mod assemble;
 mod attributes;
 mod below;
+mod between;
 mod changes;
 mod copy;
 mod decompress;
@@ -58,6 +59,7 @@ pub use archive_limits::ArchiveLimits;
 pub use assemble::{Extracted, FILE_MARK, Files, assemble, extract, part};
 pub use attributes::{Attributes, Xattr};
 pub use below::Below;
+pub use between::changes_between;
 pub use changes::{Changes, Located, is_unchanged};
 pub use copy::{CopyOptions, copy, plan_copies};
 pub use decompress::Compression;

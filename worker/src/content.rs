@@ -41,7 +41,7 @@ pub(crate) fn selections(op: &Op, input: usize) -> Result<Option<Vec<Selection>>
     }
 }
 
-fn of_file(file: &FileOp, input: usize) -> Option<Vec<Selection>> {
+pub(crate) fn of_file(file: &FileOp, input: usize) -> Option<Vec<Selection>> {
     let index = Some(input as u32);
     if file.actions.iter().any(|action| action.input == index) {
         return None;

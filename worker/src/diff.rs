@@ -1,13 +1,15 @@
-//! Diff ops: the layers of one chain above another one.
+//! Diff ops: the layers of one chain above another one, or else the difference between two chains.
 
 use kiln_event::Reporter;
 use kiln_images::{Snapshots, blocking};
 use kiln_llb::op::{DiffOp, InputIndex};
+use kiln_store::LayerId;
 
 use crate::error::{Error, Result};
 use crate::output::Output;
 
-/// Returns the layers of the upper input without those of the lower input below them.
+/// Returns the layers of the upper input without those of the lower input below them. If the upper
+/// input isn't built on the lower one, returns a layer with the difference between their files.
 pub(crate) async fn diff(
     snapshots: &Snapshots,
     op: &DiffOp,
@@ -23,24 +25,20 @@ pub(crate) async fn diff(
     };
     let (lower, upper) = (input(op.lower)?, input(op.upper)?);
     let snapshots = snapshots.clone();
-    let lower = match lower {
-        Output::Layer(None) => return Ok(upper),
-        Output::Layer(Some(lower)) => lower,
-        Output::Local(_) => return Err(unrelated()),
-    };
-    let Output::Layer(Some(upper)) = upper else { return Err(unrelated()) };
+    let lower = lower.to_layer(&snapshots)?;
+    let upper = upper.to_layer(&snapshots)?;
+    let Some(below) = lower else { return Ok(Output::Layer(upper)) };
     let layers = snapshots.store.layers();
-    let (lower, chain) = (layers.chain(&lower)?, layers.chain(&upper)?);
-    let below = lower.len();
-    let shared = chain.iter().zip(&lower).take_while(|(a, b)| a.id == b.id).count();
-    if shared != below {
-        return Err(unrelated());
+    let below_chain = layers.chain(&below)?;
+    let chain = upper.as_ref().map(|upper| layers.chain(upper)).transpose()?.unwrap_or_default();
+    let shared = chain.iter().zip(&below_chain).take_while(|(a, b)| a.id == b.id).count();
+    if shared == below_chain.len() {
+        let above = chain[shared..].to_vec();
+        snapshots.materialise(upper.iter(), reporter).await?;
+        return Ok(Output::Layer(blocking(move || snapshots.rebase(&above)).await?));
     }
-    let above = chain[below..].to_vec();
-    snapshots.materialise([&upper], reporter).await?;
-    Ok(Output::Layer(blocking(move || snapshots.rebase(&above)).await?))
-}
-
-fn unrelated() -> Error {
-    Error::Unsupported("a diff of an input that isn't built on the other".to_owned())
+    let both: Vec<LayerId> = upper.iter().chain([&below]).cloned().collect();
+    snapshots.materialise(&both, reporter).await?;
+    let difference = move || snapshots.difference(Some(&below), upper.as_ref());
+    Ok(Output::Layer(blocking(difference).await?))
 }

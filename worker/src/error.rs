@@ -65,7 +65,7 @@ pub enum Error {
         problem: String,
     },
     /// The source of a copy doesn't exist.
-    #[error("failed to compute cache key: {source}")]
+    #[error("{}", missing(source, path, *.in_key))]
     Missing {
         /// The error with the missing path.
         source: kiln_tree::Error,
@@ -75,6 +75,9 @@ pub enum Error {
         siblings: Vec<String>,
         /// `true` if the path exists but is excluded from the build context.
         is_excluded: bool,
+        /// `true` if the step's key depends on the source's content. BuildKit notices then that the
+        /// source is missing before the step runs, and its message says so.
+        in_key: bool,
     },
     /// The graph is invalid, or refers to a missing object.
     #[error("{0}")]
@@ -110,6 +113,14 @@ pub enum Hint {
 
 /// A result whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
+
+fn missing(source: &kiln_tree::Error, path: &Path, in_key: bool) -> String {
+    if in_key {
+        format!("failed to compute cache key: {source}")
+    } else {
+        format!("lstat {}: no such file or directory", path.display())
+    }
+}
 
 impl Error {
     /// Returns the hint against this failure, if any. Its sources may have hints of their own.

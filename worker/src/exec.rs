@@ -4,9 +4,12 @@
 //! succeeds, this directory becomes the step's layer as it is. Otherwise it is discarded.
 
 pub(crate) mod allowed;
+pub(crate) mod container;
+mod devices;
 mod env;
 mod failed;
 mod hosts;
+mod left;
 pub(crate) mod mounts;
 mod network;
 pub(crate) mod secret;
@@ -29,12 +32,15 @@ use tokio_util::sync::CancellationToken;
 use self::failed::Execution;
 
 pub use self::failed::FailedStep;
+pub use self::left::LeftFiles;
 
 use self::allowed::Allowed;
+use self::devices::StepDevices;
 use self::mounts::{Preparation, Prepared};
 use self::network::{Networks, StepNetwork};
 use self::secret::Secrets;
 use self::ssh::Agents;
+use crate::cdi::CdiOptions;
 use crate::error::{Error, Result};
 use crate::machine::Machine;
 use crate::output::{Output, materialise};
@@ -50,7 +56,9 @@ pub(crate) struct Exec {
     agents: Agents,
     networks: Networks,
     allowed: Allowed,
+    cdi: CdiOptions,
     keep_failed: bool,
+    keep_files: bool,
     limits: Limits,
     groups: Groups,
     /// Ensures that the warnings about unenforceable limits are sent once.
@@ -69,7 +77,9 @@ impl Exec {
             agents: Agents::new(inputs.agents),
             networks: Networks::new(machine.network.clone(), resolv_conf),
             allowed: inputs.allowed,
+            cdi: machine.cdi.clone(),
             keep_failed: inputs.keep_failed,
+            keep_files: inputs.keep_files,
             limits: inputs.limits,
             groups: machine.groups.clone(),
             warned: Arc::new(Once::new()),
@@ -88,6 +98,7 @@ impl Exec {
     pub(crate) fn check(&self, exec: &ExecOp) -> Result<()> {
         self.allowed.check(exec)?;
         is_possible(exec)?;
+        self.cdi.resolve(&exec.cdi_devices, &self.allowed)?;
         self.networks.expect(exec.network);
         Ok(())
     }
@@ -101,6 +112,7 @@ impl Exec {
     ) -> std::result::Result<Vec<Output>, StepError> {
         self.networks.prepare(exec.network);
         self.runner.prepare();
+        let exec = if self.keep_files { &left::with_outputs(exec) } else { exec };
         let prepared = cancellable(reporter, async {
             materialise(&self.snapshots, inputs, reporter).await?;
             self.tell_of_isolation(reporter);
@@ -109,8 +121,10 @@ impl Exec {
             Ok::<_, Error>((prepared, self.networks.get(exec.network, reporter).await?))
         });
         let (prepared, network) = prepared.await?;
-        let group = self.group(exec, reporter)?;
+        let devices = self.devices(exec, reporter)?;
+        let group = self.group(exec, devices.access(), reporter)?;
         let mut spec = self.spec(exec, &prepared, &network)?;
+        devices.apply(&mut spec);
         spec.cgroups = group.membership().clone();
         let (id, events) = (reporter.vertex, reporter.events.clone());
         let mut io = Io::to(move |stream, bytes| {
@@ -132,17 +146,30 @@ impl Exec {
             Err(error) => (Err(error), Seal::default()),
         };
         if let Err(error) = judge(exec, exit, group.out_of_memory()) {
+            if self.keep_files {
+                drop(watch);
+                let committed = self.commit(prepared, seal).await;
+                // The step's own failure matters more than one of its files.
+                let Ok(committed) = committed else { return Err(error) };
+                return Err(left::attach(error, LeftFiles::of(exec, inputs, &committed)));
+            }
             let execution = Execution { spec, prepared, group, network };
             return Err(self.remember(error, exec, execution));
         }
-        drop(group);
+        drop((group, watch));
+        let prepared = prepared.without_extra();
+        let committed = self.commit(prepared, seal).await?;
+        Ok(committed.into_iter().map(|(_, output)| output).collect())
+    }
+
+    /// Commits the outputs of a program that has ended. Returns them with their numbers.
+    async fn commit(&self, prepared: Prepared, seal: Seal) -> Result<Vec<(u32, Output)>> {
         let (snapshots, is_foreign) = (self.snapshots.clone(), self.runner.is_foreign());
         let commit = move || {
-            drop(watch);
             seal.close()?;
             prepared.commit(&snapshots, is_foreign)
         };
-        Ok(blocking(commit).await?)
+        blocking(commit).await
     }
 
     /// Watches the directories that a program writes to. Stops the program if the store runs out of
@@ -178,11 +205,20 @@ impl Exec {
         .await
     }
 
+    /// Returns the edits of a step's devices.
+    fn devices(&self, exec: &ExecOp, reporter: &Reporter) -> Result<StepDevices> {
+        let names = self.cdi.resolve(&exec.cdi_devices, &self.allowed)?;
+        if names.is_empty() {
+            return Ok(StepDevices::default());
+        }
+        StepDevices::new(&self.cdi.edits(&names), reporter)
+    }
+
     /// Creates the control groups of a program.
-    fn group(&self, exec: &ExecOp, reporter: &Reporter) -> Result<Cgroup> {
+    fn group(&self, exec: &ExecOp, access: DeviceAccess, reporter: &Reporter) -> Result<Cgroup> {
         let parent = &exec.meta.cgroup_parent;
         let devices = match exec.security {
-            SecurityMode::Sandbox => DeviceAccess::Harmless,
+            SecurityMode::Sandbox => access,
             SecurityMode::Insecure => DeviceAccess::Any,
         };
         let limits = Limits { devices, ..self.limits.clone() };
@@ -251,9 +287,6 @@ fn provided(target: &str, contents: Vec<u8>) -> Mount {
 fn is_possible(exec: &ExecOp) -> Result<()> {
     if exec.meta.args.is_empty() {
         return Err(Error::Invalid("exec op has no program".to_owned()));
-    }
-    if let Some(device) = exec.cdi_devices.iter().find(|device| !device.optional) {
-        return Err(Error::Unsupported(format!("RUN --device ({})", device.name)));
     }
     let root = exec.mounts.iter().find(|mount| mount.dest == "/");
     if !root.is_some_and(|root| root.kind == MountKind::Bind) {

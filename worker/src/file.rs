@@ -20,6 +20,7 @@ use kiln_llb::op::{Chown, FileAction, FileActionKind, FileOp, InputIndex, UserRe
 use kiln_tree::{Attributes, Dir, Owner, Timestamp, View};
 use tokio_util::sync::CancellationToken;
 
+use crate::content;
 use crate::error::{Error, Result};
 use crate::output::{Output, materialise};
 use crate::source::local::LocalContext;
@@ -223,7 +224,17 @@ impl<'a> Run<'a> {
         match &action.kind {
             FileActionKind::Copy(copy) => {
                 let source = self.source(action.secondary_input)?;
-                copy::copy(source.view(), target, copy, owner, self.snapshots.limits)
+                let copied = copy::copy(source.view(), target, copy, owner, self.snapshots.limits);
+                let index = action.secondary_input.map(|index| index as usize);
+                let is_in_key = index.is_some_and(|index| {
+                    index < self.inputs && content::of_file(self.op, index).is_some()
+                });
+                copied.map_err(|error| match error {
+                    Error::Missing { source, path, siblings, is_excluded, .. } => {
+                        Error::Missing { source, path, siblings, is_excluded, in_key: is_in_key }
+                    }
+                    error => error,
+                })
             }
             FileActionKind::MkFile(file) => mkfile::mkfile(target, file, owner),
             FileActionKind::MkDir(dir) => mkdir::mkdir(target, dir, owner),

@@ -48,7 +48,7 @@ pub(crate) fn image(reference: &Reference, digest: &Digest, platform: &Platform)
     vec![
         ("image".to_owned(), reference.familiar()),
         ("digest".to_owned(), digest.to_string()),
-        ("platform".to_owned(), platform.to_string()),
+        ("platform".to_owned(), platform.specifier()),
     ]
 }
 
@@ -56,7 +56,7 @@ pub(crate) fn image(reference: &Reference, digest: &Digest, platform: &Platform)
 pub(crate) fn op(op: &Op) -> Ingredients {
     let mut list = List::default();
     if let Some(platform) = &op.platform {
-        list.add("platform", platform.to_string());
+        list.add("platform", platform.specifier());
     }
     match &op.kind {
         Some(OpKind::Source(source)) => of_source(source, &mut list),

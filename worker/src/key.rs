@@ -2,7 +2,7 @@
 //!
 //! | op | part of the key, besides the inputs | left out, and why |
 //! | --- | --- | --- |
-//! | image source | the manifest's or index's digest, the platform | the name and location of the image: the digest determines its content |
+//! | image source | the manifest's or index's digest, the platform, the number of its lowest layers if not all are used | the name and location of the image: the digest determines its content |
 //! | local source | nothing: its key belongs to one build | – |
 //! | http source with a checksum | the checksum, the file's name, mode and owner | the URL: the checksum determines the content |
 //! | git source with a commit | the commit, the subdirectory, the kept files; the URL and the reference only with `.git` | the location of the repository: the commit determines its files |
@@ -19,7 +19,14 @@ use kiln_oci::{Digest, Platform};
 
 /// Returns the part of a key that stands for an image.
 pub(crate) fn image(digest: &Digest, platform: &Platform) -> Vec<u8> {
-    format!("image\n{digest}\n{platform}\n").into_bytes()
+    format!("image\n{digest}\n{}\n", platform.specifier()).into_bytes()
+}
+
+/// Returns the part of a key that stands for the lowest layers of an image.
+pub(crate) fn lowest_layers(digest: &Digest, platform: &Platform, limit: usize) -> Vec<u8> {
+    let mut key = image(digest, platform);
+    key.extend_from_slice(format!("layers {limit}\n").as_bytes());
+    key
 }
 
 /// Returns the part of a key that stands for an op.
@@ -86,6 +93,13 @@ mod tests {
     fn cache(id: &str) -> impl FnOnce(&mut ExecOp) {
         let kind = MountKind::Cache(CacheMount { id: id.to_owned(), ..CacheMount::default() });
         |exec| exec.mounts[0].kind = kind
+    }
+
+    #[test]
+    fn versions_of_windows_have_keys_of_their_own() {
+        let key = |platform: &str| image(&Digest::of(b"index"), &platform.parse().unwrap());
+        assert_eq!(key("linux/arm/v7"), key("linux/arm"));
+        assert_ne!(key("windows(10.0.1)/amd64"), key("windows(10.0.2)/amd64"));
     }
 
     #[test]

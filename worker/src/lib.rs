@@ -14,6 +14,7 @@
 )]
 
 mod cache;
+mod cdi;
 pub mod container;
 pub mod emulation;
 mod error;
@@ -33,14 +34,21 @@ mod machine;
 mod merge;
 mod runner;
 mod source;
+mod source_policy;
 
 pub use cache::{Redact, StoreCache};
+pub use cdi::{CdiOptions, KnownDevice};
 pub use content::copied as selection_of_copy;
 pub use error::{Error, Hint, Result};
-pub use exec::FailedStep;
-pub use exec::allowed::{Allowed, NETWORK_HOST, SECURITY_INSECURE};
+pub use exec::allowed::{Allowed, AllowedDevices, DEVICE, NETWORK_HOST, SECURITY_INSECURE};
+pub use exec::container::{
+    ExecContainer, ExecContainerRequest, ExecProcess, ExecProcessRequest, ProcessInput,
+    ProvidedFile, signal_number,
+};
 pub use exec::secret::{SecretSource, SecretSources};
 pub use exec::ssh::AgentSources;
+pub use exec::{FailedStep, LeftFiles};
+pub use kiln_sandbox::{Exit, SandboxError, Signaller, TerminalSize};
 pub use machine::{DefaultNetwork, GitEnvironment, Machine};
 pub use output::Output;
 pub use remote_cache::{
@@ -49,6 +57,10 @@ pub use remote_cache::{
 pub use runner::{Runner, RuntimeRunner, SandboxRunner};
 pub use source::git::GitLimits;
 pub use source::git::GitReference;
-pub use source::local::{Directories, LocalContext, LocalSources};
+pub use source::local::{Directories, LocalContext, LocalSources, patterns};
 pub use source::remote::{Pin, RemoteOptions, UploadReader, Uploads};
+pub use source_policy::{
+    AttributeCondition, AttributeConstraint, MatchType, PolicyError, SourceAction, SourcePolicies,
+    SourcePolicy, SourceRule, SourceUpdate, normal_identifier,
+};
 pub use worker::{BuildInputs, Worker};

@@ -8,7 +8,9 @@ use kiln_sandbox::Isolation;
 use kiln_sandbox::cgroup::Groups;
 use kiln_sandbox::network::Bridge;
 use kiln_store::Store;
+use tokio::sync::Semaphore;
 
+use crate::cdi::CdiOptions;
 use crate::runner::{Runner, SandboxRunner};
 
 /// The parts of a worker that all builds of a process share: the store, the sandbox, the network and
@@ -40,6 +42,11 @@ pub struct Machine {
     pub git: GitEnvironment,
     /// The control groups of the programs of steps.
     pub groups: Groups,
+    /// The programs and file operations that run at once in all builds together. `None` for no
+    /// limit.
+    pub steps: Option<Arc<Semaphore>>,
+    /// The places of the descriptions of CDI devices.
+    pub cdi: CdiOptions,
 }
 
 impl Machine {
@@ -48,9 +55,11 @@ impl Machine {
         Self {
             network: DefaultNetwork::Host,
             resolv_conf: Arc::default(),
-            runner: Arc::new(SandboxRunner::new(store.clone(), Isolation::strongest())),
+            runner: Arc::new(SandboxRunner::new(&store, Isolation::strongest())),
             git: GitEnvironment::default(),
             groups: Groups::new(),
+            steps: None,
+            cdi: CdiOptions::default(),
             store,
         }
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use futures_util::future::BoxFuture;
-use kiln_sandbox::{Ended, Io, Isolation, Obstacle, Running, Sandbox, SandboxError, Spec};
+use kiln_sandbox::{Ended, Io, Isolation, Joiner, Obstacle, Running, Sandbox, SandboxError, Spec};
 use kiln_store::Store;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +26,12 @@ pub trait Runner: fmt::Debug + Send + Sync {
     /// Starts a program. Returns when it is about to be executed.
     fn start(&self, spec: Spec, io: Io) -> BoxFuture<'_, Result<Running, SandboxError>>;
 
+    /// Returns a way to start further programs beside a running one, in its namespaces.
+    ///
+    /// # Errors
+    /// Fails if programs have no namespaces of kiln's own.
+    fn joiner(&self, first: &Running) -> Result<Joiner, SandboxError>;
+
     /// Returns `true` if other software than kiln runs the program. Such software requires a
     /// control group in every controller, and seals no trees.
     fn is_foreign(&self) -> bool {
@@ -42,7 +48,8 @@ pub trait Runner: fmt::Debug + Send + Sync {
 /// needs none. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct SandboxRunner {
-    store: Store,
+    /// The directory for the sandboxes' mounts.
+    anchor: PathBuf,
     isolation: Isolation,
     obstacles: Vec<Obstacle>,
     sandbox: Arc<OnceLock<Sandbox>>,
@@ -50,8 +57,9 @@ pub struct SandboxRunner {
 
 impl SandboxRunner {
     /// Creates a runner whose sandboxes have their mounts in a directory of the store.
-    pub fn new(store: Store, isolation: Isolation) -> Self {
-        Self { store, isolation, obstacles: Vec::new(), sandbox: Arc::default() }
+    pub fn new(store: &Store, isolation: Isolation) -> Self {
+        let anchor = store.anchor();
+        Self { anchor, isolation, obstacles: Vec::new(), sandbox: Arc::default() }
     }
 
     /// Adds the reasons why stronger ways to isolate programs, or this one, can't be used.
@@ -65,7 +73,7 @@ impl SandboxRunner {
             return Ok(sandbox);
         }
         Obstacle::check(self.isolation, &self.obstacles)?;
-        let sandbox = Sandbox::new(&self.store.anchor(), self.isolation)?;
+        let sandbox = Sandbox::new(&self.anchor, self.isolation)?;
         Ok(self.sandbox.get_or_init(|| sandbox))
     }
 }
@@ -92,6 +100,10 @@ impl Runner for SandboxRunner {
         Box::pin(async move { self.sandbox()?.start(&spec, io).await })
     }
 
+    fn joiner(&self, first: &Running) -> Result<Joiner, SandboxError> {
+        self.sandbox()?.joiner(first)
+    }
+
     fn notice(&self) -> Option<String> {
         Obstacle::describe(self.isolation, &self.obstacles)
     }
@@ -106,7 +118,7 @@ pub struct RuntimeRunner {
 
 impl RuntimeRunner {
     /// Creates a runner by the runtime at `program`.
-    pub fn new(program: PathBuf, store: Store, isolation: Isolation) -> Self {
+    pub fn new(program: PathBuf, store: &Store, isolation: Isolation) -> Self {
         Self { program, sandbox: SandboxRunner::new(store, isolation) }
     }
 
@@ -131,6 +143,10 @@ impl Runner for RuntimeRunner {
 
     fn start(&self, spec: Spec, io: Io) -> BoxFuture<'_, Result<Running, SandboxError>> {
         self.sandbox.start(self.by_runtime(spec), io)
+    }
+
+    fn joiner(&self, first: &Running) -> Result<Joiner, SandboxError> {
+        self.sandbox.joiner(first)
     }
 
     fn is_foreign(&self) -> bool {

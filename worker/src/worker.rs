@@ -7,23 +7,25 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use kiln_event::Reporter;
 use kiln_images::{ImageResolver, Origin, PackAhead, Packing, Snapshots, blocking, cancellable};
-use kiln_llb::op::{OpKind, SourceOp};
+use kiln_llb::op::{Mount, MountKind, OpKind, SourceOp};
 use kiln_llb::{Graph, Vertex};
 use kiln_oci::{Digest, Platform};
 use kiln_sandbox::cgroup::Limits;
 use kiln_solver::{CacheRule, Executor, StepContext, StepError};
 use kiln_store::LayerId;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::cache::StoreCache;
 use crate::error::{Error, Result};
 use crate::exec::Exec;
 use crate::exec::allowed::Allowed;
+use crate::exec::container::{ExecContainer, ExecContainerRequest};
 use crate::exec::secret::{SecretSource, SecretSources, Secrets};
 use crate::exec::ssh::AgentSources;
 use crate::machine::Machine;
 use crate::output::{Output, materialise};
 use crate::source::git::GitReference;
-use crate::source::identifier::Identifier;
+use crate::source::identifier::{Identifier, check_digest, layer_limit};
 use crate::source::local::{LocalAttributes, LocalContext, LocalSources, unknown_context};
 use crate::source::remote::{Pin, RemoteOptions, RemoteSource, Remotes};
 use crate::{bases, content, diff, emulation, file, ingredients, key, merge};
@@ -53,6 +55,11 @@ pub struct BuildInputs {
     pub ahead: Option<Arc<PackAhead>>,
     /// `true` if a failed `RUN` step leaves a [`FailedStep`](crate::FailedStep) behind.
     pub keep_failed: bool,
+    /// `true` if the error of a failed `RUN` step has its [`LeftFiles`](crate::LeftFiles).
+    pub keep_files: bool,
+    /// `true` if steps with secrets or agents that are under way in other builds don't serve this one,
+    /// because the builds may belong to different users.
+    pub keep_secrets: bool,
 }
 
 impl BuildInputs {
@@ -69,6 +76,8 @@ impl BuildInputs {
             packing: None,
             ahead: None,
             keep_failed: false,
+            keep_files: false,
+            keep_secrets: false,
         }
     }
 }
@@ -83,6 +92,8 @@ pub struct Worker {
     exec: Exec,
     packing: Option<Packing>,
     ahead: Option<Arc<PackAhead>>,
+    steps: Option<Arc<Semaphore>>,
+    keep_secrets: bool,
 }
 
 impl Worker {
@@ -97,6 +108,8 @@ impl Worker {
             remotes: Remotes::new(snapshots.clone(), secrets, git, remote),
             packing: inputs.packing,
             ahead: inputs.ahead.clone(),
+            steps: machine.steps.clone(),
+            keep_secrets: inputs.keep_secrets,
             exec: Exec::new(snapshots.clone(), machine, inputs),
             snapshots,
         }
@@ -181,6 +194,23 @@ impl Worker {
         cancellable(reporter, git.describe(&self.remotes, with_objects)).await.map(Some)
     }
 
+    /// Makes the mounts and the network of a container.
+    ///
+    /// # Errors
+    /// Fails if a mount can't be made, or if the container requires an entitlement that isn't
+    /// granted.
+    pub async fn container(
+        &self,
+        request: ExecContainerRequest,
+        reporter: &Reporter,
+    ) -> Result<ExecContainer> {
+        // A platform without an architecture only chooses the programs' default path.
+        if !request.platform.architecture.is_empty() {
+            emulation::check(&request.platform)?;
+        }
+        cancellable(reporter, self.exec.container(request, reporter)).await
+    }
+
     /// Opens an output's files as a directory for reading. Its trees must exist.
     ///
     /// # Errors
@@ -199,7 +229,13 @@ impl Worker {
         let mut rule = CacheRule { salt, ingredients, ..CacheRule::default() };
         match kind {
             OpKind::Source(source) => self.source_rule(source, vertex, &mut rule)?,
-            OpKind::Exec(exec) => self.exec.check(exec)?,
+            OpKind::Exec(exec) => {
+                self.exec.check(exec)?;
+                let is_private =
+                    |mount: &Mount| matches!(mount.kind, MountKind::Secret(_) | MountKind::Ssh(_));
+                let has_private = !exec.secret_env.is_empty() || exec.mounts.iter().any(is_private);
+                rule.private = self.keep_secrets && has_private;
+            }
             OpKind::File(file) => file::check(file, vertex.op.inputs.len())?,
             OpKind::Merge(_) | OpKind::Diff(_) => {}
             OpKind::Build(_) => return Err(Error::Unsupported("a build op".to_owned())),
@@ -221,9 +257,14 @@ impl Worker {
             Identifier::Image(reference, _) | Identifier::Layout(reference, _) => {
                 match digest {
                     Some(digest) => {
+                        check_digest(source, &reference, &digest)?;
                         let platform = platform(vertex);
                         rule.salt = Some(key::image(&digest, &platform));
                         rule.ingredients = ingredients::image(&reference, &digest, &platform);
+                        if let Some(limit) = layer_limit(source)? {
+                            rule.salt = Some(key::lowest_layers(&digest, &platform, limit));
+                            rule.ingredients.push(("layers".to_owned(), limit.to_string()));
+                        }
                     }
                     // The digest of a tag isn't known before its lookup.
                     None => rule.ephemeral = true,
@@ -301,6 +342,7 @@ impl Worker {
             }
             Identifier::Image(reference, policy) => {
                 let digest = self.images.digest_by(&reference, policy).await?;
+                check_digest(source, &reference, &digest)?;
                 (Origin::Registry(reference.name()), digest)
             }
             Identifier::Layout(reference, name) => {
@@ -313,7 +355,8 @@ impl Worker {
                 (Origin::Layout(directory), digest)
             }
         };
-        let top = self.images.declare(&origin, &digest, platform).await?;
+        let limit = layer_limit(source)?;
+        let top = self.images.declare_lowest(&origin, &digest, platform, limit).await?;
         Ok(Output::Layer(top))
     }
 
@@ -337,6 +380,14 @@ impl Worker {
         Ok(Output::Layer(Some(copy.await?)))
     }
 
+    /// Waits until a step may run. Only programs and file operations count.
+    async fn permit(&self, vertex: &Vertex) -> Option<SemaphorePermit<'_>> {
+        let is_counted = matches!(vertex.op.kind, Some(OpKind::Exec(_) | OpKind::File(_)));
+        let steps = self.steps.as_ref().filter(|_| is_counted)?;
+        // Nothing closes the semaphore.
+        steps.acquire().await.ok()
+    }
+
     async fn digest(&self, vertex: &Vertex, input: usize, output: &Output) -> Result<Digest> {
         let selections = content::selections(&vertex.op, input)?.unwrap_or_default();
         materialise(&self.snapshots, [output], &Reporter::silent()).await?;
@@ -347,9 +398,7 @@ impl Worker {
 
 /// Returns the platform of a vertex, or else the host's.
 pub(crate) fn platform(vertex: &Vertex) -> Platform {
-    vertex.op.platform.as_ref().map_or_else(Platform::host, |platform| {
-        Platform::new(&platform.os, &platform.architecture, platform.variant.as_deref())
-    })
+    vertex.op.platform.as_ref().map_or_else(Platform::host, Platform::normal)
 }
 
 impl Executor for Worker {
@@ -374,7 +423,8 @@ impl Executor for Worker {
         inputs: Vec<Output>,
         context: StepContext,
     ) -> std::result::Result<Vec<Output>, StepError> {
-        let outputs = self.run(vertex, inputs, &context).await?;
+        let _permit = self.permit(vertex).await;
+        let outputs = Box::pin(self.run(vertex, inputs, &context)).await?;
         if let Some(ahead) = &self.ahead {
             let kept = context.kept.iter().filter_map(|output| outputs.get(*output as usize));
             for top in kept.filter_map(Output::layer).flatten() {

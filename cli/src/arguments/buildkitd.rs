@@ -12,13 +12,16 @@ pub(super) const NAME: &str = "buildkitd";
 const ADDRESS: &str = "unix:///run/buildkit/buildkitd.sock";
 
 /// The flags with a counterpart: buildkitd's name, and kiln's.
-const KNOWN: [(&str, &str); 6] = [
+const KNOWN: [(&str, &str); 9] = [
     ("addr", "--addr"),
     ("allow-insecure-entitlement", "--allow"),
     ("config", "--config"),
     ("group", "--group"),
     ("oci-worker-labels", "--label"),
     ("root", "--root"),
+    ("tlscacert", "--tlscacert"),
+    ("tlscert", "--tlscert"),
+    ("tlskey", "--tlskey"),
 ];
 
 /// The flags without a value. Others take the next word.
@@ -37,12 +40,11 @@ const SWITCHES: [&str; 11] = [
 ];
 
 /// The flags that change nothing with these values: kiln is an OCI worker, and no containerd's.
-const VAIN: [(&str, &str); 7] = [
+const VAIN: [(&str, &str); 6] = [
     ("containerd-worker", "false"),
     ("containerd-worker", "auto"),
     ("oci-worker", "true"),
     ("oci-worker", "auto"),
-    ("oci-worker-gc", "false"),
     ("oci-worker-gc", "true"),
     ("oci-worker-snapshotter", "auto"),
 ];
@@ -83,6 +85,9 @@ pub(super) fn translate(words: impl IntoIterator<Item = OsString>) -> (Vec<OsStr
                     translated.push("--debug".into());
                 }
             }
+            None if name == "oci-worker-gc" && value == "false" => {
+                translated.push("--no-gc".into());
+            }
             None if VAIN.iter().any(|(flag, vain)| *flag == name && value == *vain) => {}
             None => warnings.push(format!("--{name} has no effect on kiln")),
         }
@@ -108,7 +113,7 @@ mod tests {
         check(
             "--oci-worker=true --containerd-worker=false --oci-worker-gc=false \
              --oci-worker-labels=a.b=true --config=/c.toml --root /r --addr unix:///s --debug",
-            "kiln serve --label a.b=true --config /c.toml --root /r --addr unix:///s --debug",
+            "kiln serve --no-gc --label a.b=true --config /c.toml --root /r --addr unix:///s --debug",
             0,
         );
         check("-addr=unix:///s", "kiln serve --addr unix:///s", 0);

@@ -18,6 +18,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command, CommandFactory, Error, FromArgMatches};
+use kiln_oci::text::parse_bool;
 
 use super::{Arguments, docker};
 
@@ -194,11 +195,7 @@ fn has_value(word: &OsStr) -> bool {
 
 /// Parses a boolean in Go's spellings.
 pub(crate) fn truth(text: &str) -> Result<bool, String> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(format!("{text:?} is neither true nor false")),
-    }
+    parse_bool(text).ok_or_else(|| format!("{text:?} is neither true nor false"))
 }
 
 #[cfg(test)]

@@ -192,7 +192,7 @@ impl Images for Empty<'_> {
             config: ContainerConfig { env: vec![NO_PATH.to_owned()], ..ContainerConfig::default() },
             ..ImageConfig::default()
         };
-        let image = ResolvedImage { digest: Digest::of(b""), config };
+        let image = ResolvedImage::new(Digest::of(b""), config);
         requests.iter().map(|_| Ok(image.clone())).collect()
     }
 }

@@ -1,28 +1,25 @@
 //! `kiln serve`.
 
-#![expect(clippy::disallowed_methods, reason = "the user names the sockets")]
+mod sockets;
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use futures_util::future::try_join_all;
-use kiln_server::Server;
-use rustix::fs::Gid;
-use tokio::net::UnixListener;
-use tokio::signal::unix::{SignalKind, signal};
+use kiln_oci::error::chain;
+use kiln_server::{Server, Tls};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::serve::ServeArguments;
 use crate::rendering::printer::Printer;
 use crate::settings::Settings;
 use crate::settings::serve::Serving;
+use sockets::{Sockets, notify};
 
-/// Serves until a signal ends kiln, and then until the calls that are going on have ended. A second
-/// signal ends it at once.
+/// Serves until a signal ends kiln, or until nothing has happened for the time that the user sets,
+/// and then until the calls that are going on have ended. A second signal ends it at once. SIGHUP
+/// reloads the configuration.
 ///
 /// # Errors
 /// Fails if the store or a socket can't be opened.
@@ -31,64 +28,107 @@ pub(crate) async fn run(
     settings: &Settings,
     printer: &Printer,
 ) -> Result<ExitCode> {
+    let serving = read(arguments, settings, printer)?;
+    let tls = serving.certificates.as_ref().map(Tls::new).transpose()?;
+    let mut sockets = Sockets::open(&serving, tls.as_ref(), arguments.insecure_tcp)?;
+    let server = Server::new(serving.options)?;
+    let mut signals = Signals::new()?;
+    for name in &sockets.names {
+        printer.note(format_args!("listening on {name}"));
+    }
+    let (files, stop) = (sockets.take_files(), CancellationToken::new());
+    let served = sockets.listeners.into_iter().map(|listener| {
+        let stop = stop.clone();
+        server.clone().serve(listener, async move { stop.cancelled().await })
+    });
+    let mut served = Box::pin(try_join_all(served));
+    notify("READY=1");
+    let reload = async {
+        loop {
+            signals.reload.recv().await;
+            notify("RELOADING=1");
+            match reload(arguments, settings, printer, (&server, tls.as_ref())) {
+                Ok(()) => printer.note("the configuration is reloaded"),
+                Err(error) => {
+                    let problem = chain(error.as_ref());
+                    printer.note(format_args!("WARNING: the old options stay: {problem}"));
+                }
+            }
+            notify("READY=1");
+        }
+    };
+    let idle = async {
+        match serving.idle_exit {
+            Some(time) => server.idle(time).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        ended = &mut served => {
+            Sockets::remove_files(&files);
+            return Ok(ended.map(|_| ExitCode::SUCCESS)?);
+        }
+        () = Signals::end(&mut signals.interrupt, &mut signals.terminate) => {}
+        () = reload => {}
+        () = server.collect_garbage() => {}
+        () = idle => printer.note("nothing to do: kiln ends"),
+    }
+    notify("STOPPING=1");
+    stop.cancel();
+    tokio::select! {
+        ended = served => ended.map(drop)?,
+        () = Signals::end(&mut signals.interrupt, &mut signals.terminate) => {}
+    }
+    Sockets::remove_files(&files);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads the configuration and prints the warnings about it.
+fn read(arguments: &ServeArguments, settings: &Settings, printer: &Printer) -> Result<Serving> {
     let serving = Serving::new(arguments, settings)?;
     for warning in &serving.warnings {
         printer.note(format_args!("WARNING: {warning}"));
     }
-    let listeners = serving.sockets.iter().map(|path| listen(path, serving.group));
-    let listeners = listeners.collect::<Result<Vec<_>>>()?;
-    let server = Server::new(serving.options)?;
-    for path in &serving.sockets {
-        printer.note(format_args!("listening on unix://{}", path.display()));
+    Ok(serving)
+}
+
+/// Reads the configuration and the certificates again. If they are invalid, nothing changes.
+fn reload(
+    arguments: &ServeArguments,
+    settings: &Settings,
+    printer: &Printer,
+    target: (&Server, Option<&Tls>),
+) -> Result<()> {
+    let serving = read(arguments, settings, printer)?;
+    let (server, tls) = target;
+    if let (Some(tls), Some(certificates)) = (tls, &serving.certificates) {
+        tls.replace(certificates)?;
     }
-    let stop = CancellationToken::new();
-    let served = listeners.into_iter().map(|listener| {
-        let stop = stop.clone();
-        server.clone().serve(listener, async move { stop.cancelled().await })
-    });
-    let (mut interrupt, mut terminate) =
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let mut signaled = async || {
+    server.reload(serving.options);
+    Ok(())
+}
+
+/// The signals that kiln receives.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    reload: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            reload: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for a signal that ends kiln.
+    async fn end(interrupt: &mut Signal, terminate: &mut Signal) {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
-    };
-    let mut served = Box::pin(try_join_all(served));
-    tokio::select! {
-        ended = &mut served => ended.map(drop)?,
-        () = signaled() => {
-            stop.cancel();
-            tokio::select! {
-                ended = served => ended.map(drop)?,
-                () = signaled() => {}
-            }
-        }
     }
-    for path in &serving.sockets {
-        // Another server may have replaced it.
-        let _ = fs::remove_file(path);
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Listens on a socket that root, and a group, may use. Replaces the socket of a server that has
-/// ended.
-fn listen(path: &Path, group: Option<u32>) -> Result<UnixListener> {
-    let about = || format!("listen on {}", path.display());
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).with_context(about)?;
-    }
-    if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket()) {
-        if UnixStream::connect(path).is_ok() {
-            bail!("another server listens on {}", path.display());
-        }
-        fs::remove_file(path).with_context(about)?;
-    }
-    let listener = UnixListener::bind(path).with_context(about)?;
-    fs::set_permissions(path, Permissions::from_mode(0o660)).with_context(about)?;
-    if let Some(group) = group {
-        rustix::fs::chown(path, None, Some(Gid::from_raw(group))).with_context(about)?;
-    }
-    Ok(listener)
 }

@@ -227,7 +227,13 @@ mod tests {
         let hint = |path: &str, siblings: &[&str], is_excluded| {
             let siblings = siblings.iter().map(ToString::to_string).collect();
             let source = kiln_tree::Error::NotFound { path: path.into() };
-            of(&StepFailure::Missing { source, path: path.into(), siblings, is_excluded })
+            of(&StepFailure::Missing {
+                source,
+                path: path.into(),
+                siblings,
+                is_excluded,
+                in_key: true,
+            })
         };
         let names = ["main.go", "Makefile", "main.go.bak"];
         let meant = Some("did you mean /src/main.go?".to_owned());

@@ -6,6 +6,7 @@ mod named_contexts;
 mod on_error;
 mod output;
 mod places;
+mod policies;
 mod resources;
 mod secrets;
 mod ssh;
@@ -49,14 +50,21 @@ pub(crate) struct BuildRequest {
     pub(crate) explain: bool,
 }
 
+/// Returns the entitlements of a build. Who asks for the host's network may use it.
+fn allowed(network: Network, rights: &[Right]) -> Allowed {
+    Allowed {
+        host_network: network == Network::Host || rights.contains(&Right::NetworkHost),
+        insecure: rights.contains(&Right::SecurityInsecure),
+        ..Allowed::default()
+    }
+}
+
 impl BuildRequest {
     /// Parses the arguments into a request. An output on standard output goes to `output_stream`.
     pub(crate) fn resolve(arguments: BuildArguments, output_stream: OutputStream) -> Result<Self> {
         let context = places::context_place(&arguments.context)?;
         let tags = arguments.tags.iter().map(|tag| parse_tag(tag)).collect::<Result<Vec<_>>>()?;
         let outputs = output::resolve(&arguments, &tags)?;
-        let hosts =
-            arguments.add_hosts.iter().map(|host| parse_host(host)).collect::<Result<Vec<_>>>()?;
         let mut sources = Sources::default();
         on_error::check(arguments.on_error, &context, arguments.file.as_deref())?;
         let dockerfile = places::dockerfile_place(arguments.file, &context, &mut sources)?;
@@ -84,14 +92,15 @@ impl BuildRequest {
             named_contexts: named.values,
             pull: arguments.pull,
             uses_ssh: named.uses_ssh,
+            policies: policies::source_policies()?,
             platforms,
             network: arguments.network.into(),
-            allowed: Allowed {
-                host_network: arguments.network == Network::Host
-                    || arguments.allow.contains(&Right::NetworkHost),
-                insecure: arguments.allow.contains(&Right::SecurityInsecure),
-            },
-            hosts,
+            allowed: allowed(arguments.network, &arguments.allow),
+            hosts: arguments
+                .add_hosts
+                .iter()
+                .map(|host| parse_host(host))
+                .collect::<Result<_>>()?,
             runtime: runtime::find(&arguments.runtime)?,
             resources: super::resources::limits(&arguments.resources)?,
             limits: resources::process_limits(
@@ -110,8 +119,7 @@ impl BuildRequest {
             strict_buildkit: arguments.strict_buildkit,
             command: Invocation::current().command(),
         };
-        let (on_error, explain) = (arguments.on_error, arguments.explain);
-        Ok(Self { spec, kept: None, on_error, explain })
+        Ok(Self { spec, kept: None, on_error: arguments.on_error, explain: arguments.explain })
     }
 
     /// Finds the engine for each output that loads an image.

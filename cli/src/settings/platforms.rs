@@ -32,7 +32,7 @@ pub(crate) fn platform(text: &str) -> Result<Platform> {
 /// Rejects outputs that can't hold several platforms, before the build begins.
 pub(super) fn check_outputs(platforms: &[Platform], outputs: &[Output]) -> Result<()> {
     if platforms.len() > 1 {
-        outputs.iter().try_for_each(|output| output.check_platforms(platforms, true))?;
+        outputs.iter().try_for_each(|output| output.check_platforms(platforms, true, false))?;
     }
     Ok(())
 }

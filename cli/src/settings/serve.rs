@@ -2,28 +2,39 @@
 
 #![expect(clippy::disallowed_methods, reason = "the user names the file")]
 
+mod address;
+mod document;
+pub(crate) mod systemd;
+
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use kiln_server::{HistoryLimits, Options};
+use kiln_server::{Certificates, GcPolicy, HistoryLimits, Options, Space};
 use kiln_worker::{NETWORK_HOST, SECURITY_INSECURE};
-use toml::{Table, Value};
+use tokio::sync::Semaphore;
 
 use super::{Settings, absolute};
 use crate::arguments::serve::ServeArguments;
+pub(crate) use address::{Address, check, resolve};
+use document::Document;
 
-/// The keys of a `buildkitd.toml` that have a meaning here.
-const KNOWN: [&str; 4] = ["debug", "grpc", "insecure-entitlements", "registry"];
-
-/// The options of a server, its sockets, and warnings about what has no effect.
+/// The options of a server, its addresses, and warnings about what has no effect.
 #[derive(Debug)]
 pub(crate) struct Serving {
     /// The options of the server.
     pub(crate) options: Options,
-    /// The paths of the sockets.
-    pub(crate) sockets: Vec<PathBuf>,
+    /// The addresses to listen on.
+    pub(crate) addresses: Vec<Address>,
+    /// The server's identity for TCP; `None` without TLS.
+    pub(crate) certificates: Option<Certificates>,
+    /// The owner of the sockets, if it isn't kiln's user.
+    pub(crate) user: Option<u32>,
     /// The number of the group that may use the sockets.
     pub(crate) group: Option<u32>,
+    /// The time without connections and builds after which kiln ends.
+    pub(crate) idle_exit: Option<Duration>,
     /// The warnings.
     pub(crate) warnings: Vec<String>,
 }
@@ -34,97 +45,131 @@ impl Serving {
     /// # Errors
     /// Fails if an argument or the configuration is invalid.
     pub(crate) fn new(arguments: &ServeArguments, settings: &Settings) -> Result<Self> {
-        let mut document = Document::default();
-        if let Some(path) = &arguments.config {
-            document = Document::read(path)?;
-        }
+        let document = arguments.document()?;
         let mut registries = settings.registries.clone();
         if let (Some(text), Some(path)) = (&document.registries, &arguments.config) {
             registries.configure(path, text);
         }
-        let mut entitlements = arguments.allow.clone();
-        entitlements.append(&mut document.entitlements);
-        for right in &entitlements {
-            if ![NETWORK_HOST, SECURITY_INSECURE].contains(&right.as_str()) {
-                bail!("no right {right:?}: {NETWORK_HOST} or {SECURITY_INSECURE}");
-            }
+        let mut warnings = document.warnings.clone();
+        if document.debug && !settings.debug {
+            warnings
+                .push("debug in the configuration has no effect on kiln: set --debug".to_owned());
         }
-        let engine = kiln::Options {
+        let mut engine = kiln::Options {
             registries: registries.client(),
             ssh_agent: None,
+            cdi: document.cdi.clone(),
+            dns: document.dns.clone(),
             ..settings.options()
         };
-        let addresses =
-            if arguments.addr.is_empty() { document.addresses } else { arguments.addr.clone() };
-        let sockets = if addresses.is_empty() {
-            vec![default_socket()?]
-        } else {
-            addresses.iter().map(|address| socket(address)).collect::<Result<_>>()?
-        };
+        if let (Some(root), false) = (&document.root, settings.has_root) {
+            engine.root = std::path::absolute(root).context("resolve root of the configuration")?;
+        }
+        let parallelism = arguments.max_parallelism.or(document.parallelism);
+        engine.steps = parallelism.map(|steps| Arc::new(Semaphore::new(steps)));
+        let mut labels = document.labels.clone();
+        for text in &arguments.label {
+            let (name, value) = label(text)?;
+            labels.insert(name, value);
+        }
         Ok(Self {
             options: Options {
+                gc: if arguments.no_gc { Vec::new() } else { rules(&document, &engine) },
                 engine,
                 registries: registries.options(),
-                entitlements,
-                labels: arguments.label.iter().map(|text| label(text)).collect::<Result<_>>()?,
-                history: HistoryLimits::default(),
+                entitlements: entitlements(arguments, &document)?,
+                labels,
+                history: history(&document),
+                max_builds: arguments.max_builds.filter(|most| *most > 0).or(document.builds),
+                frontends: document.frontends.clone(),
             },
-            sockets,
-            group: arguments.group.as_deref().map(group).transpose()?,
-            warnings: document.warnings,
+            addresses: addresses(arguments, &document)?,
+            certificates: certificates(arguments, &document)?,
+            user: document.uid,
+            group: arguments.group.as_deref().map(group).transpose()?.or(document.gid),
+            idle_exit: arguments.idle_exit.as_deref().map(idle_time).transpose()?,
+            warnings,
         })
     }
 }
 
-/// The part of a `buildkitd.toml` that has a meaning here.
-#[derive(Debug, Default)]
-struct Document {
-    addresses: Vec<String>,
-    entitlements: Vec<String>,
-    /// The part about registries, as a document of its own.
-    registries: Option<String>,
-    warnings: Vec<String>,
-}
-
-impl Document {
-    fn read(path: &Path) -> Result<Self> {
+impl ServeArguments {
+    /// Reads the configuration file.
+    fn document(&self) -> Result<Document> {
+        let Some(path) = &self.config else { return Ok(Document::default()) };
         let about = || format!("read {}", path.display());
         let text = std::fs::read_to_string(path).with_context(about)?;
-        Self::parse(&text).with_context(about)
-    }
-
-    fn parse(text: &str) -> Result<Self> {
-        let mut table: Table = text.parse()?;
-        let unknown = table.keys().filter(|key| !KNOWN.contains(&key.as_str()));
-        let warnings =
-            unknown.map(|key| format!("{key} in the configuration has no effect on kiln"));
-        let warnings = warnings.collect();
-        let addresses = match table.get("grpc").and_then(|grpc| grpc.get("address")) {
-            None => Vec::new(),
-            Some(addresses) => texts(addresses).context("address of grpc")?,
-        };
-        let entitlements = match table.get("insecure-entitlements") {
-            None => Vec::new(),
-            Some(names) => texts(names).context("insecure-entitlements")?,
-        };
-        let registries = table
-            .remove("registry")
-            .map(|registries| Table::from_iter([("registry".to_owned(), registries)]).to_string());
-        Ok(Self { addresses, entitlements, registries, warnings })
+        Document::parse(&text).with_context(about)
     }
 }
 
-fn texts(value: &Value) -> Result<Vec<String>> {
-    let list = value.as_array().context("it is no list")?;
-    let text = |value: &Value| value.as_str().map(str::to_owned).context("it is no list of texts");
-    list.iter().map(text).collect()
+fn entitlements(arguments: &ServeArguments, document: &Document) -> Result<Vec<String>> {
+    let entitlements = [&arguments.allow[..], &document.entitlements].concat();
+    for right in &entitlements {
+        if ![NETWORK_HOST, SECURITY_INSECURE].contains(&right.as_str()) {
+            bail!("no right {right:?}: {NETWORK_HOST} or {SECURITY_INSECURE}");
+        }
+    }
+    Ok(entitlements)
 }
 
-fn socket(address: &str) -> Result<PathBuf> {
-    match address.strip_prefix("unix://") {
-        Some(path) if Path::new(path).is_absolute() => Ok(path.into()),
-        _ => bail!("{address:?} is no address to listen on: unix:///path/to/socket"),
+/// Returns the rules of garbage collection. `--max-storage` is the limit of the default ones, unless
+/// the configuration has limits.
+fn rules(document: &Document, engine: &kiln::Options) -> Vec<GcPolicy> {
+    if document.has_gc == Some(false) {
+        return Vec::new();
     }
+    if !document.rules.is_empty() {
+        return document.rules.clone();
+    }
+    let mut limits = document.limits.clone();
+    if limits == GcPolicy::default() {
+        limits.max_used = engine.max_storage.map(Space::Bytes);
+    }
+    let existing = engine.root.ancestors().find_map(|path| rustix::fs::statvfs(path).ok());
+    let total = existing.map_or(0, |found| found.f_blocks.saturating_mul(found.f_frsize));
+    GcPolicy::defaults(&limits, total)
+}
+
+fn history(document: &Document) -> HistoryLimits {
+    let limits = HistoryLimits::default();
+    HistoryLimits {
+        entries: document.history_entries.unwrap_or(limits.entries),
+        age: document.history_age.unwrap_or(limits.age),
+    }
+}
+
+fn addresses(arguments: &ServeArguments, document: &Document) -> Result<Vec<Address>> {
+    let texts = if arguments.addr.is_empty() { &document.addresses } else { &arguments.addr };
+    if texts.is_empty() {
+        return Ok(vec![Address::Unix(default_socket()?)]);
+    }
+    texts.iter().map(|text| Address::parse(text)).collect()
+}
+
+/// Reads the certificates of the server.
+fn certificates(arguments: &ServeArguments, document: &Document) -> Result<Option<Certificates>> {
+    let authority = arguments.tlscacert.as_ref().or(document.authority.as_ref());
+    let certificate = arguments.tlscert.as_ref().or(document.certificate.as_ref());
+    let key = arguments.tlskey.as_ref().or(document.key.as_ref());
+    let read =
+        |path: &Path| std::fs::read(path).with_context(|| format!("read {}", path.display()));
+    match (authority, certificate, key) {
+        (None, None, None) => Ok(None),
+        (Some(authority), Some(certificate), Some(key)) => Ok(Some(Certificates {
+            authorities: Some(read(authority)?),
+            chain: read(certificate)?,
+            key: read(key)?,
+        })),
+        _ => bail!("TLS needs all of --tlscacert, --tlscert and --tlskey"),
+    }
+}
+
+fn idle_time(text: &str) -> Result<Duration> {
+    let nanoseconds = kiln_frontend::parser::duration::parse(text).map_err(anyhow::Error::msg);
+    let nanoseconds = nanoseconds.context("invalid --idle-exit")?;
+    let nanoseconds = u64::try_from(nanoseconds).ok().filter(|time| *time > 0);
+    Ok(Duration::from_nanos(nanoseconds.context("invalid --idle-exit: it isn't positive")?))
 }
 
 fn default_socket() -> Result<PathBuf> {
@@ -149,30 +194,4 @@ fn group(name: &str) -> Result<u32> {
     }
     let found = nix::unistd::Group::from_name(name).context("look up a group")?;
     Ok(found.with_context(|| format!("there is no group {name}"))?.gid.as_raw())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn buildkits_configuration_is_read() {
-        let text = "insecure-entitlements = [\"security.insecure\"]\n[worker.oci]\nenabled = true\n\
-                    [grpc]\naddress = [\"unix:///a\"]\n[registry.\"docker.io\"]\nmirrors = [\"m:5000\"]\n";
-        let document = Document::parse(text).unwrap();
-        assert_eq!(document.entitlements, ["security.insecure"]);
-        assert_eq!(document.addresses, ["unix:///a"]);
-        assert_eq!(document.warnings, ["worker in the configuration has no effect on kiln"]);
-        let registries: Table = document.registries.unwrap().parse().unwrap();
-        assert_eq!(registries["registry"]["docker.io"]["mirrors"][0].as_str(), Some("m:5000"));
-        assert!(Document::parse("insecure-entitlements = 1").is_err());
-    }
-
-    #[test]
-    fn addresses_are_sockets() {
-        assert_eq!(socket("unix:///run/s").unwrap(), PathBuf::from("/run/s"));
-        for address in ["tcp://0.0.0.0:1", "unix://s", "/run/s"] {
-            assert!(socket(address).is_err(), "{address}");
-        }
-    }
 }

@@ -94,6 +94,9 @@ fn one_image_has_annotations_and_metadata_too() {
     let warning = &metadata["buildx.build.warnings"][0];
     assert_eq!(warning["range"][0]["start"]["line"], 1, "{metadata}");
 
+    // Attestations make an index.
+    kiln.build_text(dockerfile, &["--annotation=index:a=b", "--provenance=mode=min"]).success();
+
     for (arguments, problem) in [
         (
             &["--annotation=manifest[linux/s390x]:a=b", "--platform=linux/amd64"][..],

@@ -511,3 +511,45 @@ fn the_epoch_is_taken_from_where_a_source_comes() {
     let source = ["--build-arg", "SOURCE_DATE_EPOCH=src"];
     assert_eq!(tell(directory.to_str().unwrap(), &source), 784_111_777);
 }
+
+#[test]
+fn a_source_policy_of_the_environment_applies() {
+    if skip("a_source_policy_of_the_environment_applies", &[Need::Root]) {
+        return;
+    }
+    let (kiln, server) = (kiln(), FileServer::start());
+    server.put("/a", Answer::of("a"));
+    server.put("/b", Answer::of("b"));
+    let (a, b) = (server.url("/a"), server.url("/b"));
+    kiln.write("text/Dockerfile", format!("FROM base\nADD {a} /f\n"));
+    let build = |rules: &str| {
+        let policy = kiln.write("policy.json", format!("{{\"rules\": [{rules}]}}"));
+        let base = format!("base=oci-layout://{}", base_layout().display());
+        let context = kiln.path("text");
+        let arguments = [
+            "build",
+            "--progress=plain",
+            "--build-context",
+            &base,
+            "-t",
+            "x",
+            context.to_str().unwrap(),
+        ];
+        let mut command = kiln.command(&arguments);
+        run(command.env("EXPERIMENTAL_BUILDKIT_SOURCE_POLICY", policy))
+    };
+    build(&format!(
+        r#"{{"action": "CONVERT", "selector": {{"identifier": "{a}"}}, "updates": {{"identifier": "{b}"}}}}"#
+    ))
+    .success();
+    assert_eq!(cat(&kiln, "x", "/f"), "b");
+    assert!(server.take_requests().iter().all(|request| request.path != "/a"));
+    for (rules, problem) in [
+        (r#"{"action": "DENY", "selector": {"identifier": "http://*"}}"#, "denied by policy"),
+        (r#"{"action": "DENY", "selector": {"identifier": "oci-layout://*"}}"#, "denied by policy"),
+        (r#"{"action": "DENI", "selector": {"identifier": "*"}}"#, "read the source policy"),
+    ] {
+        let refused = build(rules).failure();
+        assert!(refused.contains(problem), "{refused}");
+    }
+}

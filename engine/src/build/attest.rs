@@ -9,6 +9,7 @@
 
 mod attester;
 mod graphs;
+mod layers;
 mod options;
 mod request;
 mod sources;
@@ -18,17 +19,19 @@ mod vcs;
 use anyhow::{Context, Result, bail};
 use kiln_attest::{Attestations, Invocation, Predicate, Provenance, SbomOptions};
 use kiln_event::Event;
-use kiln_frontend::Lowered;
+use kiln_exporter::ImageSource;
+use kiln_frontend::{DOCKERFILE_VERSION, Lowered};
 use kiln_oci::{Digest, Platform};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::cache_export::Cacheable;
 use super::record::redactor;
 use super::session::Session;
 use crate::redact::Redactor;
 
 pub(super) use attester::attester;
-pub use graphs::{GraphRequest, ProvenInput};
+pub use graphs::{GraphRequest, ProvenGraph, ProvenInput};
 pub use options::AttestOptions;
 use options::{Mode, ProvenanceOptions};
 use sources::Sources;
@@ -38,26 +41,32 @@ const SCAN: &[u8] = b"BUILDKIT_SBOM_SCAN_";
 
 impl Session<'_> {
     /// Returns the attestations for the images that were built.
-    pub(super) fn attestations(
+    pub(super) async fn attestations(
         &self,
         lowered: &[(Platform, Lowered)],
+        images: &[ImageSource],
+        made: &Cacheable<'_>,
         begun: OffsetDateTime,
     ) -> Result<Attestations> {
         let AttestOptions { provenance, sbom } = &self.request.attest;
-        let provenance = provenance.as_ref().map(|options| -> Result<_> {
+        let mut predicates = Vec::new();
+        if let Some(options) = provenance {
             let redactor = redactor(self.request);
             let invocation = options.timestamps.then(|| invocation(begun)).transpose()?;
-            let predicates = lowered.iter().map(|(_, lowered)| {
-                let invocation = invocation.clone();
-                let predicate = self.predicate(options, lowered, &redactor)?;
-                Ok(Some(Predicate { invocation, ..predicate }))
-            });
-            Ok(Provenance {
-                predicates: predicates.collect::<Result<_>>()?,
-                version: options.version,
-                inline_only: options.inline_only,
-                file_name: options.file_name.clone(),
-            })
+            for ((_, lowered), image) in lowered.iter().zip(images) {
+                let mut predicate = self.predicate(options, lowered, &redactor)?;
+                predicate.invocation.clone_from(&invocation);
+                if let Some(steps) = &mut predicate.steps {
+                    made.describe_layers(steps, &self.tools.store, image.layer.as_ref()).await?;
+                }
+                predicates.push(Some(predicate));
+            }
+        }
+        let provenance = provenance.as_ref().map(|options| Provenance {
+            predicates,
+            version: options.version,
+            inline_only: options.inline_only,
+            file_name: options.file_name.clone(),
         });
         let is_more_asked_for = |text: &[u8]| text.windows(SCAN.len()).any(|part| part == SCAN);
         if sbom.is_some() && is_more_asked_for(&self.input.dockerfile.text) {
@@ -71,7 +80,7 @@ impl Session<'_> {
             tool: concat!("kiln-", env!("CARGO_PKG_VERSION")).to_owned(),
             file_name: file_name.clone(),
         });
-        Ok(Attestations { provenance: provenance.transpose()?, sbom, given: Vec::new() })
+        Ok(Attestations { provenance, sbom, given: Vec::new() })
     }
 
     /// Returns the provenance of an image.
@@ -81,7 +90,7 @@ impl Session<'_> {
         lowered: &Lowered,
         redactor: &Redactor,
     ) -> Result<Predicate> {
-        let definition = lowered.definition();
+        let definition = self.definition(lowered)?;
         let sources = Sources::of(&definition, self.request, &self.tools.worker)?;
         if options.complete_materials && !sources.is_complete() {
             bail!(
@@ -107,6 +116,7 @@ impl Session<'_> {
                 &self.input.dockerfile.name,
                 &sources,
             ),
+            frontend_version: frontend_version(&request.frontend),
             request,
             steps,
             builder_platform: Some(Platform::host()),
@@ -120,6 +130,11 @@ impl Session<'_> {
             is_reproducible: options.reproducible,
         })
     }
+}
+
+/// Returns the version of a frontend, if it is the built-in one.
+fn frontend_version(frontend: &str) -> Option<String> {
+    (frontend == "dockerfile.v0").then(|| DOCKERFILE_VERSION.to_owned())
 }
 
 /// Returns an invocation with a new ID and the build's times.

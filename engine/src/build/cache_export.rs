@@ -19,7 +19,7 @@ use super::session::Session;
 /// The most attempts at an export if a cache that the build imported has lost blobs.
 const ATTEMPTS: usize = 3;
 
-/// The results of a build, as the input of a cache export.
+/// The results of a build's steps, as far as the cache has them.
 pub(super) struct Cacheable<'a> {
     /// The graph; `None` for images without files.
     pub(super) graph: Option<&'a Graph>,

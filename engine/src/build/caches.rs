@@ -26,7 +26,7 @@ impl Session<'_> {
             importing.spawn(async move {
                 let name = format!("importing cache manifest from {}", source.place);
                 let step = Step::begin(&events, name);
-                let imported = ImportedCache::read(&resolver, &source, &platforms, limit).await;
+                let imported = ImportedCache::read(&resolver, &source, Some(&platforms), limit).await;
                 let id = Some(step.id());
                 let imported = match imported {
                     // A cache that can't be read is skipped: the build runs without it.

@@ -19,6 +19,7 @@ use kiln_store::Store;
 use kiln_tree::{Dir, Owner, UnpackOptions, decompress, is_archive_start, unpack};
 
 use super::files::Dockerfile;
+use super::policy;
 use super::session::Failure;
 use super::spec::{BuildSpec, CONTEXT_NAME};
 use super::spec::{ContextPlace, DockerfilePlace};
@@ -108,7 +109,8 @@ impl Input {
         let Some(OpKind::Source(op)) = &source.node().op().kind else {
             bail!("the build context is no source");
         };
-        let files = tools.worker.fetch(op, reporter).await?;
+        let op = policy::checked(&tools.policies, op)?;
+        let files = tools.worker.fetch(&op, reporter).await?;
         let root = tools.open(&files).await?;
         if op.identifier.starts_with("git://") {
             return Ok((root, Place::Repository));

@@ -5,6 +5,7 @@
 //! its sources, secrets and entitlements, and load each source once.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,8 +20,8 @@ use kiln_solver::Solved;
 use kiln_store::LayerId;
 use kiln_tree::Dir;
 use kiln_worker::{
-    AgentSources, Allowed, GitReference, LocalSources, Output, Pin, RemoteOptions, SecretSource,
-    SecretSources,
+    AgentSources, Allowed, ExecContainer, ExecContainerRequest, GitReference, LocalSources, Output,
+    Pin, RemoteOptions, SecretSource, SecretSources,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -45,6 +46,8 @@ pub struct GraphInputs {
     pub allowed: Allowed,
     /// The options of files and repositories on servers.
     pub remote: RemoteOptions,
+    /// `true` if the error of a failed `RUN` step has its [`LeftFiles`](kiln_worker::LeftFiles).
+    pub keep_files: bool,
 }
 
 impl GraphInputs {
@@ -56,12 +59,13 @@ impl GraphInputs {
             agents: Arc::new(BTreeMap::new()),
             allowed: Allowed::default(),
             remote: RemoteOptions::default(),
+            keep_files: false,
         }
     }
 }
 
 /// A file at a URL.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct RemoteFile {
     /// The digest of the content.
     pub digest: String,
@@ -69,6 +73,8 @@ pub struct RemoteFile {
     pub name: String,
     /// The time that the server reports, in seconds since 1970.
     pub seconds: Option<i64>,
+    /// The content.
+    pub content: File,
 }
 
 /// A build whose graphs the caller makes.
@@ -167,6 +173,16 @@ impl GraphBuild {
         &self.tools.resolver
     }
 
+    /// Makes a container with files of this build's results. It must be dropped before the build.
+    ///
+    /// # Errors
+    /// Fails if a mount can't be made, or if the container requires an entitlement that isn't
+    /// granted.
+    pub async fn container(&self, request: ExecContainerRequest) -> Result<ExecContainer> {
+        let reporter = Reporter::silent_until(self.cancel.clone());
+        Ok(self.tools.worker.container(request, &reporter).await?)
+    }
+
     /// Loads a remote source, and returns the identity of its content.
     ///
     /// # Errors
@@ -190,7 +206,8 @@ impl GraphBuild {
         let name = String::from_utf8_lossy(&name).into_owned();
         let metadata = root.metadata(Path::new(&name), false)?;
         let seconds = metadata.map(|metadata| metadata.mtime.seconds).filter(|time| *time != 0);
-        Ok(RemoteFile { digest: format!("{}:{}", pin.algorithm, pin.hex), name, seconds })
+        let content = root.open_file(Path::new(&name))?;
+        Ok(RemoteFile { digest: format!("{}:{}", pin.algorithm, pin.hex), name, seconds, content })
     }
 
     /// Looks up the reference of a git source, and fetches its objects if they are asked for.

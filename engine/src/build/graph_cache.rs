@@ -6,7 +6,6 @@ use anyhow::{Context, Result, anyhow};
 use kiln_event::EventSender;
 use kiln_exporter::{CacheExported, CacheRequest, CacheTo, ImageSource, inline_cache};
 use kiln_images::BlobStore;
-use kiln_oci::Platform;
 use kiln_oci::cache::INLINE_CACHE;
 use kiln_oci::error::chain;
 use kiln_solver::VertexKeys;
@@ -43,9 +42,9 @@ impl GraphBuild {
         self.tools.resolver.stores().add(name, store);
     }
 
-    /// Imports a cache for the graphs that are solved later. A cache that can't be read is skipped:
+    /// Imports a cache for the graphs that are solved later, of all platforms. A cache that can't be read is skipped:
     /// the build runs without it. Does nothing for a cache that is imported already.
-    pub async fn import(&self, source: &CacheSource, platforms: &[Platform], events: &EventSender) {
+    pub async fn import(&self, source: &CacheSource, events: &EventSender) {
         let import = {
             let mut imports = self.caches.imports.lock().unwrap_or_else(PoisonError::into_inner);
             let known = imports.iter().find(|import| import.source == *source).cloned();
@@ -61,7 +60,7 @@ impl GraphBuild {
             let step = Step::begin(events, name);
             let images = &self.tools.resolver;
             let read = tokio::select! {
-                read = ImportedCache::read(images, source, platforms, None) => read,
+                read = ImportedCache::read(images, source, None, None) => read,
                 () = self.cancel.cancelled() => {
                     step.cancel();
                     return None;

@@ -7,7 +7,6 @@ use std::sync::PoisonError;
 
 use anyhow::Context;
 use kiln_frontend::call::{Outline, Report, Targets};
-use kiln_frontend::lint::Warning;
 use kiln_frontend::{Lowered, Options, ResolveMode, SpentText};
 use kiln_oci::Platform;
 use tokio::runtime::Handle;
@@ -18,13 +17,9 @@ use super::session::{Failure, Session};
 use super::source_time::TimedFiles;
 use super::spec::{BuildSpec, CONTEXT_NAME, StepNetwork};
 use super::step::Step;
-use super::tools::Tools;
 
 /// The answer of the frontend.
 type Answer<T> = Result<T, Vec<kiln_frontend::Error>>;
-
-/// The lowered Dockerfile for a platform, and the findings of the build checks.
-type LoweredOrWarned = (Answer<Lowered>, Vec<Warning>);
 
 impl Session<'_> {
     /// Lowers the Dockerfile for each platform. Keeps the findings of the build checks for the
@@ -99,8 +94,7 @@ impl Session<'_> {
             runtime: Handle::current(),
         };
         let names_platforms = request.platforms.len() > 1;
-        let Tools { resolver, store, .. } = self.tools;
-        let images = Resolver::new(resolver, store, &self.events, &self.cancel, names_platforms);
+        let images = Resolver::new(self.tools, &self.events, &self.cancel, names_platforms);
         let options = Options {
             filename: dockerfile.name.clone(),
             archive_context: self.input.is_archive,
@@ -119,21 +113,26 @@ impl Session<'_> {
     }
 }
 
-/// Lowers for all platforms in parallel, since each may wait for registries.
-fn side_by_side(
+/// Lowers for all platforms in parallel, since each may wait for registries. The threads of `lower`
+/// are within the current Tokio runtime.
+pub fn side_by_side<T: Send>(
     platforms: &[Platform],
-    lower: impl Fn(&Platform) -> LoweredOrWarned + Sync,
-) -> Vec<LoweredOrWarned> {
+    lower: impl Fn(&Platform) -> T + Sync,
+) -> Vec<T> {
     if let [only] = platforms {
         return vec![lower(only)];
     }
+    let runtime = Handle::current();
     std::thread::scope(|scope| {
         let start = |platform| {
-            let lower = &lower;
-            scope.spawn(move || lower(platform))
+            let (lower, runtime) = (&lower, runtime.clone());
+            scope.spawn(move || {
+                let _within = runtime.enter();
+                lower(platform)
+            })
         };
         let threads: Vec<_> = platforms.iter().map(start).collect();
-        let end = |thread: std::thread::ScopedJoinHandle<'_, LoweredOrWarned>| {
+        let end = |thread: std::thread::ScopedJoinHandle<'_, T>| {
             thread.join().unwrap_or_else(|panic| resume_unwind(panic))
         };
         threads.into_iter().map(end).collect()

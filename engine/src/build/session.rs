@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::cache_export::Cacheable;
 use super::context::Input;
 use super::export::Exporting;
+use super::policy;
 use super::spec::BuildSpec;
 use super::step::Step;
 use super::tools::{self, Reporting, Tools};
@@ -102,7 +103,8 @@ impl Session<'_> {
         let cache = Arc::new(self.imported(importing).await);
         // An image without files needs no graph.
         let with_files = lowered.iter().filter(|(_, lowered)| lowered.edge.is_some());
-        let graphs: Vec<Definition> = with_files.map(|(_, lowered)| lowered.definition()).collect();
+        let graphs = with_files.map(|(_, lowered)| self.definition(lowered));
+        let graphs: Vec<Definition> = graphs.collect::<anyhow::Result<_>>()?;
         let graph = if graphs.is_empty() { None } else { Some(tools::load(&graphs)?) };
         if let Some(graph) = graph.as_ref().filter(|_| !cache.is_local()) {
             Box::pin(self.prepare(graph, &cache)).await;
@@ -161,7 +163,7 @@ impl Session<'_> {
             // A retry writes all outputs again, but can't rewind a stream. So streams come last.
             outputs.sort_by_key(kiln_exporter::Output::is_stdout);
         }
-        let attestations = self.attestations(lowered, begun)?;
+        let attestations = self.attestations(lowered, &images, &made, begun).await?;
         let request = ExportRequest {
             attester: None,
             has_index: lowered.iter().any(|(_, lowered)| lowered.multi_platform),
@@ -197,7 +199,10 @@ impl Session<'_> {
     fn check_outputs(&self, lowered: &[(Platform, Lowered)]) -> Result<(), Failure> {
         let platforms: Vec<Platform> = lowered.iter().map(|(it, _)| it.clone()).collect();
         let is_index = platforms.len() > 1 || lowered.iter().any(|(_, it)| it.multi_platform);
-        let check = |output: &kiln_exporter::Output| output.check_platforms(&platforms, is_index);
+        let is_attested = self.request.attest.is_requested();
+        let check = |output: &kiln_exporter::Output| {
+            output.check_platforms(&platforms, is_index, is_attested)
+        };
         let epoch = lowered.iter().find_map(|(_, it)| it.epoch);
         let is_vain = |output: &kiln_exporter::Output| {
             output.rewrite_timestamp && output.epoch.or(epoch).is_none()
@@ -212,7 +217,14 @@ impl Session<'_> {
 
     /// Lowers the Dockerfile and returns the graph of each platform.
     pub(super) fn graphs(&self) -> Result<Vec<Definition>, Failure> {
-        Ok(self.lower()?.iter().map(|(_, lowered)| lowered.definition()).collect())
+        let graphs = self.lower()?;
+        let graphs = graphs.iter().map(|(_, lowered)| self.definition(lowered));
+        Ok(graphs.collect::<anyhow::Result<_>>()?)
+    }
+
+    /// Returns a graph with the sources that the policies leave.
+    pub(super) fn definition(&self, lowered: &Lowered) -> anyhow::Result<Definition> {
+        policy::enforce(&self.tools.policies, lowered.definition())
     }
 }
 

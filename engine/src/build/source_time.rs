@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::files::{Files, resolve_error};
+use super::policy;
 use super::step::Step;
 use super::tools::Tools;
 use crate::redact;
@@ -85,7 +86,8 @@ impl TimedFiles<'_> {
 
 async fn fetch(tools: &Tools, source: &SourceOp, reporter: &Reporter) -> Result<Dir> {
     tools.check_privileges()?;
-    let files = tools.worker.fetch(source, reporter).await?;
+    let source = policy::checked(&tools.policies, source)?;
+    let files = tools.worker.fetch(&source, reporter).await?;
     tools.open(&files).await
 }
 

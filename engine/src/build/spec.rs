@@ -13,7 +13,7 @@ use kiln_frontend::ProcessLimits;
 use kiln_oci::{Platform, Reference};
 use kiln_registry::{Client, FetchAnswer, FetchRequest};
 use kiln_sandbox::cgroup::Limits;
-use kiln_worker::{Allowed, CacheSource, GitLimits, SecretSource};
+use kiln_worker::{Allowed, CacheSource, GitLimits, SecretSource, SourcePolicies};
 
 use super::attest::AttestOptions;
 use super::files::TEXT_LIMIT;
@@ -172,6 +172,8 @@ pub struct BuildSpec {
     pub pull: bool,
     /// `true` if a context is a repository that git reaches through SSH.
     pub uses_ssh: bool,
+    /// The policies that allow, deny or replace sources.
+    pub policies: SourcePolicies,
     /// The target platforms; empty for this machine's.
     pub platforms: Vec<Platform>,
     /// The network of steps that name none.
@@ -231,6 +233,7 @@ impl BuildSpec {
             named_contexts: BTreeMap::new(),
             pull: false,
             uses_ssh: false,
+            policies: SourcePolicies::default(),
             platforms: Vec::new(),
             network: StepNetwork::Default,
             allowed: Allowed::default(),

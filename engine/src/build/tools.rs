@@ -12,7 +12,7 @@ use kiln_store::Store;
 use kiln_tree::Dir;
 use kiln_worker::{
     BuildInputs, Directories, Output, RemoteCache, RemoteOptions, Runner, RuntimeRunner,
-    StoreCache, Worker,
+    SourcePolicies, StoreCache, Worker,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +40,8 @@ pub(super) struct Tools {
     pub(super) worker: Arc<Worker>,
     /// The packer that works while steps run; `None` if no output needs packed layers.
     pub(super) ahead: Option<Ahead>,
+    /// The policies for sources.
+    pub(super) policies: SourcePolicies,
     /// The redactor for secrets in the names of steps.
     redactor: Arc<Redactor>,
     jobs: usize,
@@ -66,7 +68,7 @@ impl Tools {
         contexts.extend(directory.map(|path| (CONTEXT_NAME.to_owned(), path.to_owned())));
         let sources = Arc::new(Directories(contexts));
         let inputs = BuildInputs {
-            allowed: request.allowed,
+            allowed: request.allowed.clone(),
             secrets: Arc::new(request.secrets.clone()),
             agents: Arc::new(request.agents.clone()),
             keep_failed: request.keep_failed,
@@ -90,10 +92,12 @@ impl Tools {
         };
         let runtime = request.runtime.as_ref().map(|program| -> Arc<dyn Runner> {
             let isolation = engine.options.isolation;
-            Arc::new(RuntimeRunner::new(program.clone(), store.clone(), isolation))
+            Arc::new(RuntimeRunner::new(program.clone(), &store, isolation))
         });
         let tools = Self::of(engine, resolver, inputs, runtime, redactor)?;
-        Ok(Self { ahead, jobs: request.jobs.unwrap_or(engine.options.jobs), ..tools })
+        let (jobs, policies) =
+            (request.jobs.unwrap_or(engine.options.jobs), request.policies.clone());
+        Ok(Self { ahead, policies, jobs, ..tools })
     }
 
     /// Creates the tools of a build with these inputs. `runner` replaces the machine's runner of
@@ -105,14 +109,15 @@ impl Tools {
         runner: Option<Arc<dyn Runner>>,
         redactor: Arc<Redactor>,
     ) -> Result<Self> {
-        let mut machine = engine.machine()?.clone();
+        let mut machine = engine.machine()?;
         if let Some(runner) = runner {
             machine.runner = runner;
         }
         let worker = Arc::new(Worker::new(&machine, inputs));
         let (store, jobs) = (engine.store.clone(), engine.options.jobs);
         let has_trees = engine.options.has_trees;
-        Ok(Self { store, resolver, worker, ahead: None, redactor, jobs, has_trees })
+        let policies = SourcePolicies::default();
+        Ok(Self { store, resolver, worker, ahead: None, policies, redactor, jobs, has_trees })
     }
 
     /// Creates the tools of a build whose graphs the caller makes.
@@ -123,6 +128,8 @@ impl Tools {
             secrets: inputs.secrets,
             agents: inputs.agents,
             remote: inputs.remote,
+            keep_files: inputs.keep_files,
+            keep_secrets: true,
             ..BuildInputs::new(Arc::clone(&resolver), inputs.sources)
         };
         Self::of(engine, resolver, build, None, Arc::new(Redactor::default()))

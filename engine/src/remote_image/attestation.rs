@@ -10,11 +10,13 @@ use crate::json::Json;
 /// The annotation that marks an index entry as a document about another entry.
 pub const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 /// The annotation with the digest of the other entry.
-const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
-const ATTESTATION: &str = "attestation-manifest";
-const PREDICATE: &str = "in-toto.io/predicate-type";
+pub const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
+/// The type of entries whose manifests list statements.
+pub const ATTESTATION: &str = "attestation-manifest";
+/// The annotation with the type of a statement's predicate.
+pub const PREDICATE: &str = "in-toto.io/predicate-type";
 /// The most bytes of a statement.
-const STATEMENT: u64 = 64 << 20;
+pub const STATEMENT: u64 = 64 << 20;
 
 /// A kind of statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

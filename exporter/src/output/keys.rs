@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use kiln_oci::text::parse_bool;
+
 use crate::archive::Destination;
 
 /// A result whose error describes the mistake, for [`Error::Spec`](crate::Error::Spec).
@@ -87,12 +89,9 @@ impl Keys {
 
     /// Takes a boolean in the format of Go's `strconv.ParseBool`.
     pub(crate) fn flag(&mut self, key: &'static str) -> Checked<Option<bool>> {
-        match self.take(key).as_deref() {
-            None => Ok(None),
-            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(Some(true)),
-            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(Some(false)),
-            Some(other) => Err(format!("{key} is {other:?}, expected true or false")),
-        }
+        let Some(text) = self.take(key) else { return Ok(None) };
+        let flag = parse_bool(&text);
+        flag.map(Some).ok_or_else(|| format!("{key} is {text:?}, expected true or false"))
     }
 
     /// Takes a boolean whose empty value means `true`, as for some keys of BuildKit's image

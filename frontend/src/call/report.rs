@@ -153,6 +153,7 @@ mod tests {
             filename: "Dockerfile".to_owned(),
             data: text.as_bytes().to_vec(),
             language: "Dockerfile".to_owned(),
+            ops: Vec::new(),
         };
         Report { warnings, errors: Vec::new(), source }
     }

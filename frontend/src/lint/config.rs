@@ -1,7 +1,9 @@
 //! The settings of build checks: `skip=RULE,…;error=true;experimental=RULE,…`.
 
 use crate::error::Error;
-use crate::text::{parse_bool, quote};
+use kiln_oci::text::parse_bool;
+
+use crate::text::quote;
 
 /// The disabled and the enabled checks, and whether warnings are errors.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -162,15 +162,23 @@ impl Lowering<'_> {
         Ok(requests.into_iter().zip(answers).collect())
     }
 
-    fn set_base(&mut self, base: Pending, answers: &Answers) -> Result<(), Error> {
-        let answer = base.request()?.map(|request| {
+    fn set_base(&mut self, mut base: Pending, answers: &Answers) -> Result<(), Error> {
+        let mut answer = base.request()?.map(|request| {
             let missing = || Err(ResolveError::new(format!("no answer for {}", request.display)));
             answers.get(&request).cloned().unwrap_or_else(missing)
         });
+        if let (Kind::Stage(context) | Kind::Base(context), Some(Err(error))) =
+            (&mut base.kind, &answer)
+            && let Some(identifier) = &error.moved
+        {
+            context.move_to(identifier);
+            answer = None;
+        }
         let Pending { stage, written, platform, kind } = base;
         match kind {
             Kind::Image(reference) => match answer {
                 Some(Ok(image)) => {
+                    let reference = image.reference.unwrap_or(reference);
                     self.stages[stage].base_name = reference.with_digest(image.digest).to_string();
                     self.set_image(stage, &written, platform, image.config);
                     Ok(())

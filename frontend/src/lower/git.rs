@@ -10,7 +10,9 @@ use kiln_llb::op::SourceOp;
 
 use kiln_oci::text::unescape;
 
-use crate::text::{parse_bool, quote};
+use kiln_oci::text::parse_bool;
+
+use crate::text::quote;
 
 use super::path;
 use super::url::{self, Url};

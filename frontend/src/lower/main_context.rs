@@ -182,7 +182,7 @@ fn add_remote(url: &str, options: &Options, graph: &mut Graph) -> Result<Output,
 pub(super) fn remote(url: &str, options: &Options) -> Result<(SourceOp, String), Error> {
     let given = |key: &str| options.build_args.get(key).map(String::as_str).unwrap_or_default();
     if let Some(mut git) = git::parse(url).map_err(Error::new)? {
-        let keep = crate::text::parse_bool(given("BUILDKIT_CONTEXT_KEEP_GIT_DIR"));
+        let keep = kiln_oci::text::parse_bool(given("BUILDKIT_CONTEXT_KEEP_GIT_DIR"));
         if git.mtime.is_empty() && !given("SOURCE_DATE_EPOCH").is_empty() {
             "commit".clone_into(&mut git.mtime);
         }

@@ -79,6 +79,14 @@ impl NamedContexts {
 }
 
 impl NamedContext {
+    /// Replaces the value by the identifier of a source that is no image.
+    pub(super) fn move_to(&mut self, identifier: &str) {
+        self.value = match identifier.strip_prefix("local://") {
+            Some(name) => format!("local:{name}"),
+            None => identifier.to_owned(),
+        };
+    }
+
     fn scheme(&self) -> Result<(&str, &str), Error> {
         let (scheme, rest) = self.value.split_once(':').ok_or_else(|| {
             Error::new(format!("invalid context specifier {} for {}", self.value, self.key))
@@ -170,6 +178,8 @@ impl NamedContext {
         } else {
             let pinned = reference::parse(location)
                 .map_or_else(|_| location.to_owned(), |r| r.with_digest(image.digest).to_string());
+            let pinned =
+                image.reference.map_or(pinned, |it| it.with_digest(image.digest).to_string());
             (location.to_owned(), format!("docker-image://{pinned}"))
         };
         let source = SourceOp { identifier, attrs };

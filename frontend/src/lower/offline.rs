@@ -16,7 +16,7 @@ impl Images for NoImages {
                 os: request.platform.os.clone(),
                 ..ImageConfig::default()
             };
-            Ok(ResolvedImage { digest, config })
+            Ok(ResolvedImage::new(digest, config))
         };
         requests.iter().map(answer).collect()
     }

@@ -154,7 +154,7 @@ impl Bases<'_> {
             None => default_config(&request.platform)
                 .map_err(|error| ResolveError::new(error.to_string()))?,
         };
-        Ok(ResolvedImage { digest: Digest::of(reference.as_bytes()), config })
+        Ok(ResolvedImage::new(Digest::of(reference.as_bytes()), config))
     }
 }
 

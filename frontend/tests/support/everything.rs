@@ -24,7 +24,7 @@ impl Images for Registry {
                 config: ContainerConfig { on_build, ..ContainerConfig::default() },
                 ..ImageConfig::default()
             };
-            Ok(ResolvedImage { digest: Digest::of(request.display.as_bytes()), config })
+            Ok(ResolvedImage::new(Digest::of(request.display.as_bytes()), config))
         };
         requests.iter().map(answer).collect()
     }

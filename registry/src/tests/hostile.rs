@@ -56,6 +56,28 @@ async fn lists_of_tags_end() {
 }
 
 #[tokio::test]
+async fn referrers_are_listed_by_the_registry_or_under_a_tag() {
+    let lists = Lists::new();
+    let digest = Digest::of(b"x");
+    let referrers = || async { lists.client.referrers(&lists.repository, &digest).await };
+    assert!(referrers().await.unwrap().is_empty());
+    let index = |name: &str| {
+        let entry = kiln_oci::Descriptor::new("x/y", &Digest::of(name.as_bytes()), 1);
+        let media_type = kiln_oci::media_type::OCI_INDEX;
+        let index = kiln_oci::ImageIndex::new(media_type, vec![entry]);
+        Answer::of(serde_json::to_string(&index).unwrap())
+    };
+    lists.server.put(&format!("/v2/a/b/manifests/sha256-{}", digest.hex()), index("tag"));
+    let found = referrers().await.unwrap();
+    assert_eq!(found[0].digest, Digest::of(b"tag").to_string());
+    lists.server.put(&format!("/v2/a/b/referrers/{digest}"), index("list"));
+    let found = referrers().await.unwrap();
+    assert_eq!(found[0].digest, Digest::of(b"list").to_string());
+    lists.server.put(&format!("/v2/a/b/referrers/{digest}"), Answer::of("nonsense"));
+    assert!(referrers().await.unwrap_err().to_string().contains("lists no referrers"));
+}
+
+#[tokio::test]
 async fn blobs_that_hardly_come_are_given_up() {
     let document = Duration::from_mins(1);
     let pace = |bytes| Some(MinimumSpeed { bytes, window: Duration::from_millis(200), document });
@@ -107,4 +129,27 @@ async fn a_part_is_no_file() {
     let request = FetchRequest { url: server.url("/file"), ..FetchRequest::default() };
     let error = Client::default().fetch(&request).await.unwrap_err().to_string();
     assert!(error.contains("sends a part of the file"), "{error}");
+}
+
+#[tokio::test]
+async fn downloads_may_be_compressed_and_are_asked_about_before_they_are_repeated() {
+    let server = FileServer::start();
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, &[b'a'; 5000]).unwrap();
+    let compressed = Answer::of(encoder.finish().unwrap());
+    server.put("/file", compressed.with("Content-Encoding", "gzip").with("ETag", "\"1\""));
+    let client = Client::default();
+    let mut request = FetchRequest { url: server.url("/file"), ..FetchRequest::default() };
+    for limit in [5000, 4999] {
+        let FetchAnswer::File(file) = client.fetch(&request).await.unwrap() else { panic!() };
+        assert_eq!(file.length(), None);
+        let mut content = Vec::new();
+        let received = file.copy_to(&mut content, Some(limit), |_| {}).await;
+        assert_eq!(received.is_ok(), limit == 5000, "{received:?}");
+        assert!(limit < 5000 || content == [b'a'; 5000]);
+    }
+    request.etag = Some("\"1\"".to_owned());
+    server.take_requests();
+    assert!(matches!(client.fetch(&request).await.unwrap(), FetchAnswer::Unchanged));
+    assert_eq!(server.take_requests().len(), 1, "the answer to HEAD suffices");
 }

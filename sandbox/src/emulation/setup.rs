@@ -341,7 +341,14 @@ impl Setup {
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let open = openat(&directory.fd, ".", flags, Mode::empty())?;
-        self.make(&open, &join(&parent, name), missing, directory.mount == 0)
+        match self.make(&open, &join(&parent, name), missing, directory.mount == 0) {
+            // Another step has made it in a directory that both have mounted.
+            Err(Errno::EXIST) => {
+                let found = self.emulation.tables().find(&caller, b"/", path, true)?;
+                Ok(found.path)
+            }
+            made => made,
+        }
     }
 
     fn make(

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use kiln_sandbox::{Exit, Gate, Io, SandboxError, Tree, User};
+use kiln_sandbox::{Exit, Gate, Io, Process, SandboxError, Spec, Tree, User};
 use kiln_tree::Upper;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +20,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a_killed_helper_ends_its_programs", helper_killed),
     ("a_dropped_program_is_killed", dropped),
     ("a_program_waits_at_its_gate", gate),
+    ("further_programs_share_a_container", further),
     ("a_step_is_cheap", overhead),
 ];
 
@@ -36,6 +37,58 @@ fn daemons(room: &Room) {
     assert_eq!(room.sh(script).ok(), "done\n");
     assert!(start.elapsed() < Duration::from_secs(10));
     assert!(!host_runs("98765"), "a process is left");
+}
+
+fn further(room: &Room) {
+    let first = room.spec(&["sh", "-c", "echo first > /tmp/file; sleep 1000; true"]);
+    room.upper();
+    let (said, stop) = (Arc::new(Mutex::new(String::new())), CancellationToken::new());
+    let io = || {
+        let said = Arc::clone(&said);
+        Io::to(move |_, bytes| said.lock().unwrap().push_str(&String::from_utf8_lossy(bytes)))
+    };
+    let spec = |script: &str| {
+        let mut spec = first.clone();
+        spec.process.args = ["sh", "-c", script].map(str::to_owned).to_vec();
+        spec
+    };
+    room.runtime.block_on(async {
+        let running = room.sandbox.start(&first, io()).await.unwrap();
+        let joiner = room.sandbox.joiner(&running).unwrap();
+        let start = |script: &str| {
+            let (joiner, spec, io) = (joiner.clone(), spec(script), io());
+            async move { joiner.start(&spec, io).await.unwrap() }
+        };
+        let script = "until test -s /tmp/file; do sleep 0.1; done; cat /tmp/file; hostname; \
+                      cat /proc/1/comm; exit 3";
+        let exit = start(script).await.wait(&stop).await.unwrap();
+        assert_eq!(exit, Exit::Code(3));
+        assert_eq!(*said.lock().unwrap(), "first\nbuildkitsandbox\nsh\n");
+        let mut shell = spec("test -t 0");
+        shell.process.terminal = Some(kiln_sandbox::TerminalSize { rows: 7, columns: 9 });
+        let mut shell = joiner.start(&shell, io()).await.unwrap();
+        // The program gets a hangup when the terminal is dropped.
+        let terminal = shell.take_terminal();
+        assert!(terminal.is_some());
+        assert!(shell.wait(&stop).await.unwrap().success());
+        drop(terminal);
+        let missing = Spec {
+            process: Process { args: vec!["/none".into()], ..first.process.clone() },
+            ..first.clone()
+        };
+        let missing = joiner.start(&missing, io()).await.unwrap_err();
+        assert!(matches!(missing, SandboxError::Exec { code: 127, .. }), "{missing}");
+        // The kernel kills the others with the first one.
+        let other = start("sleep 1000").await;
+        running.signaller().send(libc::SIGKILL);
+        assert_eq!(running.wait(&stop).await.unwrap(), Exit::Signal(libc::SIGKILL));
+        assert_eq!(other.wait(&stop).await.unwrap(), Exit::Signal(libc::SIGKILL));
+        assert!(joiner.start(&spec("true"), io()).await.is_err());
+        // Programs of another container have namespaces of their own again.
+        room.upper();
+        let next = room.sandbox.run(&spec("test $$ = 1"), io(), &stop).await.unwrap();
+        assert!(next.success());
+    });
 }
 
 fn gate(room: &Room) {

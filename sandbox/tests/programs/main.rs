@@ -52,6 +52,7 @@ const OTHERS: [(Isolation, &str, Missing); 2] = [
 
 /// The tests whose promises a program without any privileges can't have.
 const NOT_WITHOUT_PRIVILEGES: Missing = &[
+    ("further_programs_share_a_container", "there are no namespaces"),
     ("an_insecure_program_has_everything", "kiln itself has no privileges"),
     ("a_privileged_program_has_everything_where_it_is_root", "kiln itself has no privileges"),
     ("capabilities_are_those_that_were_chosen", "nothing can be mounted"),
@@ -76,6 +77,7 @@ const NOT_WITHOUT_PRIVILEGES: Missing = &[
 
 /// The tests whose promises a program without namespaces and mounts can't have.
 const NOT_IN_A_TREE: Missing = &[
+    ("further_programs_share_a_container", "there are no namespaces"),
     ("capabilities_and_filters_are_dockers", "two capabilities are missing"),
     ("another_user_has_no_capabilities", "two capabilities are missing"),
     ("capabilities_are_those_that_were_chosen", "two capabilities are missing"),

@@ -217,6 +217,16 @@ fn empty_config(platform: Platform) -> ImageConfig {
     }
 }
 
+/// Returns the IDs of a result's platforms.
+///
+/// # Errors
+/// Fails if the result's metadata is invalid.
+pub(crate) fn platform_ids(result: &FrontendResult) -> Result<Vec<String>, Status> {
+    let none = HashMap::new();
+    let metadata = Metadata { own: &none, result: &result.metadata };
+    Ok(metadata.platforms()?.into_iter().map(|(id, _)| id).collect())
+}
+
 /// Compares the platforms of a result with those that the client has requested. Returns the texts of
 /// warnings.
 ///

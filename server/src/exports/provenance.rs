@@ -1,8 +1,9 @@
 //! The provenance of a result's images.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use kiln::build::{AttestOptions, GraphRequest};
+use kiln::build::{AttestOptions, ProvenGraph};
 use kiln_attest::Provenance;
 use kiln_llb::Definition;
 use tonic::Status;
@@ -33,16 +34,74 @@ pub(super) async fn of_result(
         return Ok(None);
     }
     let slot = |id: &String| result.several.get(id).unwrap_or(&result.single);
-    let images = ids.iter().map(|id| of_slot(job, slot(id))).collect::<Result<Vec<_>, _>>()?;
+    let mut images = Vec::with_capacity(ids.len());
+    for id in ids {
+        images.push(of_slot(job, slot(id)).await?);
+    }
     let provenance = job.build().provenance(options, &images, job.begun).await;
     provenance.map_err(|error| of_error(error.as_ref()))
 }
 
-/// Returns the graph that has made an image, and the request of the frontend that has made the
+/// The predicate of a result's provenance.
+#[derive(Clone, Debug)]
+pub(crate) struct Predicate {
+    /// The ID of the platform. `None` for a result of one image.
+    pub(crate) platform: Option<String>,
+    /// The URI of the predicate's format.
+    pub(crate) format: &'static str,
+    /// The predicate.
+    pub(crate) content: serde_json::Value,
+}
+
+/// Returns the predicates for the record of a build. Their detail doesn't depend on what the client
+/// requests for its images.
+///
+/// # Errors
+/// Fails if a source isn't available any more.
+pub(crate) async fn of_history(
+    job: &Job,
+    result: &FrontendResult,
+    frontend_options: &HashMap<String, String>,
+) -> Result<Vec<Predicate>, Status> {
+    let mut wanted = "mode=max,version=v1".to_owned();
+    let own = frontend_options.get("attest:provenance").map(String::as_str).unwrap_or_default();
+    if let Some(builder) = own.split(',').find(|option| option.starts_with("builder-id=")) {
+        wanted = format!("{wanted},{builder}");
+    }
+    let options = options(&[("attest:provenance".to_owned(), wanted)].into())?;
+    let (platforms, ids): (Vec<_>, Vec<_>) = if result.several.is_empty() {
+        (vec![None], vec![String::new()])
+    } else {
+        result.several.keys().map(|id| (Some(id.clone()), id.clone())).unzip()
+    };
+    let Some(provenance) = of_result(job, result, &ids, &options).await? else {
+        return Ok(Vec::new());
+    };
+    let mut predicates = Vec::new();
+    for (number, platform) in platforms.into_iter().enumerate() {
+        let statement = provenance.statement(number, &[]).map_err(|error| of_error(&error))?;
+        predicates.extend(statement.map(|(format, content)| Predicate {
+            platform,
+            format,
+            content,
+        }));
+    }
+    Ok(predicates)
+}
+
+/// Returns the graph that has made an image, with the request of the frontend that has made the
 /// graph.
-fn of_slot(job: &Job, slot: &Slot) -> Result<Option<(Definition, GraphRequest)>, Status> {
+async fn of_slot(job: &Job, slot: &Slot) -> Result<Option<ProvenGraph>, Status> {
     let Some(reference) = slot else { return Ok(None) };
-    let definition = Definition::from_pb(reference.definition.clone());
+    // Solving applies the source policies to the graph.
+    let output = job.solve(reference).await?;
+    let definition = Definition::from_pb(reference.definition().clone());
     let definition = definition.map_err(|error| of_error(&error))?;
-    Ok(Some((definition, job.request_of(reference))))
+    Ok(Some(ProvenGraph {
+        definition,
+        request: job.request_of(reference),
+        graph: Arc::clone(reference.graph()),
+        keys: reference.keys().collect(),
+        top: output.layer().flatten().cloned(),
+    }))
 }

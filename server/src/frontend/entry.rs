@@ -103,6 +103,21 @@ impl Entry {
         })
     }
 
+    /// Returns a Dockerfile that comes from no source, without a context.
+    pub(super) fn of_text(text: String) -> Self {
+        Self {
+            filename: DOCKERFILE.to_owned(),
+            text: text.into_bytes(),
+            ignore: None,
+            context: Some(empty()),
+            is_archive: false,
+            definition: pb::Definition::default(),
+            vertex: String::new(),
+            locals: Vec::new(),
+            sources: Vec::new(),
+        }
+    }
+
     /// Returns the Dockerfile as errors refer to it.
     pub(super) fn source_info(&self) -> pb::SourceInfo {
         pb::SourceInfo {

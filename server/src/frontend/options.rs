@@ -7,6 +7,7 @@ use bollard_buildkit_proto::pb;
 use kiln_frontend::{ContextInput, Options, ProcessLimits, ResolveMode, SpentText};
 use kiln_llb::op::Ulimit;
 use kiln_llb::{Definition, Edge, base64};
+use kiln_oci::text::parse_bool;
 use kiln_oci::{ImageConfig, Platform};
 use tonic::Status;
 
@@ -85,14 +86,8 @@ pub(super) fn context_address(call: Call<'_>) -> Option<&str> {
 fn is_multi(call: Call<'_>, count: usize) -> Result<bool, Status> {
     let named = call.option("build-arg:BUILDKIT_MULTI_PLATFORM").or(call.option("multi-platform"));
     let Some(text) = named else { return Ok(count > 1) };
-    let asked = match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
-        _ => {
-            let problem = format!("invalid boolean value for multi-platform: {text}");
-            return Err(Status::unknown(problem));
-        }
-    };
+    let problem = || format!("invalid boolean value for multi-platform: {text}");
+    let asked = parse_bool(text).ok_or_else(|| Status::unknown(problem()))?;
     if !asked && count > 1 {
         let problem = "conflicting config: returning multiple target platforms is not allowed";
         return Err(Status::unknown(problem));

@@ -35,15 +35,32 @@ pub(super) fn missing_capability(call: Call<'_>) -> Option<(Status, bool)> {
         if CAPABILITIES.contains(&name) {
             continue;
         }
-        let text = format!("unsupported frontend capability {name}");
-        let details = vec![detail("errdefs.FrontendCap", &json!({"name": name}))];
         let may_forward = options.contains("forward");
-        missing = Some((with_details(Code::Unimplemented, text, details), may_forward));
+        missing = Some((unsupported(name), may_forward));
         if !may_forward {
             break;
         }
     }
     missing
+}
+
+/// Returns the error for the first capability that a caller requires and a frontend's image doesn't
+/// announce.
+pub(crate) fn missing(required: &str, announced: &str) -> Option<Status> {
+    let names = |list: &'_ str| {
+        let names = list.split(',').map(|it| it.split('+').next().unwrap_or_default().to_owned());
+        names.filter(|name| !name.is_empty()).collect::<Vec<String>>()
+    };
+    let announced = names(announced);
+    let missing = names(required).into_iter().find(|name| !announced.contains(name));
+    missing.map(|name| unsupported(&name))
+}
+
+/// Returns the error for a capability that a frontend lacks.
+fn unsupported(name: &str) -> Status {
+    let text = format!("unsupported frontend capability {name}");
+    let details = vec![detail("errdefs.FrontendCap", &json!({"name": name}))];
+    with_details(Code::Unimplemented, text, details)
 }
 
 /// Answers a request.
@@ -160,6 +177,14 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "NAME                 VERSION DESCRIPTION");
         assert_eq!(lines[3], "subrequests.describe 1.0.0   List available subrequest types");
+    }
+
+    #[test]
+    fn images_announce_capabilities() {
+        assert!(missing("", "").is_none());
+        assert!(missing("a+forward,b", "b,a").is_none());
+        let status = missing("a,b+forward", "a").unwrap();
+        assert_eq!(status.message(), "unsupported frontend capability b");
     }
 
     #[test]

@@ -84,8 +84,13 @@ impl ContextFiles for IgnoreFiles<'_> {
     }
 
     fn source_time(&self, source: &SourceOp) -> Result<Option<i64>, ResolveError> {
-        let time = self.runtime.block_on(self.job.build().time_of(source));
-        time.map_err(|error| ResolveError::new(of_error(error.as_ref()).message()))
+        let find = async {
+            let rules = &self.job.policy.rules;
+            let new = self.job.check_source(source, None, rules).await?;
+            let time = self.job.build().time_of(new.as_ref().unwrap_or(source)).await;
+            time.map_err(|error| of_error(error.as_ref()))
+        };
+        self.runtime.block_on(find).map_err(|status| ResolveError::new(status.message()))
     }
 
     fn named(&self, name: &str) -> Option<&dyn ContextFiles> {

@@ -12,15 +12,19 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bollard_buildkit_proto::moby::buildkit::v1::{BuildHistoryRecord, BuildResultInfo, Descriptor};
 use kiln_oci::Digest;
 use prost::Message as _;
+use serde::Deserialize;
 
 use super::blobs::{Blob, Blobs, create, place, remove};
+
+/// The size in bytes up to which a document may be a manifest.
+const LARGEST_MANIFEST: u64 = 1 << 20;
 
 /// The records and their documents. Any number of threads may use them.
 #[derive(Debug)]
@@ -179,8 +183,23 @@ impl Change<'_> {
             return Ok(());
         }
         let kept: HashSet<Digest> = self.records.list()?.iter().flat_map(documents).collect();
-        let unused = documents_of_removed.iter().filter(|digest| !kept.contains(digest));
-        unused.into_iter().try_for_each(|digest| self.records.blobs.remove(digest))
+        let kept = self.reach(kept.into_iter().collect())?;
+        let unused = self.reach(documents_of_removed.to_vec())?;
+        unused.difference(&kept).try_for_each(|digest| self.records.blobs.remove(digest))
+    }
+
+    /// Returns the digests of all stored documents that lead from these ones.
+    fn reach(&self, mut waiting: Vec<Digest>) -> io::Result<HashSet<Digest>> {
+        let mut reached = HashSet::new();
+        while let Some(digest) = waiting.pop() {
+            let Some((file, blob)) = self.records.blobs.get(&digest)? else { continue };
+            if reached.insert(digest) && blob.size <= LARGEST_MANIFEST {
+                let mut bytes = Vec::new();
+                file.take(LARGEST_MANIFEST).read_to_end(&mut bytes)?;
+                waiting.extend(parts(&bytes));
+            }
+        }
+        Ok(reached)
     }
 }
 
@@ -193,19 +212,36 @@ fn descriptor(media_type: &str, digest: &Digest, size: u64) -> Descriptor {
     }
 }
 
-/// The annotation of a descriptor with the digests of further documents, with commas between them.
-pub(super) const WITH: &str = "dev.kiln.history.with";
-
-/// Returns the digests of all documents of a record.
+/// Returns the digests of the documents that a record names.
 fn documents(record: &BuildHistoryRecord) -> Vec<Digest> {
     let results = record.result.iter().chain(record.results.values());
     let single = [&record.logs, &record.external_error, &record.trace];
     let all = results.flat_map(descriptors).chain(single.into_iter().flatten());
-    let digests = all.flat_map(|descriptor| {
-        let further = descriptor.annotations.get(WITH).map(String::as_str).unwrap_or_default();
-        std::iter::once(descriptor.digest.as_str()).chain(further.split(','))
-    });
-    digests.filter_map(|digest| digest.parse().ok()).collect()
+    all.filter_map(|descriptor| descriptor.digest.parse().ok()).collect()
+}
+
+/// The parts of a manifest or index that refer to other documents.
+#[derive(Deserialize)]
+struct Manifest {
+    config: Option<Part>,
+    manifests: Option<Vec<Part>>,
+    /// `null` if the image has no layers, as Go writes it.
+    layers: Option<Vec<Part>>,
+}
+
+#[derive(Deserialize)]
+struct Part {
+    digest: String,
+}
+
+/// Returns the digests of the documents that a document refers to, if it is a manifest or an index.
+fn parts(bytes: &[u8]) -> Vec<Digest> {
+    let Ok(Manifest { config, manifests, layers }) = serde_json::from_slice(bytes) else {
+        return Vec::new();
+    };
+    let lists = manifests.into_iter().chain(layers).flatten();
+    let parts = config.into_iter().chain(lists);
+    parts.filter_map(|part| part.digest.parse().ok()).collect()
 }
 
 /// Returns the descriptors of a result.
@@ -228,19 +264,27 @@ mod tests {
     }
 
     #[test]
+    fn an_image_without_layers_has_a_config() {
+        let config = Digest::of(b"config");
+        let manifest = format!(r#"{{"config":{{"digest":"{config}"}},"layers":null}}"#);
+        assert_eq!(parts(manifest.as_bytes()), [config]);
+        assert!(parts(b"text").is_empty() && parts(b"{}").is_empty());
+    }
+
+    #[test]
     fn documents_stay_as_long_as_a_record_names_them() {
         let directory = tempfile::tempdir().unwrap();
         let records = Records::open(directory.path()).unwrap();
-        let (one, two, mut three) = {
+        let (one, two, three) = {
             let change = records.change();
             let add = |text: &str| change.add("text", text.as_bytes()).unwrap();
             (add("one"), add("two"), add("three"))
         };
         records.change().put(&record("b", &[&one, &two])).unwrap();
-        let further = three.digest.clone();
-        three = one.clone();
-        three.annotations.insert(WITH.to_owned(), further);
-        records.change().put(&record("../a", &[&three])).unwrap();
+        // A manifest leads to further documents.
+        let manifest = format!(r#"{{"layers":[{{"digest":"{}"}}]}}"#, three.digest);
+        let manifest = records.change().add("manifest", manifest.as_bytes()).unwrap();
+        records.change().put(&record("../a", &[&one, &manifest])).unwrap();
         // Another server on the same directory keeps everything that has a record.
         records.change().add("text", b"unused").unwrap();
         drop(records);
@@ -249,10 +293,10 @@ mod tests {
             records.list().unwrap().into_iter().map(|record| record.r#ref).collect()
         };
         assert_eq!(names(&records), ["../a", "b"]);
-        assert_eq!((records.blobs().unwrap().len(), records.count().unwrap()), (3, 2));
+        assert_eq!((records.blobs().unwrap().len(), records.count().unwrap()), (4, 2));
         // A record that replaces another one has other documents.
         records.change().put(&record("b", &[&one])).unwrap();
-        assert_eq!(records.blobs().unwrap().len(), 2);
+        assert_eq!(records.blobs().unwrap().len(), 3);
         let first = records.get("../a").unwrap().unwrap();
         records.change().remove(&[first]).unwrap();
         assert_eq!(records.blobs().unwrap().len(), 1);

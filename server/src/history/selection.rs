@@ -160,7 +160,8 @@ fn value(record: &BuildHistoryRecord, field: &[String]) -> Option<String> {
     }
 }
 
-fn status(record: &BuildHistoryRecord) -> &'static str {
+/// Returns the status of a build, as filters name it.
+pub(super) fn status(record: &BuildHistoryRecord) -> &'static str {
     match (&record.completed_at, &record.error) {
         (None, _) => "running",
         (_, None) => "completed",

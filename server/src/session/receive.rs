@@ -131,6 +131,8 @@ pub(super) struct Receiver<'a, P> {
     bytes: usize,
     is_listed: bool,
     has_changed: bool,
+    /// `true` if a time in whole seconds doesn't identify a file.
+    is_shared: bool,
     received: Progress,
     progress: P,
 }
@@ -144,11 +146,12 @@ impl<'a, P: FnMut(Progress)> Receiver<'a, P> {
         dir: &'a Dir,
         mut packets: Packets<Packet>,
         requests: UnboundedSender<Vec<Packet>>,
+        is_shared: bool,
         progress: P,
     ) -> Result<Synced> {
         let answers = requests.clone();
-        let result =
-            Self::new(dir, requests, progress).and_then(|receiver| receiver.receive(&mut packets));
+        let result = Self::new(dir, requests, progress)
+            .and_then(|receiver| Self { is_shared, ..receiver }.receive(&mut packets));
         let last = match &result {
             Ok(_) => Packet::finish(),
             Err(error) => Packet::error(kiln_oci::error::chain(error)),
@@ -176,6 +179,7 @@ impl<'a, P: FnMut(Progress)> Receiver<'a, P> {
             bytes: 0,
             is_listed: false,
             has_changed: false,
+            is_shared: false,
             received: Progress::default(),
             progress,
         })
@@ -254,6 +258,7 @@ impl<'a, P: FnMut(Progress)> Receiver<'a, P> {
         if let Some(found) = &found
             && found.link.is_none()
             && incoming.is_same(&found.metadata, &found.target)
+            && !(self.is_shared && incoming.has_coarse_time())
         {
             if incoming.kind == FileKind::Directory {
                 let is_touched = found.metadata.mtime != incoming.mtime;

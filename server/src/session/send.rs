@@ -27,7 +27,7 @@ use super::Session;
 use super::call::append;
 use super::error::{Error, Result};
 use super::messages::{Packet, PacketType, Stat};
-use super::stat::{compare, to_go};
+use super::stat::{compare, device, nanoseconds, to_go};
 use super::sync::COMPLAINT;
 
 /// The method as clients list it.
@@ -94,13 +94,11 @@ impl OutgoingEntry {
     /// Returns the packet that announces the entry. `link` is the first path of the same file.
     fn stat(&self, link: Option<&[u8]>) -> Stat {
         let Metadata { kind, mode, owner, size, mtime, .. } = self.metadata;
-        let (devmajor, devminor) = match kind {
-            FileKind::CharDevice { major, minor } | FileKind::BlockDevice { major, minor } => {
-                (major.into(), minor.into())
-            }
-            _ => (0, 0),
-        };
-        let has_size = link.is_none() && matches!(kind, FileKind::File | FileKind::Symlink);
+        // BuildKit sends sockets as regular files.
+        let kind = if kind == FileKind::Socket { FileKind::File } else { kind };
+        let (devmajor, devminor) = device(kind);
+        let has_size =
+            link.is_none() && matches!(self.metadata.kind, FileKind::File | FileKind::Symlink);
         let xattrs = self.xattrs.iter().filter(|(name, _)| is_sent(name));
         let xattrs = xattrs.filter_map(|(name, value)| {
             Some((String::from_utf8(name.clone()).ok()?, value.clone()))
@@ -111,10 +109,7 @@ impl OutgoingEntry {
             uid: owner.uid,
             gid: owner.gid,
             size: if has_size { size as i64 } else { 0 },
-            mod_time: mtime
-                .seconds
-                .saturating_mul(1_000_000_000)
-                .saturating_add(mtime.nanoseconds.into()),
+            mod_time: nanoseconds(mtime),
             linkname: link.unwrap_or(&self.target).to_vec(),
             devmajor,
             devminor,

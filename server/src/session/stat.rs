@@ -26,10 +26,10 @@ const BITS: [(u32, u32); 3] = [(SETUID, 0o4000), (SETGID, 0o2000), (STICKY, 0o10
 const LONGEST: usize = 4096;
 
 /// Returns Go's mode of a file.
-pub(super) fn to_go(kind: FileKind, mode: u32) -> u32 {
+pub(crate) fn to_go(kind: FileKind, mode: u32) -> u32 {
     let kind = match kind {
-        // BuildKit sends sockets as regular files.
-        FileKind::File | FileKind::Socket => 0,
+        FileKind::File => 0,
+        FileKind::Socket => SOCKET,
         FileKind::Directory => DIRECTORY,
         FileKind::Symlink => SYMLINK,
         FileKind::Fifo => FIFO,
@@ -38,6 +38,21 @@ pub(super) fn to_go(kind: FileKind, mode: u32) -> u32 {
     };
     let special = BITS.iter().filter(|(_, bit)| mode & bit != 0).map(|(go, _)| go);
     special.fold(kind | (mode & 0o777), |mode, bit| mode | bit)
+}
+
+/// Returns the numbers of a device; 0 for other types.
+pub(crate) fn device(kind: FileKind) -> (i64, i64) {
+    match kind {
+        FileKind::CharDevice { major, minor } | FileKind::BlockDevice { major, minor } => {
+            (major.into(), minor.into())
+        }
+        _ => (0, 0),
+    }
+}
+
+/// Returns a time in nanoseconds since 1970.
+pub(crate) fn nanoseconds(time: Timestamp) -> i64 {
+    time.seconds.saturating_mul(1_000_000_000).saturating_add(time.nanoseconds.into())
 }
 
 /// Returns the kernel's permission bits of a mode of Go.
@@ -123,6 +138,11 @@ impl Incoming {
             owner: Some(self.owner),
             mtime: (self.kind != FileKind::Directory).then_some(self.mtime),
         }
+    }
+
+    /// Returns `true` for a file whose time is in whole seconds.
+    pub(super) fn has_coarse_time(&self) -> bool {
+        self.kind == FileKind::File && self.mtime.nanoseconds == 0
     }
 
     /// Returns `true` if an entry on the disk needs no transfer: by BuildKit's comparison, which
@@ -234,11 +254,7 @@ mod tests {
         let kinds = [FileKind::File, FileKind::Directory, FileKind::Symlink, FileKind::Fifo];
         for kind in kinds.into_iter().chain([device, disk]) {
             for mode in [0, 0o644, 0o7777, 0o4755, 0o2755, 0o1777] {
-                let (devmajor, devminor) = match kind {
-                    FileKind::CharDevice { major, minor }
-                    | FileKind::BlockDevice { major, minor } => (major.into(), minor.into()),
-                    _ => (0, 0),
-                };
+                let (devmajor, devminor) = super::device(kind);
                 let mode_in_go = to_go(kind, mode);
                 let stat = Stat { mode: mode_in_go, devmajor, devminor, ..Stat::default() };
                 assert_eq!((kind_of(&stat), mode_of(mode_in_go)), (Some(kind), mode));

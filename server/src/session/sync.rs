@@ -41,6 +41,9 @@ pub struct SyncRequest {
     pub exclude: Vec<String>,
     /// The paths to send with the targets of all links on the way, which wildcards may match.
     pub follow_paths: Vec<String>,
+    /// `true` if the directory may have files of other clients. A file whose time is in whole seconds
+    /// is then requested even if it looks the same: archives and checkouts give many files one time.
+    pub is_shared: bool,
 }
 
 impl SyncRequest {
@@ -77,11 +80,13 @@ impl Session {
         if !self.supports(METHOD) {
             return Err(Error::NoLocalSources);
         }
-        let metadata = request.metadata()?;
+        let (metadata, is_shared) = (request.metadata()?, request.is_shared);
         self.unless_closed(async {
             let (sender, packets) = mpsc::channel(WAITING);
             let (requests, mut requested) = mpsc::unbounded_channel();
-            let writing = spawn_blocking(move || Receiver::run(&into, packets, requests, progress));
+            let writing = spawn_blocking(move || {
+                Receiver::run(&into, packets, requests, is_shared, progress)
+            });
             let requested = stream::poll_fn(move |context| requested.poll_recv(context));
             let requested = requested.flat_map(stream::iter);
             let call = self.stream(PATH, metadata, requested);

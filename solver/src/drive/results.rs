@@ -107,7 +107,8 @@ where
         self.locks += 1;
         self.states[number].result = ResultState::Locking;
         self.arriving.insert(number);
-        let (key, fresh) = (self.states[number].canonical, self.states[number].taint.fresh);
+        let key = self.states[number].canonical;
+        let fresh = self.states[number].taint.fresh || self.plan.steps[number].rule.private;
         let told = self.told(number);
         let lock = self.world.clone().lock(key, self.outputs(number), fresh, told);
         self.spawn(number, lock);

@@ -67,13 +67,9 @@ impl ProcessDir {
         entries.flatten().filter(|entry| entry.file_name() != "lock").map(|e| e.path()).collect()
     }
 
-    /// Removes the directory. The caller has emptied it, except for files that the next process may
-    /// remove.
-    pub(crate) fn close(&self) {
-        if fs::read_dir(&self.path).is_ok_and(|entries| entries.count() == 1) {
-            let _ = fs::remove_file(self.path.join("lock"));
-            let _ = fs::remove_dir(&self.path);
-        }
+    /// Returns the path of the directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Returns `true` if there seem to be directories of dead processes. Takes no lock, so the
@@ -104,6 +100,15 @@ impl ProcessDir {
             }
         }
         Ok(taken)
+    }
+}
+
+/// Removes the directory of a closed store if it is empty. Otherwise the next process removes it. The
+/// lock may be free, and another process may remove the directory at the same time.
+pub(crate) fn close(path: &Path) {
+    if fs::read_dir(path).is_ok_and(|entries| entries.count() == 1) {
+        let _ = fs::remove_file(path.join("lock"));
+        let _ = fs::remove_dir(path);
     }
 }
 
@@ -169,7 +174,7 @@ mod tests {
             let ending = scope.spawn(|| {
                 for _ in 0..2_000 {
                     let process = ProcessDir::create(root.path()).unwrap();
-                    process.close();
+                    close(process.path());
                 }
             });
             while !ending.is_finished() {

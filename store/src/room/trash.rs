@@ -2,12 +2,15 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::cap::Claim;
 use super::remove::remove_tree;
+
+/// The work after all others.
+type Last = Box<dyn FnOnce() + Send>;
 
 /// A task of the background thread.
 enum Item {
@@ -15,6 +18,8 @@ enum Item {
     Tree(PathBuf, Option<Arc<Claim>>),
     /// A request for a reply once all earlier tasks are completed.
     Mark(Sender<()>),
+    /// The work at the end.
+    Last(Last),
 }
 
 /// A background thread that removes trees. Trees that remain at the end of the process are in its
@@ -62,12 +67,15 @@ impl Trash {
         self.removed.load(Ordering::Relaxed)
     }
 
-    /// Waits at most `limit` until all trees are removed. Returns `true` if they are.
-    pub(crate) fn finish(&self, limit: Duration) -> bool {
+    /// Calls `last` once all trees are removed. Waits at most `limit` for it.
+    pub(crate) fn finish(&self, limit: Duration, last: impl FnOnce() + Send + 'static) {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Thread { items, done }) = thread else { return true };
-        drop(items);
-        !matches!(done.recv_timeout(limit), Err(RecvTimeoutError::Timeout))
+        let Some(Thread { items, done }) = thread else { return last() };
+        if items.send(Item::Last(Box::new(last))).is_ok() {
+            drop(items);
+            // In a process that goes on, the thread goes on too.
+            let _ = done.recv_timeout(limit);
+        }
     }
 }
 
@@ -84,6 +92,7 @@ fn start(removed: &Arc<AtomicU64>) -> Option<Thread> {
                     removed.fetch_add(1, Ordering::Relaxed);
                 }
                 Item::Mark(mark) => drop(mark.send(())),
+                Item::Last(last) => last(),
             }
         }
         drop(running);
@@ -96,5 +105,26 @@ fn start(removed: &Arc<AtomicU64>) -> Option<Thread> {
 fn remove(path: &PathBuf) {
     if let Err(error) = remove_tree(path) {
         tracing::debug!(?path, %error, "can't remove");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn the_last_work_follows_all_removals_even_after_the_time_limit() {
+        let root = tempfile::tempdir().unwrap();
+        let (trash, tree) = (Trash::default(), root.path().join("tree"));
+        fs::create_dir(&tree).unwrap();
+        for number in 0..1000 {
+            fs::write(tree.join(number.to_string()), "").unwrap();
+        }
+        trash.add(tree.clone(), None);
+        let (sender, receiver) = channel();
+        trash.finish(Duration::ZERO, move || sender.send(tree.exists()).unwrap());
+        assert!(!receiver.recv_timeout(Duration::from_secs(10)).unwrap());
     }
 }

@@ -86,7 +86,8 @@ impl Upkeep {
         let (collected, (items, rest)) = collect_with(room, &self.uses, |inventory| {
             let total = cache_bytes(inventory) + mounts;
             let mut choice = Choice::new(inventory, options);
-            choice.run(total.saturating_sub(options.keep_bytes));
+            let wanted = total.saturating_sub(options.keep_bytes);
+            choice.run((options.keep_bytes > 0).then_some(wanted));
             let rest = total.saturating_sub(choice.freed);
             (choice.records, (choice.items, rest))
         })?;
@@ -164,7 +165,7 @@ pub(super) fn evict(room: &Arc<Room>, uses: &Uses, least: u64, wanted: u64) -> R
     let options = PruneOptions::default();
     let (collected, is_possible) = collect_with(room, uses, |inventory| {
         let mut choice = Choice::new(inventory, &options);
-        choice.run(wanted.saturating_sub(freed));
+        choice.run(Some(wanted.saturating_sub(freed)));
         let is_possible = possible + choice.freed >= least;
         let records = if is_possible { choice.records } else { Vec::new() };
         (records, is_possible)
@@ -219,8 +220,9 @@ impl<'a> Choice<'a> {
         Self { inventory, options, above, records: Vec::new(), items: Vec::new(), freed: 0 }
     }
 
-    /// Selects layers until they free `wanted` bytes, if possible.
-    fn run(&mut self, wanted: u64) {
+    /// Selects layers until they free `wanted` bytes, if possible. Without a number it selects all
+    /// layers, those without files, too.
+    fn run(&mut self, wanted: Option<u64>) {
         for place in self.inventory.garbage() {
             self.give_up(place);
         }
@@ -228,7 +230,7 @@ impl<'a> Choice<'a> {
             .filter(|place| self.is_leaf(*place))
             .map(|place| Reverse((self.used_at(place), place)))
             .collect();
-        while self.freed < wanted
+        while wanted.is_none_or(|wanted| self.freed < wanted)
             && let Some(Reverse((used_at, place))) = leaves.pop()
         {
             if !self.is_leaf(place) || !self.is_wanted(place, used_at) {

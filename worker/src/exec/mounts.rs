@@ -25,6 +25,7 @@ use kiln_store::{
 };
 use kiln_tree::{CopyOptions, Overlay, Selection, View};
 
+use super::left::EXTRA;
 use super::secret::Secrets;
 use super::ssh::{Agents, Forwarding};
 use crate::content;
@@ -202,7 +203,7 @@ impl Preparation<'_> {
 
     /// Returns the absolute target path of a mount.
     fn target(&self, mount: &Mount) -> PathBuf {
-        Path::new("/").join(&self.exec.meta.cwd).join(&mount.dest)
+        target(self.exec, mount)
     }
 
     fn input(&self, mount: &Mount) -> Result<&Output> {
@@ -285,6 +286,11 @@ impl Preparation<'_> {
     }
 }
 
+/// Returns the absolute target path of a mount.
+pub(super) fn target(exec: &ExecOp, mount: &Mount) -> PathBuf {
+    Path::new("/").join(&exec.meta.cwd).join(&mount.dest)
+}
+
 /// Returns the key that a cache mount is stored under. The key of a mount that starts with an
 /// input's files includes the digest of these files, so it is the same in every store. The trees of
 /// the input must exist.
@@ -305,6 +311,15 @@ pub(crate) fn cache_mount_key(
 }
 
 impl Prepared {
+    /// Returns the source of the bind mount at a target: its tree, and the path in it.
+    pub(super) fn tree_at(&self, target: &Path) -> Option<(&Tree, PathBuf)> {
+        let mount = self.mounts.iter().find(|mount| mount.target == target)?;
+        match &mount.kind {
+            SandboxKind::Bind { tree, selector, .. } => Some((tree, selector.clone())),
+            _ => None,
+        }
+    }
+
     /// Returns the directories of the store that the program writes to.
     pub(super) fn growing(&self) -> Vec<WatchedDirectory> {
         let outputs = self.outputs.iter().filter_map(|(_, outcome)| match outcome {
@@ -315,22 +330,35 @@ impl Prepared {
         drafts.chain(self.caches.values().map(CacheMountGuard::growing)).collect()
     }
 
-    /// Commits the written trees as layers and returns the outputs in their order. `is_open` is
+    /// Commits the written trees as layers and returns the outputs, with their numbers, in order. `is_open` is
     /// `true` if a process may still write to the trees.
-    pub(super) fn commit(mut self, snapshots: &Snapshots, is_open: bool) -> Result<Vec<Output>> {
+    pub(super) fn commit(
+        mut self,
+        snapshots: &Snapshots,
+        is_open: bool,
+    ) -> Result<Vec<(u32, Output)>> {
         self.outputs.sort_unstable_by_key(|(number, _)| *number);
-        let outputs = self.outputs.into_iter().map(|(_, outcome)| match outcome {
-            Outcome::Unchanged(layer) => Ok(Output::Layer(layer)),
-            Outcome::Root(mut draft) => {
-                draft.is_open = is_open;
-                Ok(Output::Layer(Some(snapshots.commit_root(draft)?)))
-            }
-            Outcome::Written(mut draft) => {
-                draft.is_open = is_open;
-                Ok(Output::Layer(Some(snapshots.commit_draft(draft)?)))
-            }
+        let outputs = self.outputs.into_iter().map(|(number, outcome)| {
+            let layer = match outcome {
+                Outcome::Unchanged(layer) => layer,
+                Outcome::Root(mut draft) => {
+                    draft.is_open = is_open;
+                    Some(snapshots.commit_root(draft)?)
+                }
+                Outcome::Written(mut draft) => {
+                    draft.is_open = is_open;
+                    Some(snapshots.commit_draft(draft)?)
+                }
+            };
+            Ok((number, Output::Layer(layer)))
         });
         outputs.collect()
+    }
+
+    /// Discards the outputs that are kept only if the step fails.
+    pub(super) fn without_extra(mut self) -> Self {
+        self.outputs.retain(|(number, _)| *number < EXTRA);
+        self
     }
 }
 

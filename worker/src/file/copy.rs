@@ -59,7 +59,7 @@ pub(crate) fn missing(error: kiln_tree::Error, sources: &[View<'_>]) -> Error {
             && excludes.matches(in_tree.as_os_str().as_bytes())
     });
     let siblings = sources.iter().flat_map(|source| siblings(source.dir, in_tree)).collect();
-    Error::Missing { source: error, path, siblings, is_excluded }
+    Error::Missing { source: error, path, siblings, is_excluded, in_key: true }
 }
 
 /// Returns the names in the directory of a missing path, up to a limit.

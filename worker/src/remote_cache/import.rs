@@ -12,7 +12,7 @@ use kiln_oci::cache::{
     CACHE_VERSION, CacheBlob, CacheConfig, CacheLayer, CacheRecord, INLINE_CACHE, InlineCache,
 };
 use kiln_oci::{Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, Platform, media_type};
-use kiln_registry::platform::select_platform;
+use kiln_registry::platform::{images, select_platform};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -23,6 +23,8 @@ use crate::error::{Error, Result};
 const CACHE_LIMIT: u64 = 64 << 20;
 /// The maximum number of a step's outputs, and of the layers of all its outputs together.
 pub(super) const MOST: usize = 1000;
+/// The maximum number of images of an index whose caches are read.
+const MOST_IMAGES: usize = 64;
 /// The media type of the config of BuildKit's caches.
 const BUILDKIT_CONFIG: &str = "application/vnd.buildkit.cacheconfig.v0";
 
@@ -45,15 +47,15 @@ pub struct ImportedCache {
 }
 
 impl ImportedCache {
-    /// Reads a cache. From an index of images, it reads the images for `platforms`. It fetches
-    /// documents only, and drops blobs of more than `largest` bytes.
+    /// Reads a cache. From an index of images, it reads the images for `platforms`, or all images if
+    /// that is `None`. It fetches documents only, and drops blobs of more than `largest` bytes.
     ///
     /// # Errors
     /// Fails if the source can't be read, isn't a cache of kiln's, or has another version.
     pub async fn read(
         images: &ImageResolver,
         source: &CacheSource,
-        platforms: &[Platform],
+        platforms: Option<&[Platform]>,
         largest: Option<u64>,
     ) -> Result<Self> {
         let (reader, bytes) = Reader::open(&source.place, &images.blobs()).await?;
@@ -87,7 +89,7 @@ impl ImportedCache {
 struct Import<'a> {
     place: &'a CachePlace,
     reader: Reader,
-    platforms: &'a [Platform],
+    platforms: Option<&'a [Platform]>,
     largest: Option<u64>,
 }
 
@@ -116,10 +118,18 @@ impl Import<'_> {
         if config(BUILDKIT_CONFIG).is_some() {
             return Err(self.problem("is a cache of BuildKit's, whose keys are others"));
         }
+        let wanted: Vec<&Descriptor> = match self.platforms {
+            Some(platforms) => {
+                platforms.iter().filter_map(|platform| select_platform(index, platform)).collect()
+            }
+            None => images(index).take(MOST_IMAGES).collect(),
+        };
         let mut digests = Vec::new();
-        for platform in self.platforms {
-            let digest = select_platform(index, platform).map(digest_of).transpose()?;
-            digests.extend(digest.filter(|digest| !digests.contains(digest)));
+        for image in wanted {
+            let digest = digest_of(image)?;
+            if !digests.contains(&digest) {
+                digests.push(digest);
+            }
         }
         let mut all = CacheConfig { version: CACHE_VERSION, ..CacheConfig::default() };
         let mut problem = self.problem("has no image for the platforms of this build");
@@ -302,7 +312,7 @@ mod tests {
 
     fn import(place: &CachePlace, largest: Option<u64>) -> Import<'_> {
         let reader = Reader::Layout("/nowhere".into());
-        Import { place, reader, platforms: &[], largest }
+        Import { place, reader, platforms: Some(&[]), largest }
     }
 
     fn place() -> CachePlace {

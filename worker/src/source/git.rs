@@ -26,7 +26,7 @@ use kiln_llb::op::SourceOp;
 use kiln_oci::Digest;
 use kiln_store::CacheKind;
 
-use self::find::Found;
+pub(super) use self::find::Found;
 pub use self::limits::GitLimits;
 use self::program::Git;
 use self::reference::{check_reference, is_commit};
@@ -127,6 +127,23 @@ impl GitSource {
         Ok(())
     }
 
+    /// Returns the identifier in its normal form: the host and path, and the reference as
+    /// `identifier` has it, with the cleaned subdirectory.
+    pub(crate) fn normal_identifier(&self, identifier: &str) -> String {
+        let fragment = identifier.split_once('#').map_or("", |(_, fragment)| fragment);
+        let reference = fragment.split(':').next().unwrap_or_default();
+        let mut normal = format!("git://{}", self.remote.location());
+        if !reference.is_empty() || !self.subdir.is_empty() {
+            normal.push('#');
+            normal.push_str(reference);
+        }
+        if !self.subdir.is_empty() {
+            normal.push(':');
+            normal.push_str(&self.subdir.join("/"));
+        }
+        normal
+    }
+
     /// Returns the part of keys that stands for the source, if the source names its commit.
     pub(crate) fn key(&self) -> Option<Vec<u8>> {
         self.named().map(|found| self.identity(&found))
@@ -162,10 +179,7 @@ impl GitSource {
     /// Fetches the commit and creates a layer of its files.
     pub(super) async fn load(&self, remotes: &Remotes, reporter: &Reporter) -> Result<Loaded> {
         let git = Git::prepare(self, remotes).await?;
-        let found = match self.named() {
-            Some(found) => found,
-            None => find::find(&git, self).await?,
-        };
+        let found = self.find(&git, remotes).await?;
         let name = found.reference.as_deref().unwrap_or_default();
         let line = format!("{}\t{name}\n", found.commit());
         reporter.log(LogStream::Stdout, line.into_bytes());
@@ -201,10 +215,7 @@ impl GitSource {
             return Ok(GitReference { name, object, ..known });
         }
         let git = Git::prepare(self, remotes).await?;
-        let found = match named {
-            Some(found) => found,
-            None => find::find(&git, self).await?,
-        };
+        let found = self.find(&git, remotes).await?;
         if with_objects {
             checkout::fetch(&git, self, &found).await?;
             let kind = git.run(&["cat-file", "-t", &found.object]).await?;
@@ -218,6 +229,17 @@ impl GitSource {
         }
         let name = found.reference.unwrap_or_else(|| found.object.clone());
         Ok(GitReference { name, object: found.object, commit: found.commit, ..known })
+    }
+
+    /// Returns the commit of the source. A reference is looked up once in a build, so that all of
+    /// the build has the same commit even if the reference moves.
+    async fn find(&self, git: &Git, remotes: &Remotes) -> Result<Found> {
+        if let Some(found) = self.named() {
+            return Ok(found);
+        }
+        let reference = format!("{}#{}", self.remote.url(), self.reference);
+        let found = remotes.reference(reference, || find::find(git, self)).await?;
+        find::check(found, self)
     }
 
     /// Returns an error that names the repository and the reference.

@@ -2,7 +2,7 @@
 
 use kiln_images::PullPolicy;
 use kiln_llb::op::SourceOp;
-use kiln_oci::Reference;
+use kiln_oci::{Digest, Reference};
 
 use super::git::GitSource;
 use super::http::HttpSource;
@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 
 const IMAGE_LAYER_LIMIT: &str = "image.layerlimit";
 const LAYOUT_LAYER_LIMIT: &str = "oci.layerlimit";
+const IMAGE_CHECKSUM: &str = "image.checksum";
 const IMAGE_RESOLVE_MODE: &str = "image.resolvemode";
 const LAYOUT_STORE: &str = "oci.store";
 
@@ -34,11 +35,8 @@ impl Identifier {
         let (scheme, rest) = identifier.split_once("://").ok_or_else(|| {
             Error::Invalid(format!("invalid source identifier {identifier:?}: no scheme"))
         })?;
-        for limit in [IMAGE_LAYER_LIMIT, LAYOUT_LAYER_LIMIT] {
-            if source.attrs.contains_key(limit) {
-                return Err(Error::Unsupported(format!("attribute {limit} of {identifier}")));
-            }
-        }
+        layer_limit(source)?;
+        checksum(source)?;
         let reference = || rest.parse::<Reference>().map_err(|e| Error::image(identifier, e));
         match scheme {
             "docker-image" => Ok(Self::Image(reference()?, policy(source)?)),
@@ -57,6 +55,51 @@ impl Identifier {
             "git" => Ok(Self::Remote(RemoteSource::Git(Box::new(GitSource::parse(source)?)))),
             _ => Err(Error::Unsupported(format!("source {identifier}"))),
         }
+    }
+}
+
+/// Checks the digest of an image's manifest or index.
+///
+/// # Errors
+/// Fails if the source requires another one.
+pub(crate) fn check_digest(source: &SourceOp, image: &Reference, digest: &Digest) -> Result<()> {
+    match checksum(source)? {
+        Some(expected) if expected != *digest => Err(Error::Invalid(format!(
+            "image digest {digest} for {image} does not match expected checksum {expected}"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Returns the digest that the manifest or index of an image must have.
+fn checksum(source: &SourceOp) -> Result<Option<Digest>> {
+    let text = source.attrs.get(IMAGE_CHECKSUM).filter(|text| !text.is_empty());
+    text.map(|text| text.parse().map_err(|error| Error::image(&source.identifier, error)))
+        .transpose()
+}
+
+/// Returns the number of layers to use of an image: the lowest ones. `None` stands for all.
+pub(crate) fn layer_limit(source: &SourceOp) -> Result<Option<usize>> {
+    let attribute = match source.identifier.split_once("://") {
+        Some(("docker-image", _)) => IMAGE_LAYER_LIMIT,
+        Some(("oci-layout", _)) => LAYOUT_LAYER_LIMIT,
+        _ => return Ok(None),
+    };
+    let Some(text) = source.attrs.get(attribute) else { return Ok(None) };
+    match text.parse() {
+        Ok(0) | Err(_) => Err(Error::Invalid(format!("invalid layer limit {text}"))),
+        Ok(limit) => Ok(Some(limit)),
+    }
+}
+
+/// Returns the identifier of a source in its normal form, as BuildKit writes it. Returns it unchanged
+/// if it is no valid source.
+pub fn normal_identifier(source: &SourceOp) -> String {
+    match Identifier::parse(source) {
+        Ok(Identifier::Image(reference, _)) => format!("docker-image://{reference}"),
+        Ok(Identifier::Layout(reference, _)) => format!("oci-layout://{reference}"),
+        Ok(Identifier::Remote(RemoteSource::Git(git))) => git.normal_identifier(&source.identifier),
+        _ => source.identifier.clone(),
     }
 }
 
@@ -104,6 +147,40 @@ mod tests {
             assert_eq!(found, policy, "{mode}");
         }
         assert!(parse("push").unwrap_err().to_string().contains("push"));
+    }
+
+    #[test]
+    fn images_may_be_checked() {
+        let parse = |name: &str, value: &str| {
+            let attrs = [(name.to_owned(), value.to_owned())].into();
+            let identifier = "docker-image://alpine".to_owned();
+            let source = SourceOp { identifier, attrs };
+            Identifier::parse(&source).map(|_| source)
+        };
+        let digest = Digest::of(b"index");
+        let checked = parse(IMAGE_CHECKSUM, &digest.to_string()).unwrap();
+        assert_eq!(checksum(&checked).unwrap(), Some(digest));
+        for (name, value) in
+            [(IMAGE_LAYER_LIMIT, "0"), (IMAGE_LAYER_LIMIT, "x"), (IMAGE_CHECKSUM, "x")]
+        {
+            assert!(parse(name, value).is_err(), "{name} {value}");
+        }
+    }
+
+    #[test]
+    fn layers_are_limited_to_the_lowest() {
+        let limit = |identifier: &str, attribute: &str, text: &str| {
+            let attrs = [(attribute.to_owned(), text.to_owned())].into();
+            layer_limit(&SourceOp { identifier: identifier.to_owned(), attrs })
+        };
+        let image = "docker-image://alpine";
+        assert_eq!(limit(image, IMAGE_LAYER_LIMIT, "2").unwrap(), Some(2));
+        assert_eq!(limit(image, LAYOUT_LAYER_LIMIT, "2").unwrap(), None);
+        assert_eq!(limit("oci-layout://a", LAYOUT_LAYER_LIMIT, "1").unwrap(), Some(1));
+        for text in ["0", "-1", "", "x"] {
+            let error = limit(image, IMAGE_LAYER_LIMIT, text).unwrap_err();
+            assert!(error.to_string().contains("invalid layer limit"), "{text}");
+        }
     }
 
     #[test]

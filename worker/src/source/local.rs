@@ -99,7 +99,11 @@ impl LocalAttributes {
     }
 }
 
-fn patterns(attributes: &BTreeMap<String, String>, name: &str) -> Result<Vec<String>> {
+/// Reads a list of patterns among the attributes of a source. An absent attribute is an empty list.
+///
+/// # Errors
+/// Fails if the attribute is no JSON list of strings.
+pub fn patterns(attributes: &BTreeMap<String, String>, name: &str) -> Result<Vec<String>> {
     let Some(text) = attributes.get(name) else { return Ok(Vec::new()) };
     // BuildKit's clients write an absent list as `null`.
     serde_json::from_str::<Option<Vec<String>>>(text)

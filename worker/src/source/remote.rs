@@ -27,7 +27,7 @@ use kiln_store::LayerId;
 use tokio::io::AsyncRead;
 use tokio::sync::OnceCell;
 
-use super::git::{GitLimits, GitSource};
+use super::git::{Found, GitLimits, GitSource};
 use super::http::HttpSource;
 use crate::error::Result;
 use crate::exec::secret::Secrets;
@@ -134,6 +134,8 @@ pub(crate) struct Remotes {
     pub(super) git: GitEnvironment,
     pub(super) options: RemoteOptions,
     loaded: Mutex<BTreeMap<String, Arc<OnceCell<Loaded>>>>,
+    /// The commits that references of repositories refer to, by repository and reference.
+    references: Mutex<BTreeMap<String, Arc<OnceCell<Found>>>>,
 }
 
 impl Remotes {
@@ -144,7 +146,8 @@ impl Remotes {
         options: RemoteOptions,
     ) -> Self {
         let client = snapshots.blobs.client().clone();
-        Self { snapshots, client, secrets, git, options, loaded: Mutex::default() }
+        let (loaded, references) = (Mutex::default(), Mutex::default());
+        Self { snapshots, client, secrets, git, options, loaded, references }
     }
 
     /// Loads a source unless this worker has loaded it before.
@@ -165,6 +168,19 @@ impl Remotes {
             }
         });
         layer.await.map(|loaded| loaded.layer.clone())
+    }
+
+    /// Returns the commit of a repository's reference. Calls `find` the first time.
+    pub(super) async fn reference<F: Future<Output = Result<Found>>>(
+        &self,
+        name: String,
+        find: impl FnOnce() -> F,
+    ) -> Result<Found> {
+        let cell = {
+            let mut known = self.references.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(known.entry(name).or_default())
+        };
+        cell.get_or_try_init(find).await.cloned()
     }
 
     /// Returns the identity of a source's content: of the loaded content, or else as the source

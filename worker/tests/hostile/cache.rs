@@ -54,7 +54,8 @@ impl Place {
             CachePlace::Layout { directory: cache.clone(), tag: "latest".to_owned(), digest: None };
         let source = CacheSource { place: layout, mounts: true };
         let count = self.runtime.block_on(async {
-            let imported = ImportedCache::read(&self.resolver, &source, &[], Some(1 << 30)).await;
+            let imported =
+                ImportedCache::read(&self.resolver, &source, Some(&[]), Some(1 << 30)).await;
             let Ok(imported) = imported else { return 0 };
             let config: CacheConfig = serde_json::from_slice(&files[0]).expect("it was read");
             let count = imported.len();

@@ -3,19 +3,23 @@
 //! The members are those of BuildKit for the same request. A URL's user and password are masked.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use kiln_attest::{ConfigSource, Local, OtherRequest, Predicate, Provenance, Request};
-use kiln_llb::Definition;
 use kiln_llb::op::{Op, OpKind, SourceOp};
+use kiln_llb::{Definition, Graph};
 use kiln_oci::{Digest, Platform, Reference};
+use kiln_solver::VertexKeys;
+use kiln_store::LayerId;
 use time::OffsetDateTime;
 
+use super::super::cache_export::Cacheable;
 use super::super::graph_build::GraphBuild;
 use super::super::spec::BuildSpec;
 use super::options::{AttestOptions, Mode, ProvenanceOptions};
 use super::sources::{Sources, context_source};
-use super::{invocation, request, steps};
+use super::{frontend_version, invocation, request, steps};
 use crate::redact::Redactor;
 
 /// The options of frontends that are about the machine rather than the build.
@@ -42,8 +46,23 @@ pub struct GraphRequest {
     pub root: Option<ProvenInput>,
 }
 
+/// The graph of an image, for its provenance.
+#[derive(Clone, Debug)]
+pub struct ProvenGraph {
+    /// The graph as the client has sent it.
+    pub definition: Definition,
+    /// The request that made the graph.
+    pub request: GraphRequest,
+    /// The loaded graph.
+    pub graph: Arc<Graph>,
+    /// The cache keys of the graph's vertices.
+    pub keys: Vec<Option<VertexKeys>>,
+    /// The uppermost layer of the image.
+    pub top: Option<LayerId>,
+}
+
 /// Another request, which led to a [`GraphRequest`].
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProvenInput {
     /// The name of the frontend.
     pub frontend: String,
@@ -73,7 +92,7 @@ impl GraphBuild {
     pub async fn provenance(
         &self,
         options: &AttestOptions,
-        images: &[Option<(Definition, GraphRequest)>],
+        images: &[Option<ProvenGraph>],
         begun: OffsetDateTime,
     ) -> Result<Option<Provenance>> {
         let Some(options) = &options.provenance else { return Ok(None) };
@@ -81,8 +100,8 @@ impl GraphBuild {
         for image in images {
             predicates.push(match image {
                 None => None,
-                Some((definition, request)) => {
-                    let predicate = self.predicate(options, definition, request).await?;
+                Some(image) => {
+                    let predicate = self.predicate(options, image).await?;
                     Some(Predicate { invocation: Some(invocation(begun)?), ..predicate })
                 }
             });
@@ -94,9 +113,9 @@ impl GraphBuild {
     async fn predicate(
         &self,
         options: &ProvenanceOptions,
-        definition: &Definition,
-        made_by: &GraphRequest,
+        image: &ProvenGraph,
     ) -> Result<Predicate> {
+        let ProvenGraph { definition, request: made_by, graph, keys, top } = image;
         let sources = self.sources(definition, made_by).await?;
         if options.complete_materials && !sources.is_complete() {
             bail!("provenance materials are incomplete: {}", sources.untold());
@@ -111,13 +130,20 @@ impl GraphBuild {
                 has_whole_request &= !reduce(&mut request);
                 None
             }
-            Mode::Max => Some(steps::steps(definition, &Redactor::default())?),
+            Mode::Max => {
+                let mut steps = steps::steps(definition, &Redactor::default())?;
+                let cache = self.cache().await;
+                let results = Cacheable { graph: Some(graph), keys, cache: &cache };
+                results.describe_layers(&mut steps, &self.tools.store, top.as_ref()).await?;
+                Some(steps)
+            }
         };
         Ok(Predicate {
             config_source,
             request,
             steps,
             builder_platform: Some(Platform::host()),
+            frontend_version: frontend_version(&made_by.frontend),
             is_hermetic: sources.is_complete() && !sources.uses_network(),
             has_all_dependencies: sources.is_complete(),
             dependencies: sources.into_dependencies(),
@@ -169,7 +195,12 @@ fn described(
         options: options.clone(),
         inputs: inputs.clone(),
     };
-    let OtherRequest { config_source, request } = other(&own, sources);
+    let described = other(&own, sources);
+    let root = root.as_ref().map(|root| other(root, sources));
+    // A client that requests nothing but attestations has no request.
+    let is_other = |root: &OtherRequest| *root != described && *root != OtherRequest::default();
+    let root = root.filter(is_other).map(Box::new);
+    let OtherRequest { config_source, request } = described;
     let mut request = *request;
     let mut vcs = BTreeMap::new();
     for (name, value) in &request.args {
@@ -179,11 +210,7 @@ fn described(
         }
     }
     request.args.retain(|name, _| !name.starts_with(VCS));
-    let root = root.as_ref().map(|root| other(root, sources));
-    let is_other =
-        |root: &OtherRequest| *root.request != request || root.config_source != config_source;
-    let root = root.filter(is_other).map(Box::new);
-    (config_source.clone(), Request { root, ..request }, vcs)
+    (config_source, Request { root, ..request }, vcs)
 }
 
 /// Returns a request as BuildKit describes it.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail};
 use kiln_attest::SlsaVersion;
 use kiln_exporter::{Output, csv_fields};
+use kiln_oci::text::parse_bool;
 
 const PROVENANCE: &str = "provenance";
 const SBOM: &str = "sbom";
@@ -92,6 +93,11 @@ impl AttestOptions {
         Ok(read)
     }
 
+    /// Returns `true` if the images get attestations.
+    pub(in crate::build) fn is_requested(&self) -> bool {
+        self.provenance.is_some() || self.sbom.is_some()
+    }
+
     /// Returns `true` if provenance is requested.
     pub fn has_provenance(&self) -> bool {
         self.provenance.is_some()
@@ -138,7 +144,7 @@ impl AttestOptions {
 
 /// Expands the value of a short form into the value of `--attest`.
 fn canonical(kind: &str, text: &str) -> String {
-    match boolean(text) {
+    match parse_bool(text) {
         Some(wanted) => format!("type={kind},disabled={}", !wanted),
         None if text.is_empty() => format!("type={kind}"),
         None => format!("type={kind},{text}"),
@@ -183,7 +189,7 @@ impl Keys {
 
     fn flag(&mut self, key: &str) -> Result<bool> {
         let Some(text) = self.take(key) else { return Ok(false) };
-        boolean(&text).with_context(|| format!("{key} is {text:?}, expected true or false"))
+        parse_bool(&text).with_context(|| format!("{key} is {text:?}, expected true or false"))
     }
 
     /// Takes the name of a file. The name must not contain directories.
@@ -231,15 +237,6 @@ impl Keys {
             _ => "disabled and filename",
         };
         bail!("unknown key {key:?}: {kind} takes {known}")
-    }
-}
-
-/// Parses a boolean as Go's `strconv.ParseBool` does.
-fn boolean(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
     }
 }
 

@@ -17,34 +17,59 @@ const OWN_ATTRIBUTES: [&str; 4] = ["local.session", "local.unique", "oci.session
 
 /// Returns the steps of a graph. Inputs come before the steps that use them.
 pub(super) fn steps(definition: &Definition, redactor: &Redactor) -> Result<BuildSteps> {
-    let mut steps = BuildSteps::default();
-    let mut numbers: BTreeMap<Digest, usize> = BTreeMap::new();
-    for bytes in &definition.ops {
-        let number = numbers.len();
-        let op = Op::decode(bytes)?;
-        let name_of = |input: &kiln_llb::op::Input| -> Result<String> {
-            let step = numbers.get(&input.digest).context("an input that is no step")?;
-            Ok(format!("step{step}:{}", input.index))
-        };
-        let inputs = op.inputs.iter().map(name_of).collect::<Result<Vec<_>>>()?;
-        let mut shown = op_to_go_json(bytes)?;
-        hide(&mut shown, redactor);
-        let mut step = json!({"id": format!("step{number}"), "op": shown});
-        if !inputs.is_empty() {
-            step["inputs"] = json!(inputs);
+    let listed = List::of(&definition.ops, redactor)?;
+    Ok(BuildSteps {
+        digests: listed.digests(),
+        source: source(definition, &listed.numbers, redactor)?,
+        definition: listed.steps,
+        result: listed.result,
+        ..BuildSteps::default()
+    })
+}
+
+/// The steps of a graph.
+#[derive(Default)]
+struct List {
+    /// The steps as objects.
+    steps: Vec<Value>,
+    /// The number of each step, by the digest of its op.
+    numbers: BTreeMap<Digest, usize>,
+    /// The step output that is the graph's result, as `step3:0`.
+    result: Option<String>,
+}
+
+impl List {
+    fn of(ops: &[Vec<u8>], redactor: &Redactor) -> Result<Self> {
+        let mut list = Self::default();
+        for bytes in ops {
+            let number = list.numbers.len();
+            let op = Op::decode(bytes)?;
+            let name_of = |input: &kiln_llb::op::Input| -> Result<String> {
+                let step = list.numbers.get(&input.digest).context("an input that is no step")?;
+                Ok(format!("step{step}:{}", input.index))
+            };
+            let inputs = op.inputs.iter().map(name_of).collect::<Result<Vec<_>>>()?;
+            let mut shown = op_to_go_json(bytes)?;
+            hide(&mut shown, redactor);
+            let mut step = json!({"id": format!("step{number}"), "op": shown});
+            if !inputs.is_empty() {
+                step["inputs"] = json!(inputs);
+            }
+            if op.kind.is_none() {
+                list.result = inputs.into_iter().next();
+            }
+            list.steps.push(step);
+            list.numbers.insert(Digest::of(bytes), number);
         }
-        if op.kind.is_none() {
-            steps.result = inputs.into_iter().next();
-        }
-        steps.definition.push(step);
-        numbers.insert(Digest::of(bytes), number);
+        Ok(list)
     }
-    steps.digests = numbers
-        .iter()
-        .map(|(digest, number)| (digest.to_string(), format!("step{number}")))
-        .collect();
-    steps.source = source(definition, &numbers, redactor);
-    Ok(steps)
+
+    /// Returns the name of each step, by the digest of its op.
+    fn digests(&self) -> BTreeMap<String, String> {
+        let name =
+            |(digest, number): (&Digest, &usize)| (digest.to_string(), format!("step{number}"));
+        self.numbers.iter().map(name).collect()
+    }
 }
 
 /// Removes private values from an op.
@@ -71,21 +96,28 @@ fn hide_texts(value: &mut Value, redactor: &Redactor) {
     }
 }
 
-/// Returns the Dockerfile and the location of each step in it.
+/// Returns the source files with their own steps, and the location of each of the graph's steps in
+/// them.
 fn source(
     definition: &Definition,
     numbers: &BTreeMap<Digest, usize>,
     redactor: &Redactor,
-) -> Value {
-    let info = |source: &kiln_llb::SourceInfo| {
+) -> Result<Value> {
+    let info = |source: &kiln_llb::SourceInfo| -> Result<Value> {
         let text = redactor.text(&String::from_utf8_lossy(&source.data));
-        json!({
+        let mut info = json!({
             "filename": source.filename,
             "language": source.language,
             "data": base64::encode(text.as_bytes()),
-        })
+        });
+        if !source.ops.is_empty() {
+            let listed = List::of(&source.ops, redactor)?;
+            info["digestMapping"] = json!(listed.digests());
+            info["llbDefinition"] = json!(listed.steps);
+        }
+        Ok(info)
     };
-    let infos: Vec<Value> = definition.sources.iter().map(info).collect();
+    let infos = definition.sources.iter().map(info).collect::<Result<Vec<Value>>>()?;
     let mut locations = Map::new();
     for (digest, places) in &definition.locations {
         if let Some(number) = numbers.get(digest) {
@@ -93,7 +125,7 @@ fn source(
             locations.insert(format!("step{number}"), json!({"locations": places}));
         }
     }
-    json!({"infos": infos, "locations": locations})
+    Ok(json!({"infos": infos, "locations": locations}))
 }
 
 fn place(place: &SourceLocation) -> Value {
@@ -124,6 +156,7 @@ mod tests {
             filename: "Dockerfile".to_owned(),
             data: b"ADD https://u:p@h/x /".to_vec(),
             language: "Dockerfile".to_owned(),
+            ops: node.output(0).marshal().ops,
         };
         Definition { sources: vec![info], ..node.output(0).marshal() }
     }
@@ -145,5 +178,7 @@ mod tests {
         assert_eq!(ranges, &json!([{"start": {"line": 2}, "end": {"line": 3}}]));
         let data = steps.source["infos"][0]["data"].as_str().unwrap();
         assert_eq!(base64::decode(data).unwrap(), b"ADD https://h/x /");
+        let own = &steps.source["infos"][0]["llbDefinition"];
+        assert_eq!((&own[0]["op"]["Op"]["source"], &own[1]["inputs"]), (op, &json!(["step0:0"])));
     }
 }

@@ -2,7 +2,9 @@
 
 use crate::instruction::csv;
 use crate::suggest::{Case, suggest};
-use crate::text::{parse_bool, to_lower};
+use kiln_oci::text::parse_bool;
+
+use crate::text::to_lower;
 
 /// A device that a step requests by its CDI name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

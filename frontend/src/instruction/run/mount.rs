@@ -6,7 +6,9 @@ use super::Expand;
 use crate::error::Error;
 use crate::instruction::{csv, size};
 use crate::suggest::{Case, suggest};
-use crate::text::{parse_bool, parse_u32, quote, to_lower};
+use kiln_oci::text::parse_bool;
+
+use crate::text::{parse_u32, quote, to_lower};
 
 /// The options, in the order in which error messages suggest them.
 const KEYS: [&str; 19] = [

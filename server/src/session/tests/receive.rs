@@ -208,8 +208,13 @@ impl Scene {
     }
 
     async fn sync(&self) -> Result<Synced> {
+        self.sync_as(false).await
+    }
+
+    async fn sync_as(&self, is_shared: bool) -> Result<Synced> {
         let dir = Arc::new(Dir::open(self.temp.path()).unwrap());
-        let request = SyncRequest { dir_name: "context".into(), ..SyncRequest::default() };
+        let dir_name = "context".into();
+        let request = SyncRequest { dir_name, is_shared, ..SyncRequest::default() };
         self.client.session.sync_directory(&request, dir, |_| {}).await
     }
 
@@ -305,6 +310,22 @@ async fn only_changes_travel() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whole_seconds_prove_nothing_in_a_shared_directory() {
+    let scene = Scene::new().await;
+    scene.put_file("fine", b"1");
+    scene.files.put(Stat { mod_time: 3_000_000_000, ..file("coarse", b"1") }, b"1");
+    scene.sync_as(true).await.unwrap();
+    // Another client's file looks the same.
+    scene.files.put(Stat { mod_time: 3_000_000_000, ..file("coarse", b"2") }, b"2");
+    scene.files.take_requested();
+    scene.sync_as(true).await.unwrap();
+    assert_eq!(scene.files.take_requested(), ["coarse"]);
+    assert_eq!(scene.read("coarse"), b"2");
+    scene.sync_as(false).await.unwrap();
+    assert_eq!(scene.files.take_requested(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn names_of_one_file_are_told_apart() {
     let scene = Scene::new().await;
     scene.put_file("a", b"same");
@@ -362,6 +383,7 @@ async fn the_request_is_in_the_metadata() {
         include: vec!["a".into(), "b*".into()],
         exclude: vec!["ö x".into(), "!y".into()],
         follow_paths: vec!["f".into()],
+        is_shared: false,
     };
     scene.client.session.sync_directory(&request, dir.clone(), |_| {}).await.unwrap();
     let metadata = scene.files.metadata.lock().unwrap().clone();

@@ -7,7 +7,7 @@ use crate::error::Result;
 
 /// The result of a reference's lookup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Found {
+pub(in crate::source) struct Found {
     /// The object that the reference refers to: a commit or an annotated tag.
     pub(super) object: String,
     /// The commit of the tag, if the object is a tag.
@@ -34,9 +34,13 @@ pub(super) async fn find(git: &Git, source: &GitSource) -> Result<Found> {
         let text = git.run(&["ls-remote", "--", url, &source.reference, &peeled]).await?;
         of_name(&text, &source.reference)
     };
-    let found = found.ok_or_else(|| {
+    found.ok_or_else(|| {
         source.error(format!("the repository does not contain ref {}", source.reference))
-    })?;
+    })
+}
+
+/// Checks that what was found is what the source expects.
+pub(super) fn check(found: Found, source: &GitSource) -> Result<Found> {
     let object_fits = found.object.starts_with(&source.checksum);
     let commit_fits = found.commit.as_ref().is_some_and(|c| c.starts_with(&source.checksum));
     if object_fits || commit_fits { Ok(found) } else { Err(source.mismatch(found.commit())) }

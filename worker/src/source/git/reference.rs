@@ -61,6 +61,17 @@ impl Remote {
         &self.url
     }
 
+    /// Returns the host and the path, without scheme and user.
+    pub(super) fn location(&self) -> String {
+        if let Some((_, host, path)) = scp_style(&self.url) {
+            return format!("{host}/{}", path.trim_start_matches('/'));
+        }
+        let rest = self.url.split_once("://").map_or(self.url.as_str(), |(_, rest)| rest);
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        format!("{host}{path}")
+    }
+
     /// Returns the `user:password` in the address, if there is one.
     pub(super) fn credentials(&self) -> Option<&[u8]> {
         self.credentials.as_deref()

@@ -1,0 +1,120 @@
+//! A server on TCP with TLS, and clients with certificates of several authorities.
+
+#![allow(
+    unused_crate_dependencies,
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "a test panics, and opens the files that it creates"
+)]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bollard_buildkit_proto::moby::buildkit::v1::InfoRequest;
+use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
+use hyper_util::rt::TokioIo;
+use kiln_server::{Certificates, Frontends, HistoryLimits, Listener, Options, Server, Tls};
+use kiln_testkit::{Certificate, CertificateOptions};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::transport::{Endpoint, Uri};
+
+fn signed_by(authority: &Certificate) -> Certificate {
+    let options = CertificateOptions { constraints: "CA:FALSE", ..CertificateOptions::default() };
+    Certificate::signed_by(authority, options)
+}
+
+fn certificates(authority: &Certificate, own: &Certificate) -> Certificates {
+    Certificates {
+        authorities: Some(std::fs::read(authority.path()).unwrap()),
+        chain: std::fs::read(own.path()).unwrap(),
+        key: std::fs::read(own.key_path()).unwrap(),
+    }
+}
+
+/// Asks the server at an address for its version, with a client's certificate or none.
+async fn ask(
+    address: SocketAddr,
+    authority: &Certificate,
+    own: Option<&Certificate>,
+) -> Result<String, String> {
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let mut config = match own {
+        None => builder.with_no_client_auth(),
+        Some(own) => {
+            let key = PrivateKeyDer::from_pem_file(own.key_path()).unwrap();
+            builder.with_client_auth_cert(vec![own.der()], key).unwrap()
+        }
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let connector = TlsConnector::from(Arc::new(config));
+    let connector = tower::service_fn(move |_: Uri| {
+        let connector = connector.clone();
+        async move {
+            let stream = TcpStream::connect(address).await?;
+            let name = ServerName::try_from("localhost").unwrap();
+            Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, stream).await?))
+        }
+    });
+    let endpoint = Endpoint::from_static("http://localhost");
+    let channel = endpoint.connect_with_connector(connector).await;
+    let channel = channel.map_err(|error| format!("{error:?}"))?;
+    let answer = ControlClient::new(channel).info(InfoRequest {}).await;
+    let answer = answer.map_err(|error: Status| format!("{error:?}"))?;
+    Ok(answer.into_inner().buildkit_version.unwrap().version)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_need_a_certificate_of_the_authority() {
+    let directory = tempfile::tempdir().unwrap();
+    let authority = Certificate::self_signed(CertificateOptions::default());
+    let other = Certificate::self_signed(CertificateOptions::default());
+    let (own, client, stranger) = (signed_by(&authority), signed_by(&authority), signed_by(&other));
+    let server = Server::new(Options {
+        engine: kiln::Options::new(directory.path().join("store")),
+        registries: kiln_registry::Options::default(),
+        entitlements: Vec::new(),
+        labels: std::collections::BTreeMap::new(),
+        history: HistoryLimits::default(),
+        frontends: Frontends::default(),
+        gc: Vec::new(),
+        max_builds: None,
+    });
+    let server = server.unwrap();
+    let tls = Tls::new(&certificates(&authority, &own)).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
+    let (listener, stopped) = (Listener::Tcp(listener, Some(tls.clone())), stop.clone());
+    tasks.spawn(async move {
+        server.serve(listener, async move { stopped.cancelled().await }).await.unwrap();
+    });
+
+    assert_eq!(ask(address, &authority, Some(&client)).await.as_deref(), Ok("v0.33.0"));
+    assert!(ask(address, &authority, Some(&stranger)).await.is_err());
+    assert!(ask(address, &authority, None).await.is_err());
+    assert!(ask(address, &other, Some(&client)).await.is_err(), "the client trusts another one");
+
+    // Certificates are replaced for connections to come; invalid ones change nothing.
+    let broken = Certificates { key: Vec::new(), ..certificates(&authority, &own) };
+    assert!(tls.replace(&broken).is_err());
+    assert!(ask(address, &authority, Some(&client)).await.is_ok());
+    tls.replace(&certificates(&other, &own)).unwrap();
+    assert!(ask(address, &authority, Some(&stranger)).await.is_ok());
+    assert!(ask(address, &authority, Some(&client)).await.is_err());
+
+    stop.cancel();
+    tasks.join_next().await.unwrap().unwrap();
+}
