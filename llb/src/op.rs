@@ -203,6 +203,22 @@ pub struct Mount {
     pub result_id: String,
 }
 
+impl Mount {
+    /// Returns a mount without an input and an output.
+    pub fn new(dest: &str, kind: MountKind) -> Self {
+        Self {
+            input: None,
+            selector: String::new(),
+            dest: dest.to_owned(),
+            output: None,
+            readonly: false,
+            kind,
+            content_cache: ContentCache::Default,
+            result_id: String::new(),
+        }
+    }
+}
+
 /// The kind of a mount with its options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MountKind {

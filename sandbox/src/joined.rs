@@ -69,6 +69,11 @@ fn become_program(task: Task, target: &OwnedFd) -> Result<Infallible, Failure> {
     child::join(&spec.cgroups)?;
     child::configure(&spec)?;
     let has_inner = has_own_users(target);
+    // It is the host's: a program without confinement can replace the files in its container's `/dev`.
+    let stdin = match input {
+        Some(input) => input,
+        None => null()?,
+    };
     let shared = ThreadNameSpaceType::MOUNT
         | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
         | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
@@ -86,10 +91,6 @@ fn become_program(task: Task, target: &OwnedFd) -> Result<Infallible, Failure> {
             .map_err(Failure::doing("hand the terminal over"))?;
     }
     child::enter_directory(&spec.process.cwd)?;
-    let stdin = match input {
-        Some(input) => input,
-        None => null()?,
-    };
     child::connect(&stdin, terminal.as_ref(), &user)?;
     identity::set_limits(&spec.process.rlimits)?;
     if has_inner {
@@ -110,6 +111,7 @@ fn has_own_users(process: &OwnedFd) -> bool {
     matches!((own, other), (Ok(own), Some(Ok(other))) if own != other.st_ino)
 }
 
+/// Opens `/dev/null` of the host. The process must not have entered the container.
 fn null() -> Result<OwnedFd, Failure> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NOCTTY;
     rustix::fs::openat(CWD, "/dev/null", flags, Mode::empty())

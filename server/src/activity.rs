@@ -1,4 +1,4 @@
-//! The activity of a server: open connections and builds that are going on.
+//! Counters of what is going on: the connections and builds of a server, the programs of a container.
 
 use std::time::Duration;
 
@@ -22,6 +22,12 @@ impl Activity {
     pub(crate) fn begin(&self) -> Busy {
         self.0.send_modify(|count| *count += 1);
         Busy(self.0.clone())
+    }
+
+    /// Waits until nothing is going on.
+    pub(crate) async fn end(&self) {
+        // The sender is this counter's own.
+        let _ = self.0.subscribe().wait_for(|count| *count == 0).await;
     }
 
     /// Waits until nothing has gone on for some time.

@@ -3,6 +3,7 @@
 //! The cache is collected by the policies a second after the server's start and after builds, at
 //! most once a minute.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,20 +110,22 @@ impl GcPolicy {
     }
 
     fn to_request(&self, total: u64) -> PruneRequest {
+        let message = self.to_message(total);
         PruneRequest {
-            all: self.all,
-            filter: self.filters.clone(),
-            keep_duration: self.keep_nanoseconds(),
-            reserved_space: Self::space(self.reserved, total),
-            max_used_space: Self::space(self.max_used, total),
-            min_free_space: Self::space(self.min_free, total),
+            all: message.all,
+            filter: message.filters,
+            keep_duration: message.keep_duration,
+            reserved_space: message.reserved_space,
+            max_used_space: message.max_used_space,
+            min_free_space: message.min_free_space,
         }
     }
 }
 
-/// Returns the size in bytes of the file system of a store; 0 if it is unknown.
-pub(crate) fn total_space(store: &Store) -> u64 {
-    let found = rustix::fs::statvfs(store.root());
+/// Returns the size in bytes of the file system that a directory is on, or will be; 0 if it is
+/// unknown.
+pub fn total_space(directory: &Path) -> u64 {
+    let found = directory.ancestors().find_map(|path| rustix::fs::statvfs(path).ok());
     found.map_or(0, |found| found.f_blocks.saturating_mul(found.f_frsize))
 }
 
@@ -143,7 +146,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 
 /// Applies the rules in their order.
 fn collect(store: &Store, policies: &[GcPolicy]) {
-    let total = total_space(store);
+    let total = total_space(store.root());
     for policy in policies {
         match usage::prune(store, &policy.to_request(total)) {
             Ok(removed) if removed.is_empty() => {}

@@ -10,15 +10,16 @@ use bollard_buildkit_proto::moby::buildkit::v1::frontend::{InitMessage, NewConta
 use bollard_buildkit_proto::pb;
 use kiln_llb::op::{ExecOp, Op, OpKind};
 use kiln_oci::{Digest, Platform};
-use kiln_worker::TerminalSize;
 use kiln_worker::{
     ExecContainer, ExecContainerRequest, ExecProcess, ExecProcessRequest, Output, ProcessInput,
+    TerminalSize,
 };
 use prost::Message as _;
-use tokio::sync::watch;
 use tonic::Status;
 
+use crate::activity::{Activity, Busy};
 use crate::errors::of_error;
+use crate::images::platform_of;
 use crate::jobs::Job;
 
 /// The index that means no input or no output.
@@ -35,15 +36,18 @@ pub(crate) struct Containers(Mutex<HashMap<String, Arc<Container>>>);
 #[derive(Debug)]
 pub(crate) struct Container {
     inner: ExecContainer,
-    /// The number of programs that run or whose end isn't noted yet.
-    programs: watch::Sender<usize>,
+    /// The programs that run or whose end isn't noted yet.
+    programs: Activity,
     /// The first failure of a program.
     failed: Mutex<Option<Status>>,
 }
 
 /// A program of a container from its start until its end is noted.
 #[derive(Debug)]
-pub(crate) struct Program(Arc<Container>);
+pub(crate) struct Program {
+    container: Arc<Container>,
+    _busy: Busy,
+}
 
 impl Containers {
     /// Makes a container.
@@ -59,8 +63,7 @@ impl Containers {
         let request = to_request(job, request).await?;
         let made = Box::pin(job.build().container(request)).await;
         let inner = made.map_err(|error| of_error(error.as_ref()))?;
-        let container =
-            Container { inner, programs: watch::Sender::new(0), failed: Mutex::default() };
+        let container = Container { inner, programs: Activity::new(), failed: Mutex::default() };
         let mut all = self.lock();
         if all.contains_key(&id) {
             return Err(taken());
@@ -94,8 +97,7 @@ impl Containers {
         let container = released
             .ok_or_else(|| Status::unknown(format!("container details for {id} not found")))?;
         container.inner.stop();
-        // The container holds the sender.
-        let _ = container.programs.subscribe().wait_for(|count| *count == 0).await;
+        container.programs.end().await;
         let failed = container.failed.lock().unwrap_or_else(PoisonError::into_inner).take();
         failed.map_or(Ok(()), Err)
     }
@@ -115,8 +117,7 @@ impl Containers {
 impl Container {
     /// Returns a new program, which isn't started yet.
     pub(crate) fn program(self: &Arc<Self>) -> Program {
-        self.programs.send_modify(|count| *count += 1);
-        Program(Arc::clone(self))
+        Program { container: Arc::clone(self), _busy: self.programs.begin() }
     }
 }
 
@@ -148,18 +149,12 @@ impl Program {
             terminal: has_terminal.then_some(TERMINAL),
             input,
         };
-        self.0.inner.start(request).await
+        self.container.inner.start(request).await
     }
 
     /// Notes that the program has failed.
     pub(crate) fn fail(&self, status: Status) {
-        self.0.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(status);
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        self.0.programs.send_modify(|count| *count -= 1);
+        self.container.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(status);
     }
 }
 
@@ -243,10 +238,7 @@ async fn to_request(
         network: op.network,
         hostname: message.hostname,
         extra_hosts: op.meta.extra_hosts,
-        platform: message.platform.map_or_else(Platform::host, |platform| {
-            let variant = Some(platform.variant.as_str()).filter(|text| !text.is_empty());
-            Platform::new(&platform.os, &platform.architecture, variant)
-        }),
+        platform: message.platform.as_ref().map_or_else(Platform::host, platform_of),
         ..ExecContainerRequest::new(op.mounts, inputs)
     })
 }

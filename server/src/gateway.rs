@@ -21,13 +21,12 @@ use bollard_buildkit_proto::pb;
 use futures_util::stream::{StreamExt as _, once, pending};
 use kiln::build::{GraphRequest, Step};
 use kiln_event::{EventSender, LogStream};
-use kiln_llb::op::{ContentCache, Mount, MountKind, NetMode, OpKind, SourceOp};
+use kiln_llb::op::{Mount, MountKind, NetMode, OpKind, SourceOp};
 use kiln_oci::text::parse_bool;
 use kiln_worker::{
-    ExecContainer, ExecContainerRequest, ExecProcess, ExecProcessRequest, ProcessInput,
-    ProvidedFile,
+    ExecContainer, ExecContainerRequest, ExecProcess, ExecProcessRequest, Exit, ProcessInput,
+    ProvidedFile, SandboxError,
 };
-use kiln_worker::{Exit, SandboxError};
 use prost::Message as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::unix::pipe::{self, Receiver, Sender};
@@ -225,16 +224,7 @@ fn process(
 async fn container(job: &Job, program: &ProgramImage) -> Result<ExecContainer, Status> {
     let slot = job.add(program.definition.clone())?;
     let files = slot.ok_or_else(|| Status::internal("the frontend has no files"))?;
-    let root = Mount {
-        input: Some(0),
-        selector: String::new(),
-        dest: "/".to_owned(),
-        output: None,
-        readonly: false,
-        kind: MountKind::Bind,
-        content_cache: ContentCache::default(),
-        result_id: String::new(),
-    };
+    let root = Mount { input: Some(0), ..Mount::new("/", MountKind::Bind) };
     let label = program.config.labels.get(NO_NETWORK);
     let has_none = label.and_then(|text| parse_bool(text)).unwrap_or_default();
     let request = ExecContainerRequest {

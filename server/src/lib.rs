@@ -78,7 +78,7 @@ mod traces;
 mod usage;
 mod workers;
 
-pub use collection::{GcPolicy, Space};
+pub use collection::{GcPolicy, Space, total_space};
 pub use frontend::Frontends;
 pub use history::HistoryLimits;
 pub use listener::{Certificates, Listener, Tls};

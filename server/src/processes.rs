@@ -20,8 +20,9 @@ use bollard_buildkit_proto::moby::buildkit::v1::frontend::{
     DoneMessage, ExecMessage, ExitMessage, FdMessage, InitMessage, ResizeMessage, StartedMessage,
 };
 use futures_util::stream::{BoxStream, StreamExt as _, unfold};
-use kiln_worker::{Error as WorkerError, ExecProcess, ProcessInput, signal_number};
-use kiln_worker::{Exit, SandboxError, Signaller};
+use kiln_worker::{
+    Error as WorkerError, ExecProcess, Exit, ProcessInput, SandboxError, Signaller, signal_number,
+};
 use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;

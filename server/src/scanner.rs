@@ -7,8 +7,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::AttestationKind;
+use bollard_buildkit_proto::pb;
 use kiln_exporter::csv_fields;
-use kiln_llb::op::{ContentCache, ExecOp, Meta, Mount, MountKind, OpKind};
+use kiln_llb::op::{ExecOp, Meta, Mount, MountKind, OpKind};
 use kiln_llb::{Definition, Edge, Node, OpMetadata};
 use kiln_oci::Platform;
 use tonic::Status;
@@ -17,7 +18,7 @@ use crate::errors::of_error;
 use crate::exports::platform_ids;
 use crate::frontend::{Call, ProgramImage};
 use crate::jobs::Job;
-use crate::references::{Attestation, FrontendResult, Slot};
+use crate::references::{Attestation, FrontendResult};
 
 /// The options that request bills of materials.
 const OPTIONS: [&str; 2] = ["attest:sbom", "build-arg:BUILDKIT_ATTEST_SBOM"];
@@ -67,7 +68,7 @@ pub(crate) fn scan(
             metadata: [("reason", "sbom"), ("sbom-core", "sbom")]
                 .map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()))
                 .into(),
-            slot: scan_slot(job, &scan)?,
+            slot: job.add(scan.marshal().to_pb())?,
             path: String::new(),
             predicate_type: SPDX.to_owned(),
             subjects: Vec::new(),
@@ -77,11 +78,7 @@ pub(crate) fn scan(
     Ok(())
 }
 
-fn scan_slot(job: &Job, scan: &Edge) -> Result<Slot, Status> {
-    job.add(scan.marshal().to_pb())
-}
-
-fn edge(definition: bollard_buildkit_proto::pb::Definition) -> Result<Edge, Status> {
+fn edge(definition: pb::Definition) -> Result<Edge, Status> {
     let definition = Definition::from_pb(definition).map_err(|error| of_error(&error))?;
     Edge::load(&definition).map_err(|error| of_error(&error))
 }
@@ -127,10 +124,10 @@ impl Scanner {
         let root = edge(program.definition.clone())?;
         let (inputs, scanned) = inputs(root, files);
         let mounts = vec![
-            Mount { output: Some(0), ..mount("/", Some(0)) },
-            Mount { kind: MountKind::Tmpfs { size: 0, explicit: true }, ..mount("/tmp", None) },
-            Mount { readonly: true, ..mount(SOURCE, Some(scanned)) },
-            Mount { output: Some(1), ..mount(DESTINATION, None) },
+            Mount { input: Some(0), output: Some(0), ..Mount::new("/", MountKind::Bind) },
+            Mount::new("/tmp", MountKind::Tmpfs { size: 0, explicit: true }),
+            Mount { input: Some(scanned), readonly: true, ..Mount::new(SOURCE, MountKind::Bind) },
+            Mount { output: Some(1), ..Mount::new(DESTINATION, MountKind::Bind) },
         ];
         let meta = Meta { args, env, cwd, ..Meta::default() };
         let op = OpKind::Exec(ExecOp { meta, mounts, ..ExecOp::default() });
@@ -146,19 +143,6 @@ impl Scanner {
 /// itself.
 fn inputs(root: Edge, files: Edge) -> (Vec<Edge>, u32) {
     if root.input() == files.input() { (vec![root], 0) } else { (vec![root, files], 1) }
-}
-
-fn mount(dest: &str, input: Option<u32>) -> Mount {
-    Mount {
-        input,
-        selector: String::new(),
-        dest: dest.to_owned(),
-        output: None,
-        readonly: false,
-        kind: MountKind::Bind,
-        content_cache: ContentCache::default(),
-        result_id: String::new(),
-    }
 }
 
 #[cfg(test)]

@@ -66,6 +66,22 @@ pub struct Options {
     pub frontends: Frontends,
 }
 
+impl Options {
+    /// Returns the options of a server on an engine, without limits, rights and garbage collection.
+    pub fn new(engine: EngineOptions) -> Self {
+        Self {
+            engine,
+            registries: RegistryOptions::default(),
+            entitlements: Vec::new(),
+            labels: BTreeMap::new(),
+            history: HistoryLimits::default(),
+            gc: Vec::new(),
+            max_builds: None,
+            frontends: Frontends::default(),
+        }
+    }
+}
+
 /// The state that all calls share.
 #[derive(Debug)]
 pub(crate) struct Shared {

@@ -46,7 +46,7 @@ pub(crate) fn record(shared: &Shared) -> WorkerRecord {
     .into();
     let options = shared.options();
     labels.extend(options.labels.iter().map(|(name, value)| (name.clone(), value.clone())));
-    let total = total_space(shared.engine.store());
+    let total = total_space(shared.engine.store().root());
     WorkerRecord {
         id: shared.worker_id.clone(),
         labels,

@@ -23,7 +23,7 @@ use bollard_buildkit_proto::pb;
 use hyper_util::rt::TokioIo;
 use kiln_llb::op::{FileAction, FileActionKind, FileOp, MkFileAction, OpKind, SourceOp};
 use kiln_llb::{Node, OpMetadata};
-use kiln_server::{Frontends, HistoryLimits, Options, Server};
+use kiln_server::{Options, Server};
 use kiln_testkit::{Answer, FileServer};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
@@ -44,14 +44,8 @@ impl Served {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let server = Server::new(Options {
-            engine: kiln::Options::new(directory.path().join("store")),
-            registries: kiln_registry::Options::default(),
-            entitlements: Vec::new(),
             labels: [("a".to_owned(), "b".to_owned())].into(),
-            history: HistoryLimits::default(),
-            gc: Vec::new(),
-            max_builds: None,
-            frontends: Frontends::default(),
+            ..Options::new(kiln::Options::new(directory.path().join("store")))
         });
         let (server, stop) = (server.unwrap(), CancellationToken::new());
         let socket = directory.path().join("socket");

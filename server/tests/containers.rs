@@ -23,7 +23,7 @@ use futures_util::stream::unfold;
 use hyper_util::rt::TokioIo;
 use kiln_llb::op::{FileAction, FileActionKind, FileOp, MkDirAction, MkFileAction, OpKind};
 use kiln_llb::{Node, OpMetadata};
-use kiln_server::{HistoryLimits, Options, Server};
+use kiln_server::{Options, Server};
 use kiln_testkit::{Need, skip};
 use libtest_mimic::{Arguments, Trial};
 use tokio::net::{UnixListener, UnixStream};
@@ -83,16 +83,7 @@ fn root() -> pb::Definition {
 }
 
 async fn serve(directory: &std::path::Path, stop: CancellationToken) -> (Channel, JoinSet<()>) {
-    let server = Server::new(Options {
-        engine: kiln::Options::new(directory.join("store")),
-        registries: kiln_registry::Options::default(),
-        entitlements: Vec::new(),
-        labels: std::collections::BTreeMap::new(),
-        history: HistoryLimits::default(),
-        frontends: kiln_server::Frontends::default(),
-        gc: Vec::new(),
-        max_builds: None,
-    });
+    let server = Server::new(Options::new(kiln::Options::new(directory.join("store"))));
     let (server, socket) = (server.unwrap(), directory.join("socket"));
     let listener = UnixListener::bind(&socket).unwrap();
     let mut tasks = JoinSet::new();

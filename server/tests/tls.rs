@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bollard_buildkit_proto::moby::buildkit::v1::InfoRequest;
 use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
 use hyper_util::rt::TokioIo;
-use kiln_server::{Certificates, Frontends, HistoryLimits, Listener, Options, Server, Tls};
+use kiln_server::{Certificates, Listener, Options, Server, Tls};
 use kiln_testkit::{Certificate, CertificateOptions};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
@@ -82,16 +82,7 @@ async fn clients_need_a_certificate_of_the_authority() {
     let authority = Certificate::self_signed(CertificateOptions::default());
     let other = Certificate::self_signed(CertificateOptions::default());
     let (own, client, stranger) = (signed_by(&authority), signed_by(&authority), signed_by(&other));
-    let server = Server::new(Options {
-        engine: kiln::Options::new(directory.path().join("store")),
-        registries: kiln_registry::Options::default(),
-        entitlements: Vec::new(),
-        labels: std::collections::BTreeMap::new(),
-        history: HistoryLimits::default(),
-        frontends: Frontends::default(),
-        gc: Vec::new(),
-        max_builds: None,
-    });
+    let server = Server::new(Options::new(kiln::Options::new(directory.path().join("store"))));
     let server = server.unwrap();
     let tls = Tls::new(&certificates(&authority, &own)).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

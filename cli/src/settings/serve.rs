@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use kiln_server::{Certificates, GcPolicy, HistoryLimits, Options, Space};
+use kiln_server::{Certificates, GcPolicy, HistoryLimits, Options, Space, total_space};
 use kiln_worker::{NETWORK_HOST, SECURITY_INSECURE};
 use tokio::sync::Semaphore;
 
@@ -126,9 +126,7 @@ fn rules(document: &Document, engine: &kiln::Options) -> Vec<GcPolicy> {
     if limits == GcPolicy::default() {
         limits.max_used = engine.max_storage.map(Space::Bytes);
     }
-    let existing = engine.root.ancestors().find_map(|path| rustix::fs::statvfs(path).ok());
-    let total = existing.map_or(0, |found| found.f_blocks.saturating_mul(found.f_frsize));
-    GcPolicy::defaults(&limits, total)
+    GcPolicy::defaults(&limits, total_space(&engine.root))
 }
 
 fn history(document: &Document) -> HistoryLimits {

@@ -292,7 +292,7 @@ fn names(root: &Path) -> Vec<std::path::PathBuf> {
     entries(root).flat_map(|entry| entries(&entry.path())).map(|entry| entry.path()).collect()
 }
 
-/// What a server holds of the system's resources.
+/// The system's resources that a server holds.
 #[derive(Debug)]
 pub(crate) struct Held {
     descriptors: usize,

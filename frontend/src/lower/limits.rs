@@ -1,8 +1,8 @@
 //! The resource limits of all `RUN` steps of a build.
 
-use kiln_llb::op::{Meta, MountKind, Ulimit};
+use kiln_llb::op::{Meta, Mount, MountKind, Ulimit};
 
-use super::run_mount::{Mounts, empty_mount};
+use super::run_mount::Mounts;
 
 /// The resource limits of all `RUN` steps of a build.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,7 +24,7 @@ impl ProcessLimits {
         meta.cgroup_parent.clone_from(&self.cgroup_parent);
         if self.shm_size > 0 {
             let kind = MountKind::Tmpfs { size: self.shm_size, explicit: true };
-            mounts.add(empty_mount("/dev/shm", kind), None);
+            mounts.add(Mount::new("/dev/shm", kind), None);
         }
     }
 }

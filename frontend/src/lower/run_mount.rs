@@ -1,8 +1,8 @@
 //! The mounts of `RUN --mount`.
 
 use kiln_llb::op::{
-    CacheMount, CacheSharing, Chown, ContentCache, CopyAction, FileActionKind, MkDirAction, Mount,
-    MountKind, SecretEnv, UserRef,
+    CacheMount, CacheSharing, Chown, CopyAction, FileActionKind, MkDirAction, Mount, MountKind,
+    SecretEnv, UserRef,
 };
 
 use crate::error::Error;
@@ -38,7 +38,7 @@ impl Mounts {
         mut self,
         base: Option<Output>,
     ) -> (Vec<Mount>, Vec<Option<Output>>, Option<String>) {
-        let root = Mount { output: Some(0), ..empty_mount("/", MountKind::Bind) };
+        let root = Mount { output: Some(0), ..Mount::new("/", MountKind::Bind) };
         self.files.insert(0, (root, base));
         self.files.sort_by(|(a, _), (b, _)| a.dest.cmp(&b.dest));
         for (number, agent) in self.agents.iter_mut().enumerate() {
@@ -53,20 +53,6 @@ impl Mounts {
         mounts.append(&mut self.agents);
         inputs.resize(mounts.len(), None);
         (mounts, inputs, socket)
-    }
-}
-
-/// Returns a mount without a source.
-pub(super) fn empty_mount(dest: &str, kind: MountKind) -> Mount {
-    Mount {
-        input: None,
-        selector: String::new(),
-        dest: dest.to_owned(),
-        output: None,
-        readonly: false,
-        kind,
-        content_cache: ContentCache::Default,
-        result_id: String::new(),
     }
 }
 
@@ -160,7 +146,7 @@ fn file_mount(
         _ => MountKind::Bind,
     };
     let is_tmpfs = flag.kind == run::MountKind::Tmpfs;
-    let mut mount = empty_mount(&target(site, &flag.target)?, kind);
+    let mut mount = Mount::new(&target(site, &flag.target)?, kind);
     mount.readonly = flag.read_only;
     let mut from = origin.output.filter(|_| !is_tmpfs);
     let selector = path::join("/", &flag.source);

@@ -6,7 +6,6 @@ use crate::error::Error;
 use crate::instruction::run;
 
 use super::path;
-use super::run_mount::empty_mount;
 
 /// Returns the mount of the secret's file, if the flag requests a file.
 ///
@@ -29,7 +28,7 @@ pub(super) fn mount(flag: &run::Mount) -> Result<Option<Mount>, Error> {
         optional: !flag.required,
     };
     // The reference leaves the output's number at zero.
-    Ok(Some(Mount { output: Some(0), ..empty_mount(&dest, MountKind::Secret(secret)) }))
+    Ok(Some(Mount { output: Some(0), ..Mount::new(&dest, MountKind::Secret(secret)) }))
 }
 
 /// Returns the secret's environment variable, if the flag requests one.

@@ -5,8 +5,6 @@ use kiln_llb::op::{Mount, MountKind, SshMount};
 use crate::error::Error;
 use crate::instruction::run;
 
-use super::run_mount::empty_mount;
-
 /// Returns the socket's mount. The mount's target is empty if the flag has none.
 ///
 /// # Errors
@@ -23,5 +21,5 @@ pub(super) fn mount(flag: &run::Mount) -> Result<Mount, Error> {
         optional: !flag.required,
     };
     // The reference leaves the output's number at zero.
-    Ok(Mount { output: Some(0), ..empty_mount(&flag.target, MountKind::Ssh(agent)) })
+    Ok(Mount { output: Some(0), ..Mount::new(&flag.target, MountKind::Ssh(agent)) })
 }

@@ -30,7 +30,7 @@ use super::Shared;
 const DIRECTORY: u32 = 1 << 31;
 const SYMLINK: u32 = 1 << 27;
 
-/// What an exporter has sent.
+/// The output of an exporter as it has arrived.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sent {
     /// The bytes of an archive.
@@ -171,7 +171,7 @@ pub(crate) async fn send(
 /// The service to which exporters send. Its messages are archives' bytes, or packets.
 #[derive(Clone, Default)]
 pub(crate) struct Receiver {
-    /// What has arrived, by the number of the exporter.
+    /// The outputs that have arrived, by the number of the exporter.
     pub(crate) sent: Shared<HashMap<usize, Sent>>,
     /// The numbers of the exporters whose output is a directory.
     pub(crate) directories: Shared<BTreeSet<usize>>,

@@ -34,7 +34,7 @@ use super::Directories;
 use super::content::Stores;
 use super::files::{Patterns, Receiver, Sent, send, stream_of};
 
-/// What a client gives a build.
+/// The files, secrets and stores that a client offers to a build.
 #[derive(Clone, Default)]
 pub(crate) struct Offer {
     /// The directories, by name.
