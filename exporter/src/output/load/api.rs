@@ -13,8 +13,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
 
-/// The time limit for a request without an upload.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The time limit for a request without an upload. An engine that has just unpacked a large image
+/// may wait for its disk for minutes before it answers.
+const PATIENCE: Duration = Duration::from_mins(5);
 /// The interval of checks for cancellation.
 const INTERVAL: Duration = Duration::from_millis(100);
 /// The maximum size of a response in bytes.
