@@ -77,7 +77,7 @@ pub use receive::{Progress, Synced};
 pub use registry::Sessions;
 pub use send::{Content, OutgoingEntry};
 pub use send_file::{BlockingFileSender, FileSender, Sent};
-pub use sync::SyncRequest;
+pub use sync::{SyncRequest, SyncTarget};
 pub use upload::Upload;
 
 /// The connection to a client's services. Cloning is cheap.

@@ -10,14 +10,17 @@ use futures_util::future::BoxFuture;
 use kiln_event::Reporter;
 use kiln_llb::op::SourceOp;
 use kiln_store::{CLIENT_DIRECTORY, CacheMountGuard, PendingTree, Sharing, Store};
-use kiln_tree::Dir;
+use kiln_tree::{Dir, FileDigests};
 use kiln_worker::{
-    AgentSources, Error, LocalSources, Result, SecretSources, UploadReader, Uploads, patterns,
+    AgentSources, ContextIndex, Error, LocalSources, Result, SecretSources, UploadReader, Uploads,
+    patterns,
 };
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 
-use crate::session::{Agent, Error as SessionError, Progress, Session, Sessions, SyncRequest};
+use crate::session::{
+    Agent, Error as SessionError, Progress, Session, Sessions, SyncRequest, SyncTarget,
+};
 
 /// The time to wait for another session that a graph names.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -104,7 +107,9 @@ impl SessionSources {
         let receive = || async {
             let session = self.session(&request.session).await?;
             let directory = self.open(session.shared_key(), request)?;
-            let into = Arc::new(directory.open()?);
+            let index = Arc::new(ContextIndex::new(self.store.clone()));
+            let digests: Arc<dyn FileDigests> = Arc::clone(&index) as _;
+            let into = SyncTarget { dir: Arc::new(directory.open()?), digests: Some(digests) };
             let title = format!("transferring {}:", request.files.dir_name);
             let mut part = reporter.part(&title, None);
             let mut before = 0;
@@ -117,6 +122,7 @@ impl SessionSources {
             let files = SyncRequest { is_shared, ..request.files.clone() };
             let synced = session.sync_directory(&files, into, progress).await;
             let synced = synced.map_err(|error| Error::Invalid(error.to_string()))?;
+            index.save()?;
             reporter.status(&title, synced.received.bytes, None, true);
             Ok::<_, Error>(directory)
         };

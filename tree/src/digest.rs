@@ -34,6 +34,7 @@ use crate::metadata::{FileKind, Metadata};
 use crate::view::View;
 use crate::walk::Entry;
 use contents::Contents;
+pub use contents::{ContentHasher, WrittenFile, remember_written};
 use listing::Listing;
 use select::{Picked, Selected};
 

@@ -52,11 +52,20 @@ impl<'a> EntryWriter<'a> {
             .map(File::from)
     }
 
-    /// Gives a new file its attributes. The time is set last.
-    pub fn finish_file(&self, file: &File, path: &[u8], attributes: &Attributes) -> Result<()> {
-        Metadata::of_fd(file.as_fd())
-            .and_then(|made| attributes.beyond(&made).apply_to_fd(file.as_fd()))
-            .map_err(|errno| Error::at("set attributes of", names::path(path), errno))
+    /// Gives a new file its attributes. The time is set last. Returns the metadata of the complete
+    /// file, regardless of records.
+    pub fn finish_file(
+        &self,
+        file: &File,
+        path: &[u8],
+        attributes: &Attributes,
+    ) -> Result<Metadata> {
+        let finish = || {
+            let made = Metadata::of_fd(file.as_fd())?;
+            attributes.beyond(&made).apply_to_fd(file.as_fd())?;
+            Metadata::of_fd(file.as_fd())
+        };
+        finish().map_err(|errno| Error::at("set attributes of", names::path(path), errno))
     }
 
     /// Creates a directory. Fails if the entry exists. Unlike with [`Dir::mkdir`], the directory

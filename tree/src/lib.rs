@@ -65,7 +65,7 @@ pub use copy::{CopyOptions, copy, plan_copies};
 pub use decompress::Compression;
 pub use decompress::{decompress, is_archive_start};
 pub use digest::listing::{Difference, Listing, Place};
-pub use digest::{FileDigests, examine};
+pub use digest::{ContentHasher, FileDigests, WrittenFile, examine, remember_written};
 pub use digest::{Selecting, Selection, content_digest, selects_alike};
 pub use dir::{Dir, Room};
 pub use entry_writer::EntryWriter;

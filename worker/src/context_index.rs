@@ -21,20 +21,26 @@ use crate::error::Result;
 /// megabytes.
 const LEARNED: usize = 1 << 15;
 
-/// The digests in the store, and new ones in memory.
-pub(crate) struct ContextIndex {
+/// The digests of files in the store, and new ones in memory.
+#[derive(Debug)]
+pub struct ContextIndex {
     store: Store,
     learned: Mutex<Vec<(FileStamp, [u8; 32])>>,
 }
 
 impl ContextIndex {
-    pub(crate) fn new(store: Store) -> Self {
+    /// Returns the index of a store.
+    pub fn new(store: Store) -> Self {
         Self { store, learned: Mutex::default() }
     }
 
     /// Stores the digests that are still in memory.
-    pub(crate) fn save(self) -> Result<()> {
-        let learned = self.learned.into_inner().unwrap_or_else(PoisonError::into_inner);
+    ///
+    /// # Errors
+    /// Fails if the store can't be written.
+    pub fn save(&self) -> Result<()> {
+        let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        let learned = std::mem::take(&mut *learned);
         if learned.is_empty() {
             return Ok(());
         }

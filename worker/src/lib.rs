@@ -39,6 +39,7 @@ mod source_policy;
 pub use cache::{Redact, StoreCache};
 pub use cdi::{CdiOptions, KnownDevice};
 pub use content::copied as selection_of_copy;
+pub use context_index::ContextIndex;
 pub use error::{Error, Hint, Result};
 pub use exec::allowed::{Allowed, AllowedDevices, DEVICE, NETWORK_HOST, SECURITY_INSECURE};
 pub use exec::container::{

@@ -29,15 +29,20 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use kiln_tree::{Attributes, Dir, EntryWriter, FileKind, Metadata, Timestamp};
+use kiln_tree::{
+    Attributes, ContentHasher, Dir, EntryWriter, FileDigests, FileKind, Metadata, Timestamp,
+    WrittenFile, remember_written,
+};
 use tokio::sync::mpsc::{Receiver as Packets, UnboundedSender};
 
 use super::error::{Error, Result};
 use super::existing::{Existing, Found};
 use super::messages::{Packet, PacketType};
 use super::stat::{Incoming, Order, compare};
+use super::sync::SyncTarget;
 
 /// The maximal number of files that are requested and not yet complete.
 const IN_FLIGHT: usize = 1024;
@@ -50,6 +55,9 @@ const OPEN: usize = 64;
 const MOST_ENTRIES: u32 = 4_000_000;
 /// The maximal length of all paths and link targets of a directory tree together, in bytes.
 const MOST_BYTES: usize = 512 << 20;
+
+/// The number of complete files whose hashes are stored together.
+const WRITTEN: usize = 1 << 15;
 
 /// The number of bytes of disk space that are reserved at a time. What the client announces doesn't
 /// count: it costs the client nothing.
@@ -96,7 +104,14 @@ struct Wanted {
 /// A requested file.
 struct Transfer {
     wanted: Wanted,
-    file: Option<File>,
+    /// The file, once its first piece has arrived.
+    file: Option<Partial>,
+}
+
+/// A file that is being written.
+struct Partial {
+    file: File,
+    hasher: ContentHasher,
 }
 
 /// Another name of an earlier file.
@@ -131,6 +146,10 @@ pub(super) struct Receiver<'a, P> {
     bytes: usize,
     is_listed: bool,
     has_changed: bool,
+    /// The destination of the files' hashes.
+    digests: Option<Arc<dyn FileDigests>>,
+    /// The complete files whose hashes aren't stored yet.
+    written: Vec<WrittenFile>,
     /// `true` if a time in whole seconds doesn't identify a file.
     is_shared: bool,
     received: Progress,
@@ -143,15 +162,16 @@ impl<'a, P: FnMut(Progress)> Receiver<'a, P> {
     /// # Errors
     /// Fails as [`Session::sync_directory`](super::Session::sync_directory) does.
     pub(super) fn run(
-        dir: &'a Dir,
+        into: &'a SyncTarget,
         mut packets: Packets<Packet>,
         requests: UnboundedSender<Vec<Packet>>,
         is_shared: bool,
         progress: P,
     ) -> Result<Synced> {
         let answers = requests.clone();
-        let result = Self::new(dir, requests, progress)
-            .and_then(|receiver| Self { is_shared, ..receiver }.receive(&mut packets));
+        let digests = into.digests.clone();
+        let result = Self::new(&into.dir, requests, progress)
+            .and_then(|receiver| Self { is_shared, digests, ..receiver }.receive(&mut packets));
         let last = match &result {
             Ok(_) => Packet::finish(),
             Err(error) => Packet::error(kiln_oci::error::chain(error)),
@@ -179,6 +199,8 @@ impl<'a, P: FnMut(Progress)> Receiver<'a, P> {
             bytes: 0,
             is_listed: false,
             has_changed: false,
+            digests: None,
+            written: Vec::new(),
             is_shared: false,
             received: Progress::default(),
             progress,
@@ -372,8 +394,8 @@ impl<'a, P: FnMut(Progress)> Receiver<'a, P> {
             return Err(Error::Protocol(format!("data of file {id}, which was not requested")));
         };
         let wanted = &transfer.wanted;
-        let mut file = match transfer.file.take() {
-            Some(file) => file,
+        let mut partial = match transfer.file.take() {
+            Some(partial) => partial,
             None if self.open >= OPEN => {
                 return Err(Error::Protocol("too many files at the same time".to_owned()));
             }
@@ -383,16 +405,22 @@ impl<'a, P: FnMut(Progress)> Receiver<'a, P> {
                     self.writer.remove(&wanted.path)?;
                 }
                 let mode = wanted.attributes.mode.unwrap_or_default();
-                self.writer.create_file(&wanted.path, mode)?
+                let file = self.writer.create_file(&wanted.path, mode)?;
+                Partial { file, hasher: ContentHasher::default() }
             }
         };
         if data.is_empty() {
-            self.writer.finish_file(&file, &wanted.path, &wanted.attributes)?;
+            let file = &partial.file;
+            let metadata = self.writer.finish_file(file, &wanted.path, &wanted.attributes)?;
             let directory = wanted.directory;
+            self.written.push(WrittenFile { metadata, hash: partial.hasher.finish() });
             self.requested.remove(&id);
             self.touch(directory);
             self.open -= 1;
             self.received.files += 1;
+            if self.written.len() >= WRITTEN {
+                self.remember();
+            }
         } else {
             let length = data.len() as u64;
             if self.room < length {
@@ -400,15 +428,24 @@ impl<'a, P: FnMut(Progress)> Receiver<'a, P> {
                 self.room += RESERVED.max(length);
             }
             self.room -= length;
-            file.write_all(data).map_err(|source| {
+            partial.file.write_all(data).map_err(|source| {
                 let path = Path::new(OsStr::from_bytes(&wanted.path)).to_path_buf();
                 kiln_tree::Error::Io { action: "write", path, source }
             })?;
-            transfer.file = Some(file);
+            partial.hasher.update(data);
+            transfer.file = Some(partial);
             self.received.bytes += length;
         }
         (self.progress)(self.received);
         Ok(())
+    }
+
+    /// Stores the hashes of complete files, so that the build need not read them again.
+    fn remember(&mut self) {
+        let written = std::mem::take(&mut self.written);
+        if let Some(digests) = &self.digests {
+            remember_written(&written, digests.as_ref());
+        }
     }
 
     /// Makes hard links, and sets the times of directories.
@@ -431,6 +468,7 @@ impl<'a, P: FnMut(Progress)> Receiver<'a, P> {
             let attributes = Attributes { mtime: Some(directory.mtime), ..Attributes::default() };
             self.writer.set_attributes(&directory.path, FileKind::Directory, &attributes)?;
         }
+        self.remember();
         Ok(())
     }
 }

@@ -1,10 +1,11 @@
 //! `FileSync`: the transfer of a client's directory.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
-use kiln_tree::Dir;
+use kiln_tree::{Dir, FileDigests};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -46,6 +47,29 @@ pub struct SyncRequest {
     pub is_shared: bool,
 }
 
+/// The destination of a transfer.
+#[derive(Clone)]
+pub struct SyncTarget {
+    /// The directory. It may be empty or the result of an earlier transfer. Nothing else may change
+    /// it.
+    pub dir: Arc<Dir>,
+    /// The memory that gets the hashes of the received files, so that the build need not read them
+    /// again.
+    pub digests: Option<Arc<dyn FileDigests>>,
+}
+
+impl From<Arc<Dir>> for SyncTarget {
+    fn from(dir: Arc<Dir>) -> Self {
+        Self { dir, digests: None }
+    }
+}
+
+impl fmt::Debug for SyncTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SyncTarget").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
 impl SyncRequest {
     fn metadata(&self) -> Result<MetadataMap> {
         let mut metadata = MetadataMap::new();
@@ -63,10 +87,9 @@ impl Session {
     /// the client doesn't send are removed. Extended attributes are ignored, as in contexts that
     /// are read in place.
     ///
-    /// `into` is the directory. It may be empty or the result of an earlier transfer. Nothing else
-    /// may change it. If this future is dropped, the thread that writes files stops soon after, and
-    /// drops `into` then: attach a lock of the directory by [`Dir::keeping`]. `progress` is called
-    /// often and should return quickly.
+    /// If this future is dropped, the thread that writes files stops soon after, and drops `into`
+    /// then: attach a lock of the directory by [`Dir::keeping`]. `progress` is called often and
+    /// should return quickly.
     ///
     /// # Errors
     /// Fails if the client has no such directory, breaks the protocol, reports an error or
@@ -74,13 +97,14 @@ impl Session {
     pub async fn sync_directory(
         &self,
         request: &SyncRequest,
-        into: Arc<Dir>,
+        into: impl Into<SyncTarget>,
         progress: impl FnMut(Progress) + Send + 'static,
     ) -> Result<Synced> {
         if !self.supports(METHOD) {
             return Err(Error::NoLocalSources);
         }
         let (metadata, is_shared) = (request.metadata()?, request.is_shared);
+        let into = into.into();
         self.unless_closed(async {
             let (sender, packets) = mpsc::channel(WAITING);
             let (requests, mut requested) = mpsc::unbounded_channel();

@@ -32,14 +32,55 @@ pub(super) struct Contents {
     pub(super) hash: [u8; 32],
 }
 
+/// The hash of a file's content, computed piece by piece, as [`FileDigests`] keeps it.
+#[derive(Clone, Debug, Default)]
+pub struct ContentHasher(blake3::Hasher);
+
+impl ContentHasher {
+    /// Adds the next bytes of the file.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Returns the hash of all bytes so far.
+    pub fn finish(&self) -> [u8; 32] {
+        self.0.finalize().into()
+    }
+}
+
+/// A file whose content the caller has written itself.
+#[derive(Clone, Debug)]
+pub struct WrittenFile {
+    /// The metadata of the complete file.
+    pub metadata: Metadata,
+    /// The hash of its content.
+    pub hash: [u8; 32],
+}
+
+/// Stores the hashes of files that nothing else has changed since the caller wrote them. Files that
+/// could still change without another time are left out, so they are read when they are digested.
+pub fn remember_written(files: &[WrittenFile], digests: &dyn FileDigests) {
+    let now = now();
+    for WrittenFile { metadata, hash } in files {
+        if is_settled(metadata, now) {
+            digests.put(metadata, *hash);
+        }
+    }
+}
+
+/// Returns the time in nanoseconds since 1970.
+fn now() -> i128 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_nanos() as i128)
+}
+
 /// Returns the contents of the files, in order. Doesn't read remembered files.
 pub(super) fn read(
     root: &Dir,
     files: &[&Entry],
     remembered: Option<&dyn FileDigests>,
 ) -> Result<Vec<Contents>> {
-    let before = SystemTime::now().duration_since(UNIX_EPOCH);
-    let before = before.map_or(0, |since| since.as_nanos() as i128);
+    let before = now();
     let known = known(files, remembered);
     let start = || (Opener::new(root), Vec::new());
     let hash = |(opener, buffer): &mut (Opener<'_>, Vec<u8>), (number, entry): (usize, &&Entry)| {

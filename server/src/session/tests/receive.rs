@@ -1,5 +1,6 @@
 //! Tests of transfers from the client.
 
+use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
@@ -11,7 +12,7 @@ use bollard_buildkit_proto::fsutil::types::packet::PacketType;
 use bollard_buildkit_proto::fsutil::types::{Packet, Stat};
 use bollard_buildkit_proto::moby::filesync::v1::file_sync_server::{FileSync, FileSyncServer};
 use futures_util::Stream;
-use kiln_tree::Dir;
+use kiln_tree::{ContentHasher, Dir, FileDigests, Metadata};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tonic::transport::Server;
@@ -19,13 +20,16 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::super::error::{Error, Result};
 use super::super::receive::{Progress, Synced};
-use super::super::sync::SyncRequest;
+use super::super::sync::{SyncRequest, SyncTarget};
 use super::{Client, messages};
 
 const METHOD: &str = "/moby.filesync.v1.FileSync/DiffCopy";
 const DIRECTORY: u32 = 1 << 31;
 const SYMLINK: u32 = 1 << 27;
 const FIFO: u32 = 1 << 25;
+
+/// The name of a file that the client sends later than others.
+const LATE: &str = "late";
 
 /// An entry of the client's directory, with its content.
 type ClientFile = (Stat, Vec<u8>);
@@ -123,6 +127,9 @@ impl Files {
                 PacketType::PacketReq => {
                     let (stat, data) = &entries[request.id as usize];
                     self.requested.lock().unwrap().push(stat.path.clone());
+                    if stat.path == LATE {
+                        tokio::time::sleep(Duration::from_millis(200)).await;
+                    }
                     for piece in data.chunks(32 * 1024) {
                         packets.send(Ok(data_packet(request.id, piece))).await.ok()?;
                     }
@@ -404,6 +411,40 @@ async fn the_request_is_in_the_metadata() {
     let client = Client::new(services, &[]).await;
     let error = client.session.sync_directory(&request, dir, |_| {}).await.unwrap_err();
     assert_eq!(error.to_string(), "no local sources enabled");
+}
+
+/// A memory of hashes by inode.
+#[derive(Default)]
+struct Memory(Mutex<HashMap<u64, [u8; 32]>>);
+
+impl FileDigests for Memory {
+    fn get(&self, files: &[&Metadata]) -> Vec<Option<[u8; 32]>> {
+        vec![None; files.len()]
+    }
+
+    fn put(&self, metadata: &Metadata, digest: [u8; 32]) {
+        self.0.lock().unwrap().insert(metadata.inode, digest);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn contents_are_hashed_as_they_arrive() {
+    let scene = Scene::new().await;
+    let large = vec![7; 100_000];
+    scene.put_file("large", &large);
+    scene.put_file(LATE, b"text");
+    let dir = Arc::new(Dir::open(scene.temp.path()).unwrap());
+    let memory = Arc::new(Memory::default());
+    let digests: Arc<dyn FileDigests> = Arc::clone(&memory) as _;
+    let request = SyncRequest { dir_name: "context".into(), ..SyncRequest::default() };
+    let into = SyncTarget { dir, digests: Some(digests) };
+    scene.client.session.sync_directory(&request, into, |_| {}).await.unwrap();
+    let inode = |name: &str| fs::metadata(scene.path(name)).unwrap().ino();
+    let mut hasher = ContentHasher::default();
+    hasher.update(&large);
+    // The late file may still change within the tick of the file system's clock.
+    let known = memory.0.lock().unwrap().clone();
+    assert_eq!(known, HashMap::from([(inode("large"), hasher.finish())]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
