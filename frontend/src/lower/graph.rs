@@ -94,25 +94,36 @@ impl Graph {
     /// # Errors
     /// Fails on a reachable process without a program.
     pub(super) fn finish(self, target: Output) -> Result<Edge, Error> {
+        let finished = self.finish_all(&[target])?;
+        // The target is always reached, so the empty file system is never used.
+        Ok(finished.into_iter().next().unwrap_or_else(|| {
+            Node::new(OpKind::File(FileOp::default()), Vec::new(), None, OpMetadata::default())
+                .output(0)
+        }))
+    }
+
+    /// Creates nodes of all plans that some targets reach. Returns the targets' edges in order.
+    ///
+    /// # Errors
+    /// Fails on a reachable process without a program.
+    pub(super) fn finish_all(self, targets: &[Output]) -> Result<Vec<Edge>, Error> {
+        let count = targets.iter().map(|target| target.plan + 1).max().unwrap_or_default();
         let mut reached = vec![false; self.entries.len()];
-        reached[target.plan] = true;
-        for index in (0..=target.plan).rev() {
+        for target in targets {
+            reached[target.plan] = true;
+        }
+        for index in (0..count).rev() {
             if reached[index] {
                 self.entries[index].check()?;
                 self.entries[index].plan.for_each_input(|input| reached[input.plan] = true);
             }
         }
-        let mut edges: Vec<Option<Edge>> = Vec::with_capacity(target.plan + 1);
-        for (entry, reached) in self.entries.into_iter().zip(reached).take(target.plan + 1) {
+        let mut edges: Vec<Option<Edge>> = Vec::with_capacity(count);
+        for (entry, reached) in self.entries.into_iter().zip(reached).take(count) {
             let edge = reached.then(|| entry.into_edge(&edges, &self.path_sets));
             edges.push(edge);
         }
-        let last = edges.pop().flatten();
-        // The target is the last entry and always reached, so the empty file system is never used.
-        Ok(last.unwrap_or_else(|| {
-            Node::new(OpKind::File(FileOp::default()), Vec::new(), None, OpMetadata::default())
-                .output(0)
-        }))
+        Ok(targets.iter().filter_map(|target| edges[target.plan].clone()).collect())
     }
 }
 

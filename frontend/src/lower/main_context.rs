@@ -111,9 +111,24 @@ impl Lowering<'_> {
         if !reads.map_err(|error| Error::new(error.to_string()).because(error))? {
             return Ok(output);
         }
-        let patterns = &context.patterns;
+        Ok(self.filtered(output))
+    }
+
+    /// Returns the files of the context for a scanner.
+    ///
+    /// # Errors
+    /// Fails if the ignore file can't be read.
+    pub(super) fn context_to_scan(&mut self) -> Result<Output, Error> {
+        let output = self.main_context.output()?;
+        let is_whole = self.main_context.is_whole && !self.main_context.patterns.is_empty();
+        Ok(if is_whole { self.filtered(output) } else { output })
+    }
+
+    /// Returns the files of the context without those that its ignore file excludes.
+    fn filtered(&mut self, output: Output) -> Output {
+        let MainContext { patterns, filtered, .. } = &mut self.main_context;
         let graph = &mut self.graph;
-        Ok(*context.filtered.get_or_insert_with(|| without_ignored(graph, output, patterns)))
+        *filtered.get_or_insert_with(|| without_ignored(graph, output, patterns))
     }
 }
 
