@@ -47,6 +47,7 @@
 
 mod error;
 mod files;
+mod given;
 mod manifest;
 mod provenance;
 mod purl;
@@ -59,6 +60,7 @@ use serde_json::Value;
 
 pub use error::{Error, Result};
 pub use files::AttestationFile;
+pub use given::{GivenFormat, GivenStatement, GivenSubject};
 pub use manifest::AttestationManifest;
 pub use provenance::{
     BuildSteps, ConfigSource, Dependency, Invocation, Local, OtherRequest, Predicate, Request,
@@ -79,33 +81,8 @@ pub struct Attestations {
     pub provenance: Option<Provenance>,
     /// The options of the bill of materials, or `None` for a build without it.
     pub sbom: Option<SbomOptions>,
-    /// The statements that a frontend made about each image, in the order of the images.
+    /// The statements that frontends and scanners made about each image, in the order of the images.
     pub given: Vec<Vec<GivenStatement>>,
-}
-
-/// A statement that a frontend made about an image.
-#[derive(Clone, Debug)]
-pub struct GivenStatement {
-    /// The URI of the predicate's format.
-    pub predicate_type: String,
-    /// The content in the predicate type's format.
-    pub predicate: Value,
-    /// The artifacts that the statement is about.
-    pub subjects: Vec<GivenSubject>,
-    /// The name of the file in outputs of files.
-    pub file_name: String,
-    /// `true` if the statement is left out of outputs that would need a separate file, or an index
-    /// just for statements.
-    pub inline_only: bool,
-}
-
-/// An artifact that a frontend's statement is about.
-#[derive(Clone, Debug)]
-pub enum GivenSubject {
-    /// The image or the files themselves. With a name, they are subjects under this name, too.
-    Own(Option<String>),
-    /// Another artifact.
-    Other(Subject),
 }
 
 /// The provenance of a build's images.
@@ -264,9 +241,10 @@ impl Attester {
         given.chain(own).collect()
     }
 
-    /// Returns the frontend's statements about an image.
+    /// Returns the statements of others about an image. Its own bill of materials comes first.
     fn given(&self, number: usize) -> impl Iterator<Item = &GivenStatement> {
-        self.asked.given.get(number).into_iter().flatten()
+        let all = || self.asked.given.get(number).into_iter().flatten();
+        all().filter(|given| given.is_core).chain(all().filter(|given| !given.is_core))
     }
 }
 
