@@ -142,7 +142,8 @@ impl GivenFormat {
             subjects.push(GivenSubject::Own(None));
         }
         let file_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let is_core = self.core.as_deref().is_some_and(|core| file_name.split('.').next() == Some(core));
+        let is_core =
+            self.core.as_deref().is_some_and(|core| file_name.split('.').next() == Some(core));
         let inline_only = self.inline_only;
         Ok(GivenStatement { predicate_type, predicate, subjects, file_name, inline_only, is_core })
     }
@@ -183,8 +184,9 @@ mod tests {
         let text = r#"{"predicateType":"t","subject":[{"name":"n","digest":{"sha256":"0"}}],"predicate":{"y":2}}"#;
         std::fs::write(temp.path().join("bundle/b.json"), text).unwrap();
         let root = Dir::open(temp.path()).unwrap();
-        let predicate =
-            |path: &str, kind| GivenStatement::read(&root, Path::new(path), &format(kind), Vec::new());
+        let predicate = |path: &str, kind| {
+            GivenStatement::read(&root, Path::new(path), &format(kind), Vec::new())
+        };
         let bundle =
             |path: &str, kind| GivenStatement::read_bundle(&root, Path::new(path), &format(kind));
         let one = predicate("/a.json", "t").unwrap();

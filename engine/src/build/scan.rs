@@ -27,7 +27,10 @@ impl ContextFiles for NoFiles {
 
 impl Session<'_> {
     /// Returns the graph of each image's scan. Returns none if the user requests no scanner.
-    pub(super) fn scans(&self, lowered: &[(Platform, Lowered)]) -> Result<Vec<Definition>, Failure> {
+    pub(super) fn scans(
+        &self,
+        lowered: &[(Platform, Lowered)],
+    ) -> Result<Vec<Definition>, Failure> {
         let Some(scanner) = self.request.attest.scanner() else { return Ok(Vec::new()) };
         let image = tokio::task::block_in_place(|| self.scanner_image(scanner))?;
         let scan = |(platform, lowered): &(Platform, Lowered)| {
@@ -50,7 +53,10 @@ impl Session<'_> {
         let doing = || format!("sbom generator {}", scanner.image());
         let lowered = lowered.map_err(|errors| {
             let first = errors.into_iter().next();
-            first.map_or_else(|| anyhow!(doing()), |error| anyhow::Error::new(error).context(doing()))
+            first.map_or_else(
+                || anyhow!(doing()),
+                |error| anyhow::Error::new(error).context(doing()),
+            )
         })?;
         let files = lowered.edge.context("the image has no files").with_context(doing)?;
         // The steps belong to no line of the user's Dockerfile.
@@ -63,9 +69,7 @@ impl Session<'_> {
         let mut all = Vec::with_capacity(outputs.len());
         for output in outputs {
             let root = self.tools.open(&output).await?;
-            let read = move || {
-                GivenStatement::read_bundle(&root, "/".as_ref(), &Scanner::format())
-            };
+            let read = move || GivenStatement::read_bundle(&root, "/".as_ref(), &Scanner::format());
             let read = tokio::task::spawn_blocking(read).await.context("read statements")?;
             all.push(read.context("read the statements of the sbom generator")?);
         }

@@ -88,7 +88,8 @@ impl Scanner {
     /// Fails if the scanner's image names no program.
     pub fn scan(&self, image: &ScannerImage, scanned: Scanned<'_>) -> Result<Edge> {
         let ContainerConfig { entrypoint, cmd, working_dir, .. } = &image.config;
-        let args: Vec<String> = [entrypoint, cmd].into_iter().flatten().flatten().cloned().collect();
+        let args: Vec<String> =
+            [entrypoint, cmd].into_iter().flatten().flatten().cloned().collect();
         if args.is_empty() {
             bail!("scanner {} does not have cmd", self.image);
         }

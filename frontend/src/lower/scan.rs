@@ -54,9 +54,8 @@ impl Selected {
     /// Returns the files. `edges` are those of [`Self::outputs`], in the same order.
     pub(super) fn extras(self, edges: impl IntoIterator<Item = Edge>) -> ScanExtras {
         let mut edges = edges.into_iter();
-        let file = |(name, output): (String, Option<Output>)| {
-            (name, output.and_then(|_| edges.next()))
-        };
+        let file =
+            |(name, output): (String, Option<Output>)| (name, output.and_then(|_| edges.next()));
         let files = self.outputs.into_iter().map(file).collect();
         ScanExtras { files, ignore_cache: self.ignore_cache }
     }

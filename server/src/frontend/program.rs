@@ -43,7 +43,7 @@ impl ProgramImage {
         let call = Call { options: &options, ..call };
         let requested = Requested::read(call)?;
         let entry = Entry::of_text(format!("FROM {image}\n"));
-        let answerer = Answerer { job, call, requested: &requested, entry: &entry };
+        let answerer = Answerer { job, call, requested: &requested, entry: &entry, scanner: None };
         let lowered = answerer.ask(|options, images, files| {
             let options = kiln_frontend::Options { platform: Platform::host(), ..options.clone() };
             kiln_frontend::lower(&entry.text, &options, images, files)

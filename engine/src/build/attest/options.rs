@@ -351,7 +351,8 @@ mod tests {
     }
 
     fn scanner(image: &str, parameters: &[(&str, &str)]) -> Scanner {
-        let owned = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let owned =
+            parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         Scanner::new(image, owned.collect()).unwrap()
     }
 
