@@ -46,6 +46,7 @@
 )]
 
 mod error;
+mod file_layers;
 mod files;
 mod given;
 mod manifest;
@@ -59,6 +60,7 @@ use kiln_tree::Dir;
 use serde_json::Value;
 
 pub use error::{Error, Result};
+pub use file_layers::FileLayers;
 pub use files::AttestationFile;
 pub use given::{GivenFormat, GivenStatement, GivenSubject};
 pub use manifest::AttestationManifest;
@@ -71,6 +73,7 @@ pub use sbom::Sbom;
 pub use statement::Subject;
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use statement::Statement;
 
@@ -117,6 +120,12 @@ impl Attestations {
             && predicates.all(Option::is_none)
             && self.given.iter().all(Vec::is_empty)
     }
+
+    /// Returns the paths of the files that statements of others about an image list without a
+    /// comment. Their layers become the comments ([`Attester::with_file_layers`]).
+    pub fn described_files(&self, number: usize) -> BTreeSet<String> {
+        self.given.get(number).into_iter().flatten().flat_map(file_layers::wanted).collect()
+    }
 }
 
 /// An image that statements are about.
@@ -152,13 +161,22 @@ pub struct FilesSubject<'a> {
 pub struct Attester {
     asked: Attestations,
     sboms: Vec<Sbom>,
+    file_layers: Vec<FileLayers>,
 }
 
 impl Attester {
     /// Creates an attester. `sboms` holds the packages of each image in the order of the images. It
     /// is empty if no bill of materials is requested.
     pub fn new(asked: Attestations, sboms: Vec<Sbom>) -> Self {
-        Self { asked, sboms }
+        Self { asked, sboms, file_layers: Vec::new() }
+    }
+
+    /// Sets the layers that files of each image come from, in the order of the images. They are for
+    /// the files of [`Attestations::described_files`].
+    #[must_use]
+    pub fn with_file_layers(mut self, file_layers: Vec<FileLayers>) -> Self {
+        self.file_layers = file_layers;
+        self
     }
 
     /// Returns `true` if an attestation is requested for all outputs, `false` if it is provenance
@@ -186,7 +204,11 @@ impl Attester {
         is_artifact: bool,
     ) -> Result<Option<AttestationManifest>> {
         let subjects = subjects(image);
-        let given = self.given(image.number).map(|given| given.statement(&subjects));
+        let file_layers = self.file_layers.get(image.number);
+        let given = self.given(image.number).map(|given| {
+            let described = file_layers.map(|found| found.describe(given, image.layers));
+            given.statement(&subjects, described.unwrap_or_else(|| given.predicate.clone()))
+        });
         let mut statements = Vec::new();
         if let Some((options, sbom)) = self.asked.sbom.as_ref().zip(self.sboms.get(image.number)) {
             let name = image.names.first().map_or_else(|| "image".to_owned(), Reference::familiar);
@@ -232,8 +254,9 @@ impl Attester {
         let file = |name: &str, statement: Statement| {
             Ok(AttestationFile { name: name.to_owned(), bytes: statement.indented()? })
         };
-        let given =
-            given.into_iter().map(|given| file(&given.file_name, given.statement(&subjects)));
+        let given = given.into_iter().map(|given| {
+            file(&given.file_name, given.statement(&subjects, given.predicate.clone()))
+        });
         let own = said.into_iter().map(|(name, predicate_type, predicate)| {
             let predicate_type = Cow::Borrowed(predicate_type);
             file(name, Statement { predicate_type, subjects: subjects.clone(), predicate })
@@ -250,7 +273,7 @@ impl Attester {
 
 impl GivenStatement {
     /// Returns the statement about an artifact with these subjects.
-    fn statement(&self, own: &[Subject]) -> Statement {
+    fn statement(&self, own: &[Subject], predicate: Value) -> Statement {
         let subjects = self.subjects.iter().flat_map(|subject| match subject {
             GivenSubject::Other(subject) => vec![subject.clone()],
             GivenSubject::Own(name) => {
@@ -266,7 +289,7 @@ impl GivenStatement {
         Statement {
             predicate_type: Cow::Owned(self.predicate_type.clone()),
             subjects: subjects.collect(),
-            predicate: self.predicate.clone(),
+            predicate,
         }
     }
 }
