@@ -89,6 +89,11 @@ impl Graph {
         self.path_sets[set.0].insert(path::join("/", used));
     }
 
+    /// Returns the used paths of a context relative to its root. Returns none if all of it is used.
+    pub(super) fn used_paths(&self, set: PathSet) -> Vec<String> {
+        followed_paths(&self.path_sets[set.0])
+    }
+
     /// Creates nodes of all plans that `target` reaches.
     ///
     /// # Errors
@@ -267,11 +272,20 @@ fn changed(base: Option<Output>, actions: Vec<Action>, inputs: &mut Inputs<'_>) 
 
 /// Adds the used paths to a local source, unless the whole context is used.
 fn followed(mut source: SourceOp, paths: &BTreeSet<String>) -> SourceOp {
-    if !paths.is_empty() && !paths.contains("/") {
-        let mut paths: Vec<String> =
-            paths.iter().map(|used| path::clean(used.trim_start_matches('/'))).collect();
-        paths.sort();
+    let paths = followed_paths(paths);
+    if !paths.is_empty() {
         source.attrs.insert("local.followpaths".to_owned(), go_text::json_list(&paths));
     }
     source
+}
+
+/// Returns used paths relative to the root of their context. Returns none if all of it is used.
+fn followed_paths(paths: &BTreeSet<String>) -> Vec<String> {
+    if paths.contains("/") {
+        return Vec::new();
+    }
+    let mut paths: Vec<String> =
+        paths.iter().map(|used| path::clean(used.trim_start_matches('/'))).collect();
+    paths.sort();
+    paths
 }

@@ -103,6 +103,8 @@ impl Lowering<'_> {
 
 #[cfg(test)]
 mod tests {
+    use kiln_llb::op::{FileActionKind, OpKind};
+
     use super::super::Options;
     use super::super::tests::{lower_with, options};
 
@@ -140,6 +142,11 @@ mod tests {
         assert_eq!(scanned(target, &[]).0.len(), 0);
         let target = format!("{target}ARG BUILDKIT_SBOM_SCAN_CONTEXT=true\n");
         assert_eq!(scanned(&target, &[]), (vec!["context".to_owned()], 1));
+        let lowered = lower_with(&target, &Options { scans: true, ..options() }).unwrap();
+        let context = lowered.scan.files["context"].as_ref().unwrap();
+        let Some(OpKind::File(file)) = &context.node().op().kind else { unreachable!() };
+        let FileActionKind::Copy(copy) = &file.actions[0].kind else { unreachable!() };
+        assert_eq!(copy.include_patterns, ["a"], "a client sends no other files");
         // Arguments that the Dockerfile doesn't declare have no effect.
         let given = [("BUILDKIT_SBOM_SCAN_CONTEXT", "true"), ("BUILDKIT_SBOM_SCAN_STAGE", "1")];
         assert_eq!(scanned("FROM scratch AS x\nCOPY a a\nFROM x\n", &given).0.len(), 0);
