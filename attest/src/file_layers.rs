@@ -74,8 +74,9 @@ pub(crate) fn wanted(statement: &GivenStatement) -> BTreeSet<String> {
     if !is_described(statement) {
         return BTreeSet::new();
     }
-    let mut predicate = statement.predicate.clone();
-    files(&mut predicate).filter_map(|file| name(file)).map(rooted).collect()
+    let files = statement.predicate.get("files").and_then(Value::as_array);
+    let files = files.into_iter().flatten().filter_map(Value::as_object);
+    files.filter(|file| !has_comment(file)).filter_map(name).map(rooted).collect()
 }
 
 /// Returns `true` for the bill of materials of the image itself in a known version of SPDX.
@@ -89,9 +90,11 @@ fn is_described(statement: &GivenStatement) -> bool {
 fn files(document: &mut Value) -> impl Iterator<Item = &mut Map<String, Value>> {
     let files = document.get_mut("files").and_then(Value::as_array_mut);
     let files = files.into_iter().flatten().filter_map(Value::as_object_mut);
-    files.filter(|file| {
-        file.get("comment").is_none_or(|comment| comment.as_str().is_some_and(str::is_empty))
-    })
+    files.filter(|file| !has_comment(file))
+}
+
+fn has_comment(file: &Map<String, Value>) -> bool {
+    file.get("comment").is_some_and(|comment| comment.as_str() != Some(""))
 }
 
 fn name(file: &Map<String, Value>) -> Option<&str> {

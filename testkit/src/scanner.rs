@@ -1,7 +1,7 @@
 //! A scanner of packages, which writes what it finds into statements.
 
 /// The scanner's program. Each statement names its directory, the files in it, and the parameter
-/// `ARG`. A file that the scanner names `/bin/sh` doesn't exist in most images.
+/// `ARG`. It also lists `/bin/sh`, which the images of the tests lack.
 const PROGRAM: &str = r#"set -e
 statement() {
     files=$(ls "$2" | tr '\n' ' ')
