@@ -34,6 +34,39 @@ pub enum Error {
     /// An image has more packages than a bill of materials may list.
     #[error("the image has more than {0} packages")]
     TooManyPackages(usize),
+    /// A statement of a frontend or a scanner can't be read.
+    #[error("cannot read in-toto attestation")]
+    ReadStatement(#[source] kiln_tree::Error),
+    /// A statement of a frontend or a scanner is missing, or is something else than a file.
+    #[error("{} is not a regular file", .0.display())]
+    NoStatement(PathBuf),
+    /// A statement of a frontend or a scanner is too large.
+    #[error("{} exceeds {most} bytes", path.display())]
+    LargeStatement {
+        /// The path of the file in its tree.
+        path: PathBuf,
+        /// The most bytes of a statement.
+        most: u64,
+    },
+    /// A statement of a frontend or a scanner is malformed.
+    #[error("cannot decode in-toto statement {}", path.display())]
+    DecodeStatement {
+        /// The path of the file in its tree.
+        path: PathBuf,
+        /// The error of the JSON parser.
+        source: serde_json::Error,
+    },
+    /// A statement in a bundle is of another type than the bundle's.
+    #[error("bundle entry {predicate_type} does not match required predicate type {wanted}")]
+    OtherPredicate {
+        /// The predicate type of the statement.
+        predicate_type: String,
+        /// The predicate type of the bundle.
+        wanted: String,
+    },
+    /// A frontend or a scanner has made provenance, which only kiln makes.
+    #[error("frontend may not set provenance attestations")]
+    GivenProvenance,
 }
 
 impl Error {

@@ -46,7 +46,9 @@
 )]
 
 mod error;
+mod file_layers;
 mod files;
+mod given;
 mod manifest;
 mod provenance;
 mod purl;
@@ -58,7 +60,9 @@ use kiln_tree::Dir;
 use serde_json::Value;
 
 pub use error::{Error, Result};
+pub use file_layers::FileLayers;
 pub use files::AttestationFile;
+pub use given::{GivenFormat, GivenStatement, GivenSubject};
 pub use manifest::AttestationManifest;
 pub use provenance::{
     BuildSteps, ConfigSource, Dependency, Invocation, Local, OtherRequest, Predicate, Request,
@@ -69,6 +73,7 @@ pub use sbom::Sbom;
 pub use statement::Subject;
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use statement::Statement;
 
@@ -79,33 +84,8 @@ pub struct Attestations {
     pub provenance: Option<Provenance>,
     /// The options of the bill of materials, or `None` for a build without it.
     pub sbom: Option<SbomOptions>,
-    /// The statements that a frontend made about each image, in the order of the images.
+    /// The statements that frontends and scanners made about each image, in the order of the images.
     pub given: Vec<Vec<GivenStatement>>,
-}
-
-/// A statement that a frontend made about an image.
-#[derive(Clone, Debug)]
-pub struct GivenStatement {
-    /// The URI of the predicate's format.
-    pub predicate_type: String,
-    /// The content in the predicate type's format.
-    pub predicate: Value,
-    /// The artifacts that the statement is about.
-    pub subjects: Vec<GivenSubject>,
-    /// The name of the file in outputs of files.
-    pub file_name: String,
-    /// `true` if the statement is left out of outputs that would need a separate file, or an index
-    /// just for statements.
-    pub inline_only: bool,
-}
-
-/// An artifact that a frontend's statement is about.
-#[derive(Clone, Debug)]
-pub enum GivenSubject {
-    /// The image or the files themselves. With a name, they are subjects under this name, too.
-    Own(Option<String>),
-    /// Another artifact.
-    Other(Subject),
 }
 
 /// The provenance of a build's images.
@@ -139,6 +119,12 @@ impl Attestations {
         self.sbom.is_none()
             && predicates.all(Option::is_none)
             && self.given.iter().all(Vec::is_empty)
+    }
+
+    /// Returns the paths of the files that statements of others about an image list without a
+    /// comment. Their layers become the comments ([`Attester::with_file_layers`]).
+    pub fn described_files(&self, number: usize) -> BTreeSet<String> {
+        self.given.get(number).into_iter().flatten().flat_map(file_layers::wanted).collect()
     }
 }
 
@@ -175,13 +161,22 @@ pub struct FilesSubject<'a> {
 pub struct Attester {
     asked: Attestations,
     sboms: Vec<Sbom>,
+    file_layers: Vec<FileLayers>,
 }
 
 impl Attester {
     /// Creates an attester. `sboms` holds the packages of each image in the order of the images. It
     /// is empty if no bill of materials is requested.
     pub fn new(asked: Attestations, sboms: Vec<Sbom>) -> Self {
-        Self { asked, sboms }
+        Self { asked, sboms, file_layers: Vec::new() }
+    }
+
+    /// Sets the layers that files of each image come from, in the order of the images. They are for
+    /// the files of [`Attestations::described_files`].
+    #[must_use]
+    pub fn with_file_layers(mut self, file_layers: Vec<FileLayers>) -> Self {
+        self.file_layers = file_layers;
+        self
     }
 
     /// Returns `true` if an attestation is requested for all outputs, `false` if it is provenance
@@ -209,7 +204,11 @@ impl Attester {
         is_artifact: bool,
     ) -> Result<Option<AttestationManifest>> {
         let subjects = subjects(image);
-        let given = self.given(image.number).map(|given| given.statement(&subjects));
+        let file_layers = self.file_layers.get(image.number);
+        let given = self.given(image.number).map(|given| {
+            let described = file_layers.map(|found| found.describe(given, image.layers));
+            given.statement(&subjects, described.unwrap_or_else(|| given.predicate.clone()))
+        });
         let mut statements = Vec::new();
         if let Some((options, sbom)) = self.asked.sbom.as_ref().zip(self.sboms.get(image.number)) {
             let name = image.names.first().map_or_else(|| "image".to_owned(), Reference::familiar);
@@ -255,8 +254,9 @@ impl Attester {
         let file = |name: &str, statement: Statement| {
             Ok(AttestationFile { name: name.to_owned(), bytes: statement.indented()? })
         };
-        let given =
-            given.into_iter().map(|given| file(&given.file_name, given.statement(&subjects)));
+        let given = given.into_iter().map(|given| {
+            file(&given.file_name, given.statement(&subjects, given.predicate.clone()))
+        });
         let own = said.into_iter().map(|(name, predicate_type, predicate)| {
             let predicate_type = Cow::Borrowed(predicate_type);
             file(name, Statement { predicate_type, subjects: subjects.clone(), predicate })
@@ -264,15 +264,16 @@ impl Attester {
         given.chain(own).collect()
     }
 
-    /// Returns the frontend's statements about an image.
+    /// Returns the statements of others about an image. Its own bill of materials comes first.
     fn given(&self, number: usize) -> impl Iterator<Item = &GivenStatement> {
-        self.asked.given.get(number).into_iter().flatten()
+        let all = || self.asked.given.get(number).into_iter().flatten();
+        all().filter(|given| given.is_core).chain(all().filter(|given| !given.is_core))
     }
 }
 
 impl GivenStatement {
     /// Returns the statement about an artifact with these subjects.
-    fn statement(&self, own: &[Subject]) -> Statement {
+    fn statement(&self, own: &[Subject], predicate: Value) -> Statement {
         let subjects = self.subjects.iter().flat_map(|subject| match subject {
             GivenSubject::Other(subject) => vec![subject.clone()],
             GivenSubject::Own(name) => {
@@ -288,7 +289,7 @@ impl GivenStatement {
         Statement {
             predicate_type: Cow::Owned(self.predicate_type.clone()),
             subjects: subjects.collect(),
-            predicate: self.predicate.clone(),
+            predicate,
         }
     }
 }

@@ -14,6 +14,8 @@ mod lowering;
 mod packer;
 mod policy;
 mod record;
+mod scan;
+mod scanner;
 mod session;
 mod source_time;
 mod spec;
@@ -34,6 +36,7 @@ pub use files::{Dockerfile, TEXT_LIMIT, read_text};
 pub use graph_build::{GraphBuild, GraphInputs, RemoteFile};
 pub use images::{ImageAnswer, ImageAnswers, Unresolved, unresolved};
 pub use lowering::side_by_side;
+pub use scanner::{CORE_SBOM, SPDX, Scanned, Scanner, ScannerImage};
 pub use session::{Built, Failure};
 pub use spec::{
     BuildSpec, CONTEXT_NAME, Caches, ContextPlace, ContextStream, DockerfilePlace, OutputStream,

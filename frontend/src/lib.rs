@@ -31,8 +31,8 @@ pub const DOCKERFILE_VERSION: &str = "1.26.0";
 pub use error::{Error, Span};
 pub use error::{render, render_warning};
 pub use lower::{
-    ContextInput, Lowered, Options, ProcessLimits, SpentText, check, is_remote_context, lower,
-    lower_or_warn, outline, remote_context, repository,
+    ContextInput, Lowered, Options, ProcessLimits, ScanExtras, SpentText, check, is_remote_context,
+    lower, lower_or_warn, outline, remote_context, repository,
 };
 pub use resolve::ImageLocation;
 pub use resolve::{ContextFiles, ImageRequest, Images, ResolveError, ResolveMode, ResolvedImage};

@@ -56,6 +56,7 @@ mod run;
 mod run_mount;
 mod run_secret;
 mod run_ssh;
+mod scan;
 mod shell;
 mod stage;
 mod step_name;
@@ -94,6 +95,7 @@ use graph::Graph;
 use main_context::MainContext;
 pub use main_context::{is_remote_context, remote_context, repository};
 use named_context::NamedContexts;
+pub use scan::ScanExtras;
 use stage::{StageId, Stages};
 
 /// The options of a build that concern the frontend.
@@ -150,6 +152,8 @@ pub struct Options {
     pub multi_platform: bool,
     /// `true` to apply ignore files and `--exclude` only where BuildKit applies them.
     pub strict_buildkit: bool,
+    /// `true` to return the files that a scanner reads beside those of the image.
+    pub scans: bool,
     /// The amount of text expanded so far, which clones of the options share.
     pub spent: SpentText,
 }
@@ -180,6 +184,7 @@ impl Default for Options {
             context_name: "context".to_owned(),
             multi_platform: false,
             strict_buildkit: false,
+            scans: false,
             spent: SpentText::default(),
         }
     }
@@ -210,6 +215,8 @@ pub struct Lowered {
     /// `true` if the result is an index of platforms, even of a single one
     /// (`BUILDKIT_MULTI_PLATFORM`).
     pub multi_platform: bool,
+    /// The files that a scanner reads beside those of the image ([`Options::scans`]).
+    pub scan: ScanExtras,
 }
 
 impl Lowered {
@@ -464,6 +471,7 @@ impl<'a> Lowering<'a> {
     /// Returns the result of lowering the target.
     fn finish(mut self, target: StageId, source: SourceInfo) -> Result<Lowered, Error> {
         self.graph.use_path(self.stages[target].paths, "/");
+        let scanned = self.scanned(target)?;
         let warnings = in_order(self.checks.into_warnings());
         let history = self.stages.history(target);
         if let Some(epoch) = self.epoch.as_ref().filter(|_| !history.is_empty()) {
@@ -479,9 +487,12 @@ impl<'a> Lowering<'a> {
         image::normalize_platform(&mut image);
         image::check_size(&image)?;
         let output = stage.state.output;
-        let edge = output.map(|output| self.graph.finish(output)).transpose()?;
+        let outputs: Vec<_> = output.into_iter().chain(scanned.outputs()).collect();
+        let mut edges = self.graph.finish_all(&outputs)?.into_iter();
+        let edge = output.and_then(|_| edges.next());
+        let (scan, multi_platform) = (scanned.extras(edges), self.multi_platform);
         let epoch = self.epoch.map(|epoch| epoch.seconds);
-        Ok(Lowered { edge, image, warnings, epoch, source, multi_platform: self.multi_platform })
+        Ok(Lowered { edge, image, warnings, epoch, source, multi_platform, scan })
     }
 
     fn target(&self) -> Result<StageId, Error> {

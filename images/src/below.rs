@@ -119,6 +119,16 @@ impl Snapshots {
         Ok(Some(Base::Archives(skeleton, chain)))
     }
 
+    /// Returns the listing of a layer. Unpacks the layer if its archive can't be listed.
+    pub(crate) async fn listing(&self, layer: &Layer, reporter: &Reporter) -> Result<Manifest> {
+        if let Some(manifest) = self.manifest(layer, reporter).await? {
+            return Ok(manifest);
+        }
+        self.materialise([&layer.id], reporter).await?;
+        let (this, layer) = (self.clone(), layer.clone());
+        blocking(move || this.list_tree(&layer)).await
+    }
+
     /// Returns the listing of a layer's archive. Returns `None` if there is no valid archive;
     /// unpacking will then report the error. If the layer has a tree, the tree is listed instead,
     /// because it has the fractions of timestamps.

@@ -1,7 +1,8 @@
 //! The layers of base images, for threads that may block.
 
 use kiln_event::Reporter;
-use kiln_store::{LayerBlob, LayerId};
+use kiln_store::{Layer, LayerBlob, LayerId};
+use kiln_tree::Manifest;
 use tokio::runtime::Handle;
 
 use crate::error::{Error, Result};
@@ -42,11 +43,21 @@ impl Fetcher {
         self.wait(layer, self.snapshots.materialise([layer], &silent))
     }
 
-    fn wait(
+    /// Returns the listing of a layer. Downloads its archive if this machine has neither the archive
+    /// nor the tree.
+    ///
+    /// # Errors
+    /// Fails with [`Error::Fetch`] if the layer isn't available or is invalid.
+    pub fn list(&self, layer: &Layer) -> Result<Manifest> {
+        let silent = Reporter::silent_until(self.reporter.cancel.clone());
+        self.wait(&layer.id, self.snapshots.listing(layer, &silent))
+    }
+
+    fn wait<T>(
         &self,
         layer: &dyn std::fmt::Display,
-        work: impl Future<Output = Result<()>>,
-    ) -> Result<()> {
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         self.runtime.block_on(cancellable(&self.reporter, work)).map_err(|error| match error {
             Error::Cancelled => error,
             error => Error::Fetch { layer: layer.to_string(), source: Box::new(error) },

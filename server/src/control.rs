@@ -314,7 +314,7 @@ async fn run(
         job.solve(reference).await?;
     }
     warn(job, exports::check_platforms(&result, options)?);
-    scanner::scan(job, &mut result, options)?;
+    scanner::scan(job, &mut result, options, &exporting.attestations)?;
     let caches = exporting.caches.clone();
     if request.enable_session_exporter {
         let first = exporting.outputs.len();

@@ -41,12 +41,14 @@ use crate::caches::Caches;
 use crate::errors::of_error;
 use crate::jobs::Job;
 use crate::references::FrontendResult;
+use crate::scanner::has_sbom;
 use crate::session::Session;
 
 pub(crate) use self::found::{finalize, find};
 pub(crate) use self::images::{CONFIG, EPOCH, PLATFORMS, check_platforms, platform_ids};
 pub(crate) use self::places::ToStore;
 pub(crate) use self::provenance::{Predicate, of_history, options as attestation_options};
+pub(crate) use self::statements::CORE;
 
 /// The build argument with the time limit of an image's timestamps.
 const EPOCH_ARGUMENT: &str = "build-arg:SOURCE_DATE_EPOCH";
@@ -223,7 +225,8 @@ pub(crate) async fn export(
         let given = images.ids.iter().map(|id| attestations.get(id).cloned().unwrap_or_default());
         let given = given.collect();
         let provenance = provenance::of_result(job, result, &images.ids, &options).await?;
-        let attestations = Attestations { given, provenance, sbom: None };
+        let sbom = options.own_sbom().filter(|_| !has_sbom(result));
+        let attestations = Attestations { given, provenance, sbom };
         let (answer, exported) =
             export_one(job, store, requested, images, attestations, result).await?;
         all.extend(answer);

@@ -26,10 +26,11 @@ use std::sync::Arc;
 
 use bollard_buildkit_proto::moby::buildkit::v1::{StatusResponse, VertexWarning};
 use bollard_buildkit_proto::pb;
-use kiln::build::{GraphRequest, side_by_side};
+use kiln::build::{GraphRequest, Scanned, side_by_side};
 use kiln_frontend::lint::Warning;
 use kiln_frontend::{Error, Images, Lowered, Options, Span};
 use kiln_images::PullPolicy;
+use kiln_llb::Definition;
 use kiln_oci::Platform;
 use serde_json::json;
 use tonic::{Code, Status};
@@ -40,7 +41,8 @@ use crate::exports::{CONFIG, EPOCH, PLATFORMS};
 use crate::gateway;
 use crate::jobs::Job;
 use crate::origins;
-use crate::references::FrontendResult;
+use crate::references::{Attestation, FrontendResult};
+use crate::scanner::{self, FoundScanner};
 use crate::server::Shared;
 
 use self::entry::Entry;
@@ -110,10 +112,11 @@ pub(crate) async fn call(
     if let Some((error, _)) = missing {
         return Err(error);
     }
-    let answerer = Answerer { job, call, requested: &requested, entry: &entry };
+    let mut answerer = Answerer { job, call, requested: &requested, entry: &entry, scanner: None };
     if let Some(request) = call.options.get("requestid") {
         return requests::answer(&answerer, request);
     }
+    answerer.scanner = FoundScanner::of_call(job, call)?;
     let result = answerer.lower()?;
     job.note_call(request(job, call, &entry), &result);
     Ok(result)
@@ -145,6 +148,8 @@ struct Answerer<'a> {
     call: Call<'a>,
     requested: &'a Requested,
     entry: &'a Entry,
+    /// The scanner that the client names by its image.
+    scanner: Option<FoundScanner>,
 }
 
 impl Answerer<'_> {
@@ -166,6 +171,7 @@ impl Answerer<'_> {
             context: self.entry.context.clone(),
             filename: self.entry.filename.clone(),
             archive_context: self.entry.is_archive,
+            scans: self.scanner.is_some(),
             ..self.requested.options.clone()
         }
     }
@@ -195,7 +201,7 @@ impl Answerer<'_> {
             answers.into_iter().map(|(one, _)| one).collect();
         let lowered = lowered.map_err(|errors| self.failed(&errors))?;
         let lowered = platforms.iter().cloned().zip(lowered);
-        result(self.job, lowered, &self.entry.source_info(), self.requested.is_multi)
+        self.result(lowered)
     }
 
     /// Returns the status of errors in the Dockerfile, with the lines that they name.
@@ -239,7 +245,12 @@ fn by_line(spans: &[Span]) -> Vec<pb::Range> {
 
 /// Returns the graph of a lowered Dockerfile, whose steps refer to lines of the Dockerfile.
 fn definition(lowered: &Lowered, source: &pb::SourceInfo) -> pb::Definition {
-    let mut definition = lowered.definition().to_pb();
+    with_lines(&lowered.definition(), source)
+}
+
+/// Returns a graph of steps that refer to lines of a Dockerfile.
+fn with_lines(definition: &Definition, source: &pb::SourceInfo) -> pb::Definition {
+    let mut definition = definition.to_pb();
     if let Some(places) = &mut definition.source {
         places.infos = vec![source.clone()];
         let locations = places.locations.values_mut().flat_map(|found| &mut found.locations);
@@ -266,33 +277,46 @@ fn id_of(platform: &Platform) -> String {
     }
 }
 
-/// Returns the result that a client sees.
-fn result(
-    job: &Job,
-    lowered: impl Iterator<Item = (Platform, Lowered)>,
-    source: &pb::SourceInfo,
-    is_multi: bool,
-) -> Result<FrontendResult, Status> {
-    let mut result = FrontendResult::default();
-    let mut named = Vec::new();
-    for (platform, lowered) in lowered {
-        let platform = platform.normal();
-        let id = id_of(&platform);
-        let config = lowered.image.to_json().map_err(|error| of_error(&error))?;
-        let slot = job.add(definition(&lowered, source))?;
-        let key = |name: &str| if is_multi { format!("{name}/{id}") } else { name.to_owned() };
-        result.metadata.insert(key(CONFIG), config);
-        if let Some(epoch) = lowered.epoch {
-            result.metadata.insert(key(EPOCH), epoch.to_string().into_bytes());
+impl Answerer<'_> {
+    /// Returns the result that a client sees.
+    fn result(
+        &self,
+        lowered: impl Iterator<Item = (Platform, Lowered)>,
+    ) -> Result<FrontendResult, Status> {
+        let (source, is_multi) = (&self.entry.source_info(), self.requested.is_multi);
+        let mut result = FrontendResult::default();
+        let mut named = Vec::new();
+        for (platform, lowered) in lowered {
+            let platform = platform.normal();
+            let id = id_of(&platform);
+            let config = lowered.image.to_json().map_err(|error| of_error(&error))?;
+            let slot = self.job.add(definition(&lowered, source))?;
+            let key = |name: &str| if is_multi { format!("{name}/{id}") } else { name.to_owned() };
+            result.metadata.insert(key(CONFIG), config);
+            if let Some(epoch) = lowered.epoch {
+                result.metadata.insert(key(EPOCH), epoch.to_string().into_bytes());
+            }
+            if let Some(scan) = self.scan(&id, lowered)? {
+                result.attestations.insert(id.clone(), vec![scan]);
+            }
+            if is_multi {
+                result.several.insert(id.clone(), slot);
+            } else {
+                result.single = slot;
+            }
+            named.push(json!({"ID": id, "Platform": platform}));
         }
-        if is_multi {
-            result.several.insert(id.clone(), slot);
-        } else {
-            result.single = slot;
-        }
-        named.push(json!({"ID": id, "Platform": platform}));
+        let platforms = json!({"Platforms": named}).to_string().into_bytes();
+        result.metadata.insert(PLATFORMS.to_owned(), platforms);
+        Ok(result)
     }
-    let platforms = json!({"Platforms": named}).to_string().into_bytes();
-    result.metadata.insert(PLATFORMS.to_owned(), platforms);
-    Ok(result)
+
+    /// Returns the attestation that the scanner makes for an image, if the client requests one.
+    fn scan(&self, id: &str, lowered: Lowered) -> Result<Option<Attestation>, Status> {
+        let Some(scanner) = &self.scanner else { return Ok(None) };
+        let Lowered { edge: core, scan: extras, source, .. } = lowered;
+        let scan = scanner.scan(Scanned { platform: id, core, extras: &extras })?;
+        let scan = Definition { sources: vec![source], ..scan.marshal() };
+        scanner::attestation(self.job, with_lines(&scan, &self.entry.source_info())).map(Some)
+    }
 }

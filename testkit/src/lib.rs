@@ -20,6 +20,7 @@ pub mod file_server;
 pub mod needs;
 pub mod peers;
 pub mod publishings;
+pub mod scanner;
 pub mod world;
 
 mod http;

@@ -10,7 +10,8 @@ pub(crate) struct AttestArguments {
     #[arg(long, value_name = "PARAMETERS", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true")]
     pub(crate) provenance: Option<String>,
-    /// Say what is in the image: true or false (SPDX); the same as --attest=type=sbom
+    /// Say what is in the image: true, false, or generator=IMAGE for a scanner (SPDX); the same as
+    /// --attest=type=sbom
     #[arg(long, value_name = "PARAMETERS", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true")]
     pub(crate) sbom: Option<String>,

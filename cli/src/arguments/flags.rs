@@ -174,8 +174,10 @@ pub(crate) fn command_at(words: &[impl AsRef<OsStr>]) -> usize {
 fn with_next(words: Vec<OsString>) -> Vec<OsString> {
     let mut joined: Vec<OsString> = Vec::new();
     for word in words {
-        let is_value =
-            word.to_str().is_some_and(|text| truth(text).is_ok() || text.starts_with("mode="));
+        let is_value = word.to_str().is_some_and(|text| {
+            let is_parameter = text.starts_with("mode=") || text.starts_with("generator=");
+            truth(text).is_ok() || is_parameter
+        });
         match joined.last_mut() {
             Some(flag) if is_value && (*flag == "--provenance" || *flag == "--sbom") => {
                 flag.push("=");
@@ -287,6 +289,7 @@ pub(crate) mod tests {
             &["pull", "-q=false", "x"],
             &["build", "--provenance", "false", "--sbom", "true", "."],
             &["buildx", "--builder", "x", "build", "--provenance", "mode=max", "."],
+            &["build", "--sbom", "generator=scanner:1,ARG=x", "."],
             &["build", "--provenance", "--sbom", "."],
             &["build", "--sbom=true", "--provenance=false", "--pull=false", "."],
         ] {

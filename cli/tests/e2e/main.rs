@@ -60,6 +60,7 @@ mod rootless_network;
 mod run;
 mod run_confinement;
 mod run_options;
+mod scanners;
 mod soak;
 mod sources;
 mod storage;

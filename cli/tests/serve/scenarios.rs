@@ -8,6 +8,7 @@ mod exporters;
 mod history;
 mod ops;
 mod programs;
+mod sbom;
 mod sources;
 
 use std::collections::BTreeMap;
@@ -72,6 +73,7 @@ pub(crate) fn all() -> Vec<Case> {
     cases.extend(dockerfile::cases());
     cases.extend(bridge::cases());
     cases.extend(history::cases());
+    cases.extend(sbom::cases());
     assert!(cases.len() >= 80, "{} scenarios", cases.len());
     cases
 }

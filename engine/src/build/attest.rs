@@ -17,8 +17,7 @@ mod steps;
 mod vcs;
 
 use anyhow::{Context, Result, bail};
-use kiln_attest::{Attestations, Invocation, Predicate, Provenance, SbomOptions};
-use kiln_event::Event;
+use kiln_attest::{Attestations, Invocation, Predicate, Provenance};
 use kiln_exporter::ImageSource;
 use kiln_frontend::{DOCKERFILE_VERSION, Lowered};
 use kiln_oci::{Digest, Platform};
@@ -48,7 +47,7 @@ impl Session<'_> {
         made: &Cacheable<'_>,
         begun: OffsetDateTime,
     ) -> Result<Attestations> {
-        let AttestOptions { provenance, sbom } = &self.request.attest;
+        let AttestOptions { provenance, .. } = &self.request.attest;
         let mut predicates = Vec::new();
         if let Some(options) = provenance {
             let redactor = redactor(self.request);
@@ -68,18 +67,13 @@ impl Session<'_> {
             inline_only: options.inline_only,
             file_name: options.file_name.clone(),
         });
-        let is_more_asked_for = |text: &[u8]| text.windows(SCAN.len()).any(|part| part == SCAN);
-        if sbom.is_some() && is_more_asked_for(&self.input.dockerfile.text) {
-            let message =
-                "BUILDKIT_SBOM_SCAN_STAGE and BUILDKIT_SBOM_SCAN_CONTEXT have no effect: \
-                           the SBOM is of the image alone"
-                    .to_owned();
-            self.events.send(Event::Warning { id: None, message, cause: None });
+        let sbom = self.request.attest.own_sbom();
+        if sbom.is_some() && has_scan_argument(&self.input.dockerfile.text) {
+            self.warn(
+                "BUILDKIT_SBOM_SCAN_STAGE and BUILDKIT_SBOM_SCAN_CONTEXT have no effect without a \
+                 generator: the SBOM is of the image alone",
+            );
         }
-        let sbom = sbom.as_ref().map(|file_name| SbomOptions {
-            tool: concat!("kiln-", env!("CARGO_PKG_VERSION")).to_owned(),
-            file_name: file_name.clone(),
-        });
         Ok(Attestations { provenance, sbom, given: Vec::new() })
     }
 
@@ -130,6 +124,11 @@ impl Session<'_> {
             is_reproducible: options.reproducible,
         })
     }
+}
+
+/// Returns `true` if a Dockerfile has arguments of scans.
+fn has_scan_argument(text: &[u8]) -> bool {
+    text.windows(SCAN.len()).any(|part| part == SCAN)
 }
 
 /// Returns the version of a frontend, if it is the built-in one.

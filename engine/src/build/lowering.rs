@@ -165,6 +165,7 @@ pub(super) fn options(request: &BuildSpec) -> Options {
         context_name: CONTEXT_NAME.to_owned(),
         multi_platform: request.platforms.len() > 1,
         strict_buildkit: request.strict_buildkit,
+        scans: request.attest.scanner().is_some(),
         context: None,
         inputs: BTreeMap::new(),
         local_sessions: BTreeMap::new(),

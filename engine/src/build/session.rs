@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use anyhow::anyhow;
+use kiln_attest::Attestations;
 use kiln_event::EventSender;
 use kiln_exporter::{ExportRequest, ImageSource};
 use kiln_frontend::Lowered;
@@ -100,10 +101,13 @@ impl Session<'_> {
         let importing = self.begin_imports();
         let lowered = self.lower()?;
         self.check_outputs(&lowered)?;
+        let scans = self.scans(&lowered)?;
         let cache = Arc::new(self.imported(importing).await);
         // An image without files needs no graph.
         let with_files = lowered.iter().filter(|(_, lowered)| lowered.edge.is_some());
         let graphs = with_files.map(|(_, lowered)| self.definition(lowered));
+        // The results of the scans come last.
+        let graphs = graphs.chain(scans.into_iter().map(Ok));
         let graphs: Vec<Definition> = graphs.collect::<anyhow::Result<_>>()?;
         let graph = if graphs.is_empty() { None } else { Some(tools::load(&graphs)?) };
         if let Some(graph) = graph.as_ref().filter(|_| !cache.is_local()) {
@@ -155,7 +159,9 @@ impl Session<'_> {
         if let Some(ahead) = &self.tools.ahead {
             ahead.close();
         }
-        let mut images = images(lowered.to_vec(), outputs)?;
+        let mut outputs = outputs.into_iter();
+        let mut images = images(lowered.to_vec(), outputs.by_ref())?;
+        let scans = outputs.collect();
         self.inline(&mut images, &made).await?;
         let tops: Vec<LayerId> = images.iter().filter_map(|image| image.layer.clone()).collect();
         let mut outputs = self.request.outputs.clone();
@@ -164,6 +170,7 @@ impl Session<'_> {
             outputs.sort_by_key(kiln_exporter::Output::is_stdout);
         }
         let attestations = self.attestations(lowered, &images, &made, begun).await?;
+        let attestations = Attestations { given: self.scanned(scans).await?, ..attestations };
         let request = ExportRequest {
             attester: None,
             has_index: lowered.iter().any(|(_, lowered)| lowered.multi_platform),
@@ -231,9 +238,8 @@ impl Session<'_> {
 /// Returns the image of each platform. `outputs` holds the results of the images with files.
 fn images(
     lowered: Vec<(Platform, Lowered)>,
-    outputs: Vec<Output>,
+    mut outputs: impl Iterator<Item = Output>,
 ) -> Result<Vec<ImageSource>, Failure> {
-    let mut outputs = outputs.into_iter();
     let image = |(platform, lowered): (Platform, Lowered)| {
         let output = lowered.edge.as_ref().and_then(|_| outputs.next());
         let layer = output.as_ref().map(layer_of).transpose()?.flatten();

@@ -7,8 +7,9 @@ use crate::instruction::{ArgInstruction, ArgValue};
 use crate::lint::rules;
 
 use super::checks;
-use super::dispatch::{SCAN_ARGS, Site};
+use super::dispatch::Site;
 use super::outline::DeclaredArg;
+use super::scan::SCAN_ARGS;
 use super::stage::BuildArg;
 
 /// Declares arguments in order. The default of an argument can use the arguments before it.

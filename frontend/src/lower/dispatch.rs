@@ -14,15 +14,13 @@ use crate::suggest::{self, Case};
 use super::environment::{self, Environment};
 use super::graph::{Output, PathSet};
 use super::image;
+use super::scan::SCAN_ARGS;
 use super::stage::{Command, Stage, StageId};
 use super::{Lowering, step_name};
 use super::{
     add, arg, cmd, copy, entrypoint, env, expose, healthcheck, label, maintainer, onbuild, run,
     shell, stopsignal, user, volume, workdir,
 };
-
-/// The arguments that select the scanned stages. They are not part of any environment.
-pub(super) const SCAN_ARGS: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
 
 /// An instruction in its context: the lowering, the stage and the stages that it reads.
 pub(super) struct Site<'s, 'l> {
@@ -55,6 +53,7 @@ impl Lowering<'_> {
             let mut stage = std::mem::replace(&mut self.stages[id], placeholder);
             self.dispatch_stage(id, &mut stage);
             stage.dispatched = true;
+            stage.scan = self.scan_args(&stage);
             self.stages[id] = stage;
         }
     }

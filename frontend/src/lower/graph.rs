@@ -89,30 +89,46 @@ impl Graph {
         self.path_sets[set.0].insert(path::join("/", used));
     }
 
+    /// Returns the used paths of a context relative to its root. Returns none if all of it is used.
+    pub(super) fn used_paths(&self, set: PathSet) -> Vec<String> {
+        followed_paths(&self.path_sets[set.0])
+    }
+
     /// Creates nodes of all plans that `target` reaches.
     ///
     /// # Errors
     /// Fails on a reachable process without a program.
     pub(super) fn finish(self, target: Output) -> Result<Edge, Error> {
+        let finished = self.finish_all(&[target])?;
+        // The target is always reached, so the empty file system is never used.
+        Ok(finished.into_iter().next().unwrap_or_else(|| {
+            Node::new(OpKind::File(FileOp::default()), Vec::new(), None, OpMetadata::default())
+                .output(0)
+        }))
+    }
+
+    /// Creates nodes of all plans that some targets reach. Returns the targets' edges in order.
+    ///
+    /// # Errors
+    /// Fails on a reachable process without a program.
+    pub(super) fn finish_all(self, targets: &[Output]) -> Result<Vec<Edge>, Error> {
+        let count = targets.iter().map(|target| target.plan + 1).max().unwrap_or_default();
         let mut reached = vec![false; self.entries.len()];
-        reached[target.plan] = true;
-        for index in (0..=target.plan).rev() {
+        for target in targets {
+            reached[target.plan] = true;
+        }
+        for index in (0..count).rev() {
             if reached[index] {
                 self.entries[index].check()?;
                 self.entries[index].plan.for_each_input(|input| reached[input.plan] = true);
             }
         }
-        let mut edges: Vec<Option<Edge>> = Vec::with_capacity(target.plan + 1);
-        for (entry, reached) in self.entries.into_iter().zip(reached).take(target.plan + 1) {
+        let mut edges: Vec<Option<Edge>> = Vec::with_capacity(count);
+        for (entry, reached) in self.entries.into_iter().zip(reached).take(count) {
             let edge = reached.then(|| entry.into_edge(&edges, &self.path_sets));
             edges.push(edge);
         }
-        let last = edges.pop().flatten();
-        // The target is the last entry and always reached, so the empty file system is never used.
-        Ok(last.unwrap_or_else(|| {
-            Node::new(OpKind::File(FileOp::default()), Vec::new(), None, OpMetadata::default())
-                .output(0)
-        }))
+        Ok(targets.iter().filter_map(|target| edges[target.plan].clone()).collect())
     }
 }
 
@@ -256,11 +272,20 @@ fn changed(base: Option<Output>, actions: Vec<Action>, inputs: &mut Inputs<'_>) 
 
 /// Adds the used paths to a local source, unless the whole context is used.
 fn followed(mut source: SourceOp, paths: &BTreeSet<String>) -> SourceOp {
-    if !paths.is_empty() && !paths.contains("/") {
-        let mut paths: Vec<String> =
-            paths.iter().map(|used| path::clean(used.trim_start_matches('/'))).collect();
-        paths.sort();
+    let paths = followed_paths(paths);
+    if !paths.is_empty() {
         source.attrs.insert("local.followpaths".to_owned(), go_text::json_list(&paths));
     }
     source
+}
+
+/// Returns used paths relative to the root of their context. Returns none if all of it is used.
+fn followed_paths(paths: &BTreeSet<String>) -> Vec<String> {
+    if paths.contains("/") {
+        return Vec::new();
+    }
+    let mut paths: Vec<String> =
+        paths.iter().map(|used| path::clean(used.trim_start_matches('/'))).collect();
+    paths.sort();
+    paths
 }

@@ -111,24 +111,55 @@ impl Lowering<'_> {
         if !reads.map_err(|error| Error::new(error.to_string()).because(error))? {
             return Ok(output);
         }
-        let patterns = &context.patterns;
+        Ok(self.filtered(output))
+    }
+
+    /// Returns the files of the context for a scanner: those that instructions name, as a client sends
+    /// no others. All stages must be dispatched.
+    ///
+    /// # Errors
+    /// Fails if the ignore file can't be read.
+    pub(super) fn context_to_scan(&mut self) -> Result<Output, Error> {
+        let context = &self.main_context;
+        let (output, paths) = (context.output()?, context.paths);
+        if context.is_whole {
+            let is_filtered = !context.patterns.is_empty();
+            return Ok(if is_filtered { self.filtered(output) } else { output });
+        }
+        let used = self.graph.used_paths(paths);
+        if used.is_empty() {
+            return Ok(output);
+        }
+        let name = metadata::named("[internal] select the scanned files of the build context");
+        let copy = CopyAction { include_patterns: used, ..whole_copy() };
+        let action = Action { from: Some(output), kind: FileActionKind::Copy(copy) };
+        Ok(self.graph.add(Plan::File(None, vec![action]), None, name))
+    }
+
+    /// Returns the files of the context without those that its ignore file excludes.
+    fn filtered(&mut self, output: Output) -> Output {
+        let MainContext { patterns, filtered, .. } = &mut self.main_context;
         let graph = &mut self.graph;
-        Ok(*context.filtered.get_or_insert_with(|| without_ignored(graph, output, patterns)))
+        *filtered.get_or_insert_with(|| without_ignored(graph, output, patterns))
     }
 }
 
-/// Adds a copy of files without those that ignore patterns exclude.
-pub(super) fn without_ignored(graph: &mut Graph, files: Output, patterns: &[String]) -> Output {
-    let copy = CopyAction {
+/// Returns the copy of all files.
+fn whole_copy() -> CopyAction {
+    CopyAction {
         src: "/".to_owned(),
         dest: "/".to_owned(),
         mode: -1,
         dir_copy_contents: true,
         create_dest_path: true,
-        exclude_patterns: patterns.to_vec(),
         timestamp: -1,
         ..CopyAction::default()
-    };
+    }
+}
+
+/// Adds a copy of files without those that ignore patterns exclude.
+pub(super) fn without_ignored(graph: &mut Graph, files: Output, patterns: &[String]) -> Output {
+    let copy = CopyAction { exclude_patterns: patterns.to_vec(), ..whole_copy() };
     let action = Action { from: Some(files), kind: FileActionKind::Copy(copy) };
     let name = metadata::named("[internal] leave out what .dockerignore excludes");
     graph.add(Plan::File(None, vec![action]), None, name)

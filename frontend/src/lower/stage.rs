@@ -21,6 +21,7 @@ use super::environment::Environment;
 use super::graph::{Output, PathSet};
 use super::named_context::NamedContext;
 use super::outline::Needs;
+use super::scan::ScanArgs;
 
 /// The number of a stage, counted from zero.
 pub(super) type StageId = usize;
@@ -113,6 +114,8 @@ pub(super) struct Stage {
     pub build_args: Vec<BuildArg>,
     /// The used paths of the stage's own files, if they come from a local context.
     pub paths: PathSet,
+    /// The arguments of scans. They select no stage whose files come from elsewhere.
+    pub scan: ScanArgs,
     /// `true` if the stage is complete.
     pub dispatched: bool,
     /// `true` if the base image is resolved.
@@ -160,6 +163,7 @@ impl Stage {
             history: Vec::new(),
             build_args: Vec::new(),
             paths,
+            scan: ScanArgs::default(),
             dispatched: false,
             resolved: false,
             triggered: false,

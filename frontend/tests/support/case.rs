@@ -103,6 +103,7 @@ impl Case {
             resolve_mode: ResolveMode::default(),
             implicit_platform: false,
             strict_buildkit: true,
+            scans: false,
             context: None,
             inputs: BTreeMap::new(),
             local_sessions: BTreeMap::new(),

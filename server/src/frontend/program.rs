@@ -1,5 +1,5 @@
-//! The images of frontends: found as the base image of a Dockerfile is, so that a named context may
-//! stand for one.
+//! The images of frontends and scanners: found as the base image of a Dockerfile is, so that a named
+//! context may stand for one.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ const PLACES: [&str; 4] = ["context:", "image-resolve-mode", "input-metadata:", 
 /// The name of a step in its metadata.
 const NAME: &str = "llb.customname";
 
-/// A frontend's image.
+/// The image of a frontend or a scanner.
 #[derive(Debug)]
 pub(crate) struct ProgramImage {
     /// The graph of the files.
@@ -43,18 +43,18 @@ impl ProgramImage {
         let call = Call { options: &options, ..call };
         let requested = Requested::read(call)?;
         let entry = Entry::of_text(format!("FROM {image}\n"));
-        let answerer = Answerer { job, call, requested: &requested, entry: &entry };
+        let answerer = Answerer { job, call, requested: &requested, entry: &entry, scanner: None };
         let lowered = answerer.ask(|options, images, files| {
             let options = kiln_frontend::Options { platform: Platform::host(), ..options.clone() };
             kiln_frontend::lower(&entry.text, &options, images, files)
         });
         let lowered = lowered.map_err(|errors| {
             let text: Vec<&str> = errors.iter().map(|error| error.message.as_str()).collect();
-            Status::unknown(format!("frontend image {image}: {}", text.join("; ")))
+            Status::unknown(format!("image {image}: {}", text.join("; ")))
         })?;
         let mut definition = definition(&lowered, &entry.source_info());
         if definition.def.is_empty() {
-            return Err(Status::unknown(format!("frontend image {image} has no files")));
+            return Err(Status::unknown(format!("image {image} has no files")));
         }
         // The steps belong to no Dockerfile of the client.
         definition.source = None;

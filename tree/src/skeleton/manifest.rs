@@ -28,6 +28,8 @@ use crate::pack::{CAPABILITY, Item, Plan, Role};
 use crate::tar_reader::{TarEntry, TarReader, malformed};
 use crate::unpack::bounded_time;
 
+use super::WHITEOUT;
+
 /// The entries of an archive, without the contents of files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest(Vec<u8>);
@@ -108,6 +110,14 @@ impl Manifest {
                     || matches!(record.kind, Kind::Directory(_) | Kind::HardLink)
             })
         })
+    }
+
+    /// Returns the paths of the entries, without deletions.
+    pub fn paths(&self) -> impl Iterator<Item = &[u8]> {
+        let is_deletion = |path: &[u8]| {
+            path.rsplit(|byte| *byte == b'/').next().unwrap_or_default().starts_with(WHITEOUT)
+        };
+        self.records().flatten().map(|record| record.path).filter(move |path| !is_deletion(path))
     }
 
     /// Restores the fractions of times in a tree that was unpacked from the archive, if the

@@ -66,6 +66,23 @@ pub(crate) async fn own_frontend<T>(
     found
 }
 
+/// Builds with the client as the frontend, whose result is exported.
+pub(crate) async fn own_result(
+    client: &Client,
+    request: SolveRequest,
+    work: impl AsyncFnOnce(&str, LlbBridgeClient<Channel>) -> Result<Answer, Status>,
+) -> Result<(), Status> {
+    let reference = unique("own");
+    let request = SolveRequest { r#ref: reference.clone(), ..request };
+    let frontend = async {
+        let result = work(&reference, client.bridge()).await?;
+        let returned = ReturnRequest { result: Some(result), error: None };
+        client.bridge().r#return(of_build(&reference, returned)).await
+    };
+    let ((solved, _), returned) = tokio::join!(client.solve(request), frontend);
+    returned.and(solved).map(drop)
+}
+
 /// Solves a graph, and returns the reference to its result.
 async fn add(
     build: &str,

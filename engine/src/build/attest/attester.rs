@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kiln_attest::{Attestations, FilesSubject, ImageSubject, Sbom};
+use kiln_attest::{Attestations, FileLayers, FilesSubject, ImageSubject, Sbom};
 use kiln_exporter::{
     Attested, AttestedFiles, AttestedImage, ExportContext, ExportRequest, FileAttestation,
     ImageAttestations, open_files,
@@ -33,7 +33,31 @@ pub(in crate::build) fn attester(
         sboms.push(Sbom::scan(&files, context.store).map_err(failed)?);
         context.progress.status(name, 0, None, true);
     }
-    Ok(Some(Arc::new(Attester(kiln_attest::Attester::new(asked, sboms)))))
+    let numbers = 0..request.images.len();
+    let found = numbers.map(|number| file_layers(&asked, number, request, context));
+    let found = found.collect::<kiln_exporter::Result<_>>()?;
+    let attester = kiln_attest::Attester::new(asked, sboms).with_file_layers(found);
+    Ok(Some(Arc::new(Attester(attester))))
+}
+
+/// Finds the layers of the files that statements about an image list.
+fn file_layers(
+    asked: &Attestations,
+    number: usize,
+    request: &ExportRequest,
+    context: &ExportContext<'_>,
+) -> kiln_exporter::Result<FileLayers> {
+    let wanted = asked.described_files(number);
+    let is_image = |output: &kiln_exporter::Output| output.is_image();
+    let top = request.images[number].layer.as_ref().filter(|_| !wanted.is_empty());
+    let Some(top) = top.filter(|_| request.outputs.iter().any(is_image)) else {
+        return Ok(FileLayers::default());
+    };
+    let chain = context.store.layers().chain(top)?;
+    FileLayers::find(wanted, chain.len(), |layer| {
+        let listed = context.fetcher.list(&chain[layer])?;
+        Ok(listed.paths().map(<[u8]>::to_vec).collect())
+    })
 }
 
 fn failed(error: kiln_attest::Error) -> kiln_exporter::Error {

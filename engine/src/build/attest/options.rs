@@ -3,22 +3,37 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
-use kiln_attest::SlsaVersion;
+use kiln_attest::{SbomOptions, SlsaVersion};
 use kiln_exporter::{Output, csv_fields};
 use kiln_oci::text::parse_bool;
 
+use super::super::scanner::Scanner;
+
 const PROVENANCE: &str = "provenance";
 const SBOM: &str = "sbom";
-/// The prefixes of a frontend's options about attestations.
-const ATTEST: [&str; 2] = ["attest:", "build-arg:BUILDKIT_ATTEST_"];
+/// The parameter of a bill of materials that names the image of a scanner.
+const GENERATOR: &str = "generator";
+/// The name of the file with kiln's own bill of materials in outputs of files.
+const SBOM_FILE: &str = "sbom.spdx.json";
+/// The prefixes of a frontend's options about attestations. A later one replaces an earlier one.
+const ATTEST: [&str; 2] = ["build-arg:BUILDKIT_ATTEST_", "attest:"];
 
 /// The attestations to attach to images.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AttestOptions {
     /// The options of the provenance; `None` for no provenance.
     pub(super) provenance: Option<ProvenanceOptions>,
-    /// The name of the file with the bill of materials in outputs of files; `None` for no bill.
-    pub(super) sbom: Option<String>,
+    /// The maker of the bill of materials; `None` for no bill.
+    pub(super) sbom: Option<SbomMaker>,
+}
+
+/// The maker of a bill of materials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum SbomMaker {
+    /// The search for packages of kiln itself, with the name of the file in outputs of files.
+    Own(String),
+    /// A scanner's image.
+    Scanner(Scanner),
 }
 
 /// The amount of detail in the provenance.
@@ -69,28 +84,57 @@ impl AttestOptions {
     }
 
     /// Reads the options of a frontend that are about attestations: `attest:TYPE`. Unknown parameters
-    /// are ignored, as in BuildKit.
+    /// are ignored, as in BuildKit. All parameters of a scanner but `generator` are the scanner's.
     ///
     /// # Errors
     /// Fails if a type isn't known, or a value is invalid.
     pub fn of_frontend<'a>(
         options: impl IntoIterator<Item = (&'a String, &'a String)>,
     ) -> Result<Self> {
+        let options: Vec<(&String, &String)> = options.into_iter().collect();
         let mut read = Self::default();
-        for (name, text) in options {
-            let kind = ATTEST.iter().find_map(|prefix| name.strip_prefix(prefix));
-            match kind.map(str::to_lowercase).as_deref() {
-                Some(PROVENANCE) => {
-                    let mut keys = Keys::read_loosely(text)?;
-                    keys.0.remove("capture-usage");
-                    keys.0.insert("timestamps".to_owned(), "true".to_owned());
-                    read.provenance = Some(keys.provenance()?);
+        for prefix in ATTEST {
+            for (name, text) in &options {
+                if let Some(kind) = name.strip_prefix(prefix) {
+                    read.add_of_frontend(&kind.to_lowercase(), text)?;
                 }
-                None | Some(SBOM) => {}
-                Some(other) => bail!("unknown attestation type {other:?}"),
             }
         }
         Ok(read)
+    }
+
+    fn add_of_frontend(&mut self, kind: &str, text: &str) -> Result<()> {
+        let mut keys = Keys::read_loosely(text)?;
+        match kind {
+            PROVENANCE => {
+                keys.0.remove("capture-usage");
+                keys.0.insert("timestamps".to_owned(), "true".to_owned());
+                self.provenance = Some(keys.provenance()?);
+            }
+            SBOM => {
+                self.sbom = Some(match keys.take(GENERATOR) {
+                    None => SbomMaker::Own(SBOM_FILE.to_owned()),
+                    Some(image) => SbomMaker::Scanner(Scanner::new(&image, keys.0)?),
+                });
+            }
+            other => bail!("unknown attestation type {other:?}"),
+        }
+        Ok(())
+    }
+
+    /// Returns the scanner that makes the bills of materials, if the user names one.
+    pub fn scanner(&self) -> Option<&Scanner> {
+        match &self.sbom {
+            Some(SbomMaker::Scanner(scanner)) => Some(scanner),
+            _ => None,
+        }
+    }
+
+    /// Returns the options of the bill of materials that kiln itself makes, if the user requests one.
+    pub fn own_sbom(&self) -> Option<SbomOptions> {
+        let Some(SbomMaker::Own(file_name)) = &self.sbom else { return None };
+        let tool = concat!("kiln-", env!("CARGO_PKG_VERSION")).to_owned();
+        Some(SbomOptions { tool, file_name: file_name.clone() })
     }
 
     /// Returns `true` if the images get attestations.
@@ -117,7 +161,7 @@ impl AttestOptions {
 
     /// Adds `type=TYPE,…` to the options and returns the type.
     fn add(&mut self, text: &str) -> Result<String> {
-        let mut keys = Keys::read(text)?;
+        let (mut keys, spellings) = (Keys::read(text)?, Keys::spellings(text)?);
         let kind = keys.take("type").context("type is required: provenance or sbom")?;
         let is_disabled = keys.flag("disabled")?;
         match kind.as_str() {
@@ -126,14 +170,8 @@ impl AttestOptions {
                 self.provenance = (!is_disabled).then_some(options);
             }
             SBOM => {
-                if let Some(generator) = keys.take("generator") {
-                    bail!(
-                        "generator={generator}: there are no generator images here: kiln reads the \
-                         package databases of dpkg, apk, rpm, pip, npm and cargo-auditable itself"
-                    );
-                }
-                let file_name = keys.file_name("sbom.spdx.json")?;
-                self.sbom = (!is_disabled).then_some(file_name);
+                let maker = keys.sbom(&spellings)?;
+                self.sbom = (!is_disabled).then_some(maker);
             }
             other => bail!("unknown type {other:?}: provenance or sbom"),
         }
@@ -183,8 +221,28 @@ impl Keys {
         Ok(Self(values))
     }
 
+    /// Returns the keys as the user has written them, by their lower-case form.
+    fn spellings(text: &str) -> Result<BTreeMap<String, String>> {
+        let fields = csv_fields(text).map_err(|problem| anyhow::anyhow!("{text:?}: {problem}"))?;
+        let key = |field: &String| field.split('=').next().unwrap_or_default().trim().to_owned();
+        Ok(fields.iter().map(key).map(|key| (key.to_lowercase(), key)).collect())
+    }
+
     fn take(&mut self, key: &str) -> Option<String> {
         self.0.remove(key)
+    }
+
+    /// Takes the parameters of a bill of materials. Those that are left are a scanner's.
+    fn sbom(&mut self, spellings: &BTreeMap<String, String>) -> Result<SbomMaker> {
+        let Some(image) = self.take(GENERATOR) else {
+            return Ok(SbomMaker::Own(self.file_name(SBOM_FILE)?));
+        };
+        if self.take("filename").is_some() {
+            bail!("filename has no effect with generator: the generator names its files");
+        }
+        let spelled = |(key, value)| (spellings.get(&key).cloned().unwrap_or(key), value);
+        let parameters = std::mem::take(&mut self.0).into_iter().map(spelled).collect();
+        Ok(SbomMaker::Scanner(Scanner::new(&image, parameters)?))
     }
 
     fn flag(&mut self, key: &str) -> Result<bool> {
@@ -234,7 +292,7 @@ impl Keys {
                 "builder-id, complete-materials, disabled, filename, inline-only, mode, \
                  reproducible, timestamps and version"
             }
-            _ => "disabled and filename",
+            _ => "disabled, filename and generator; others need a generator",
         };
         bail!("unknown key {key:?}: {kind} takes {known}")
     }
@@ -276,6 +334,39 @@ mod tests {
         assert!(read("build-arg:BUILDKIT_ATTEST_PROVENANCE", "").unwrap().has_provenance());
         assert!(!read("target", "x").unwrap().has_provenance());
         assert!(read("attest:other", "").is_err() && read("attest:provenance", "mode=x").is_err());
+        for text in ["", "type=sbom,disabled=false"] {
+            let options = read("attest:sbom", text).unwrap();
+            assert_eq!(options.own_sbom().unwrap().file_name, "sbom.spdx.json");
+            assert_eq!(options.scanner(), None);
+        }
+        let options = read("build-arg:BUILDKIT_ATTEST_SBOM", "generator=a/b:1,EXTRA=x,y").unwrap();
+        let parameters = [("EXTRA", "x"), ("y", "")];
+        assert_eq!(options.scanner(), Some(&scanner("a/b:1", &parameters)));
+        assert!(options.own_sbom().is_none());
+        assert!(read("attest:sbom", "generator=").is_err());
+        let both = [("attest:sbom", ""), ("build-arg:BUILDKIT_ATTEST_SBOM", "generator=a")];
+        let both = both.map(|(name, text)| (name.to_owned(), text.to_owned()));
+        let both = both.iter().map(|(name, text)| (name, text));
+        assert!(AttestOptions::of_frontend(both).unwrap().own_sbom().is_some());
+    }
+
+    fn scanner(image: &str, parameters: &[(&str, &str)]) -> Scanner {
+        let owned =
+            parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Scanner::new(image, owned.collect()).unwrap()
+    }
+
+    #[test]
+    fn scanners_are_named_with_their_parameters() {
+        for options in [
+            resolve(&["type=sbom,Generator=a/b:1,ARG1=x,\"Other=y,z\""], None, None).unwrap(),
+            resolve(&[], None, Some("generator=a/b:1,ARG1=x,\"Other=y,z\"")).unwrap(),
+        ] {
+            let parameters = [("ARG1", "x"), ("Other", "y,z")];
+            assert_eq!(options.scanner(), Some(&scanner("a/b:1", &parameters)));
+        }
+        let disabled = resolve(&["type=sbom,generator=a,disabled=true"], None, None).unwrap();
+        assert_eq!(disabled.scanner(), None);
     }
 
     #[test]
@@ -285,7 +376,7 @@ mod tests {
             options,
             resolve(&["type=sbom", "type=provenance,mode=max"], None, None).unwrap()
         );
-        assert_eq!(options.sbom.as_deref(), Some("sbom.spdx.json"));
+        assert_eq!(options.sbom, Some(SbomMaker::Own("sbom.spdx.json".to_owned())));
         let text = "mode=min,version=v0.2,reproducible=true,inline-only=true,filename=p.json,\
                     \"builder-id=https://h/a,b\"";
         let provenance = resolve(&[], Some(text), None).unwrap().provenance.unwrap();
@@ -313,7 +404,10 @@ mod tests {
         for (attest, expected) in [
             ("mode=max", "type is required"),
             ("type=other", "unknown type \"other\""),
-            ("type=sbom,generator=docker/scanner", "no generator images"),
+            ("type=sbom,generator=", "sbom generator cannot be empty"),
+            ("type=sbom,generator=a b", "failed to parse sbom generator a b"),
+            ("type=sbom,generator=a,filename=x", "filename has no effect with generator"),
+            ("type=sbom,ARG1=x", "unknown key \"arg1\""),
         ] {
             let error = format!("{:#}", resolve(&[attest], None, None).unwrap_err());
             assert!(error.contains(expected), "{error}");
