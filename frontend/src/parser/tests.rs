@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use super::*;
 use crate::instruction::{InstructionKind, KeyValue};
 
@@ -20,9 +22,9 @@ fn kind(text: &str) -> InstructionKind {
     commands(text).remove(0).kind
 }
 
-fn rules_of(text: &str) -> Vec<(&'static str, u32)> {
+fn rules_of(text: &str) -> Vec<(Cow<'static, str>, u32)> {
     let warnings = parse_text(text).warnings;
-    warnings.iter().map(|warning| (warning.rule, warning.spans[0].start)).collect()
+    warnings.into_iter().map(|warning| (warning.rule, warning.spans[0].start)).collect()
 }
 
 #[test]
@@ -154,7 +156,7 @@ fn physical_lines() {
     assert_eq!(stage.commands[0].original, "RUN a\\");
     assert_eq!(stage.commands[1].original, "RUN");
     assert_eq!(
-        dockerfile.warnings.iter().map(|w| (w.rule, w.spans[0].start)).collect::<Vec<_>>(),
+        dockerfile.warnings.iter().map(|w| (&*w.rule, w.spans[0].start)).collect::<Vec<_>>(),
         [("NoEmptyContinuation", 6), ("ConsistentInstructionCasing", 3)]
     );
 }
