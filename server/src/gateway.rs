@@ -25,8 +25,8 @@ use kiln_llb::op::{Mount, MountKind, NetMode, OpKind, SourceOp};
 use kiln_oci::error::chain;
 use kiln_oci::text::parse_bool;
 use kiln_worker::{
-    ExecContainer, ExecContainerRequest, ExecProcess, ExecProcessRequest, Exit, ProcessInput,
-    ProvidedFile, SandboxError,
+    Error as WorkerError, ExecContainer, ExecContainerRequest, ExecProcess, ExecProcessRequest,
+    Exit, ProcessInput, ProvidedFile, SandboxError,
 };
 use prost::Message as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
@@ -161,7 +161,7 @@ pub(crate) async fn call(
         (None, Ok(())) => return Err(explain("returned no result".to_owned())),
         (Some(Ok(result)), Ok(())) => result,
     };
-    job.note_call(request(job, call, &caller), &result);
+    job.note_call(request(job, call, &program, &caller)?, &result);
     Ok(result)
 }
 
@@ -173,11 +173,17 @@ enum End {
     Status(Status),
 }
 
-/// Returns the request for the provenance of the images, with the sources that the frontend has
-/// asked for.
-fn request(job: &Job, call: Call<'_>, caller: &Caller) -> GraphRequest {
+/// Returns the request for the provenance of the images, with the frontend's image, and the sources
+/// that the frontend has asked for.
+fn request(
+    job: &Job,
+    call: Call<'_>,
+    program: &ProgramImage,
+    caller: &Caller,
+) -> Result<GraphRequest, Status> {
     let (mut locals, mut sources) = (BTreeSet::new(), Vec::<SourceOp>::new());
-    for reference in &caller.lock().asked {
+    let own = job.add(program.definition.clone())?;
+    for reference in own.iter().chain(&caller.lock().asked) {
         for vertex in reference.graph().vertices() {
             let Some(OpKind::Source(op)) = &vertex.op.kind else { continue };
             match op.identifier.strip_prefix("local://") {
@@ -188,14 +194,14 @@ fn request(job: &Job, call: Call<'_>, caller: &Caller) -> GraphRequest {
         }
     }
     let options: BTreeMap<String, String> = call.options.clone().into_iter().collect();
-    GraphRequest {
+    Ok(GraphRequest {
         frontend: call.name.to_owned(),
         options,
         locals: locals.into_iter().collect(),
         sources,
         inputs: origins::of_inputs(job, call.inputs),
         root: origins::of_client(job),
-    }
+    })
 }
 
 /// Returns the program of an image, without its standard input.
@@ -250,7 +256,7 @@ async fn run(
     let name = request.args.join(" ");
     let started = container.start(request).await;
     let mut process = started.map_err(|error| match error {
-        SandboxError::Cancelled => End::Status(canceled()),
+        WorkerError::Sandbox(SandboxError::Cancelled) => End::Status(canceled()),
         error => End::Failed(format!("cannot be started: {}", chain(&error))),
     })?;
     let (Some(reader), Some(errors)) = (process.take_stdout(), process.take_stderr()) else {

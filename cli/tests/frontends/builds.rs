@@ -55,13 +55,16 @@ pub(crate) fn a_file_names_its_frontend() {
     assert_eq!(output.code, 0, "{}", output.stderr);
     let image = inspect(&kiln, "made");
     assert_eq!(image["Config"]["Labels"]["made-by"], "a frontend", "{image}");
-    let file = kiln.path("metadata.json").to_string_lossy().into_owned();
-    let arguments =
-        ["-o", "type=oci,dest=image.tar", "--provenance", "mode=max", "--metadata-file", &file];
-    let output = kiln.build("app", &arguments);
-    assert_eq!(output.code, 0, "{}", output.stderr);
-    let metadata: Value = serde_json::from_str(&read(&kiln, "metadata.json")).unwrap();
-    assert!(metadata["containerimage.digest"].is_string(), "{metadata}");
+    let arguments = ["-o", "type=local,dest=proven", "--provenance", "mode=max", "--build-arg"];
+    kiln.build(
+        "app",
+        &[&arguments[..], &["GITHUB_TOKEN=t0ken", "--metadata-file", "m.json"]].concat(),
+    )
+    .success();
+    let proven = read(&kiln, "proven/provenance.json");
+    assert!(proven.contains("pkg:docker/kiln.test/frontend@1"), "{proven}");
+    assert!(proven.contains("gateway.v0") && !proven.contains("t0ken"), "{proven}");
+    assert!(read(&kiln, "m.json").contains("buildx.build.ref"));
 }
 
 pub(crate) fn images_of_several_platforms() {

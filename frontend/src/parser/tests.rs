@@ -2,6 +2,7 @@ use std::borrow::Cow;
 
 use super::*;
 use crate::instruction::{InstructionKind, KeyValue};
+use crate::lint::Warning;
 
 fn parse_text(text: &str) -> Dockerfile {
     parse(text.as_bytes()).unwrap_or_else(|errors| panic!("{text:?}: {errors:?}"))
@@ -22,9 +23,12 @@ fn kind(text: &str) -> InstructionKind {
     commands(text).remove(0).kind
 }
 
-fn rules_of(text: &str) -> Vec<(Cow<'static, str>, u32)> {
-    let warnings = parse_text(text).warnings;
-    warnings.into_iter().map(|warning| (warning.rule, warning.spans[0].start)).collect()
+fn rules_of(text: &str) -> Vec<(&'static str, u32)> {
+    let rule = |warning: Warning| match warning.rule {
+        Cow::Borrowed(rule) => (rule, warning.spans[0].start),
+        Cow::Owned(rule) => panic!("{rule} is no rule of the frontend"),
+    };
+    parse_text(text).warnings.into_iter().map(rule).collect()
 }
 
 #[test]
