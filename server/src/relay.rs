@@ -106,7 +106,9 @@ mod tests {
 
     async fn relay(relay: &Relay, events: Vec<Event>) {
         let (sender, receiver) = EventSender::channel();
-        events.into_iter().for_each(|event| sender.send(event));
+        for event in events {
+            sender.send(event);
+        }
         drop(sender);
         relay.forward(receiver).await;
     }

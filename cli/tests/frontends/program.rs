@@ -14,7 +14,7 @@
 //! | `fail TEXT` | a failure at this line |
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
+use std::io::{self, Write as _};
 
 use bollard_buildkit_proto::google::protobuf::Any;
 use bollard_buildkit_proto::google::rpc;
@@ -47,7 +47,8 @@ pub(crate) fn run_if_asked() -> bool {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(run());
     // A thread waits for standard input.
-    std::process::exit(0)
+    runtime.shutdown_background();
+    true
 }
 
 async fn run() {
@@ -61,7 +62,7 @@ async fn run() {
     });
     let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector).await;
     let mut bridge = LlbBridgeClient::new(channel.unwrap());
-    eprintln!("the frontend has begun");
+    writeln!(io::stderr(), "the frontend has begun").unwrap();
     let returned = match Frontend::answer(&mut bridge, &options).await {
         Ok(answer) => ReturnRequest { result: Some(answer), error: None },
         Err(status) => {
@@ -105,7 +106,7 @@ impl<'a> Frontend<'a> {
         let file = pb::SourceInfo { filename, data, ..pb::SourceInfo::default() };
         let mut frontend = Frontend { bridge, options, file, places: BTreeMap::new() };
         if let Some(request) = options.get("requestid") {
-            return frontend.describe(request, &text);
+            return Self::describe(request, &text);
         }
         let platforms = options.get("platform").cloned().unwrap_or_default();
         let platforms: Vec<&str> = platforms.split(',').filter(|it| !it.is_empty()).collect();
@@ -131,7 +132,7 @@ impl<'a> Frontend<'a> {
     }
 
     /// Answers a question that needs no build.
-    fn describe(&self, request: &str, text: &str) -> Result<Answer, Status> {
+    fn describe(request: &str, text: &str) -> Result<Answer, Status> {
         if request != "frontend.lint" {
             return Err(Status::unimplemented(format!("no answer to {request}")));
         }
