@@ -303,7 +303,7 @@ async fn files_name_their_frontend(to: &Target) -> Tree {
     build.offer = Offer::default().secret("id", "value");
     let (tree, watched) = build.run(to).await;
     let tree = tree.unwrap_or_else(|status| panic!("{status:?}: {watched:#?}"));
-    assert_eq!(tree["secret"], "file 644 0:0 value");
+    assert_eq!(tree["secret"], "file 400 0:0 value");
     assert_eq!(tree["asked"], "file 644 0:0 asked\n");
     assert_eq!(tree["options"], "file 644 0:0 build-arg:A=b\n");
     assert!(watched.output.contains("the frontend has begun"), "{watched:?}");
