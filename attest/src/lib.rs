@@ -88,6 +88,16 @@ pub struct Attestations {
     pub given: Vec<Vec<GivenStatement>>,
 }
 
+impl Attestations {
+    /// Adds statements about each image, in the order of the images.
+    pub fn add_given(&mut self, statements: Vec<Vec<GivenStatement>>) {
+        self.given.resize_with(self.given.len().max(statements.len()), Vec::new);
+        for (given, statements) in self.given.iter_mut().zip(statements) {
+            given.extend(statements);
+        }
+    }
+}
+
 /// The provenance of a build's images.
 #[derive(Clone, Debug)]
 pub struct Provenance {

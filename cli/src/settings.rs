@@ -25,11 +25,13 @@ mod runtime;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use kiln::{Engine, Options};
 use kiln_registry::{MinimumSpeed, Warnings};
 use kiln_sandbox::{Isolation, Obstacle};
+use kiln_server::ImageFrontends;
 use kiln_store::{Snapshotter, Store};
 use kiln_tree::ArchiveLimits;
 use kiln_worker::GitEnvironment;
@@ -124,6 +126,7 @@ impl Settings {
                 variables: git_variables(),
                 known_hosts: absolute("HOME").map(|home| home.join(".ssh/known_hosts")),
             },
+            frontends: Some(Arc::new(ImageFrontends)),
             ssh_agent: variable("SSH_AUTH_SOCK").filter(|path| !path.is_empty()).map(PathBuf::from),
             ..Options::new(&self.root)
         }

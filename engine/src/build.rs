@@ -10,9 +10,12 @@ mod files;
 mod graph_build;
 mod graph_cache;
 mod images;
+mod locals;
 mod lowering;
 mod packer;
+mod plan;
 mod policy;
+mod program;
 mod record;
 mod scan;
 mod scanner;
@@ -25,17 +28,16 @@ mod tools;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
-use kiln_frontend::Lowered;
 use kiln_frontend::call::{Outline, Report, Targets};
 use kiln_frontend::lint::Warning;
 use kiln_llb::Definition;
-use kiln_oci::Platform;
 
 pub use attest::{AttestOptions, GraphRequest, ProvenGraph, ProvenInput};
 pub use files::{Dockerfile, TEXT_LIMIT, read_text};
 pub use graph_build::{GraphBuild, GraphInputs, RemoteFile};
 pub use images::{ImageAnswer, ImageAnswers, Unresolved, unresolved};
 pub use lowering::side_by_side;
+pub use program::{ProgramReply, Reply};
 pub use scanner::{CORE_SBOM, SPDX, Scanned, Scanner, ScannerImage};
 pub use session::{Built, Failure};
 pub use spec::{
@@ -48,7 +50,9 @@ use crate::engine::Engine;
 use crate::monitor::{Monitor, spool};
 use crate::records::{Recorded, Recording};
 use context::Input;
+use locals::Locals;
 use lowering::options;
+use program::Query;
 use session::Session;
 use tools::{Reporting, Tools};
 
@@ -59,7 +63,8 @@ pub struct Outcome<T> {
     pub result: Result<T, Failure>,
     /// The findings of the build checks.
     pub warnings: Vec<Warning>,
-    /// The Dockerfile of the findings. `None` if it couldn't be read.
+    /// The Dockerfile of the findings, or another file that the frontend has read in its place. `None`
+    /// if it couldn't be read.
     pub dockerfile: Option<Dockerfile>,
     /// The build's record, or the reason why it couldn't be written. `None` for a query.
     pub record: Option<Result<Recorded>>,
@@ -93,43 +98,46 @@ impl Engine {
         spec: BuildSpec,
         monitor: Monitor,
     ) -> Result<Outcome<Vec<Definition>>> {
-        Box::pin(self.with_session(spec, monitor, None, async |session| session.graphs())).await
-    }
-
-    /// Creates the build graph and the image config of each platform without building.
-    ///
-    /// # Errors
-    /// Fails if the context or the Dockerfile can't be read.
-    pub async fn lowered(
-        &self,
-        spec: BuildSpec,
-        monitor: Monitor,
-    ) -> Result<Outcome<Vec<(Platform, Lowered)>>> {
-        Box::pin(self.with_session(spec, monitor, None, async |session| session.lower())).await
+        Box::pin(self.with_session(spec, monitor, None, async |session| session.graphs().await))
+            .await
     }
 
     /// Runs the build checks.
     ///
     /// # Errors
     /// Fails if the context or the Dockerfile can't be read.
-    pub async fn check(&self, spec: BuildSpec, monitor: Monitor) -> Result<Outcome<Report>> {
-        Box::pin(self.with_session(spec, monitor, None, async |session| session.check())).await
+    pub async fn check(&self, spec: BuildSpec, monitor: Monitor) -> Result<Outcome<Reply<Report>>> {
+        let work =
+            async |session: &Session<'_>| session.reply(Query::Check, || session.check()).await;
+        Box::pin(self.with_session(spec, monitor, None, work)).await
     }
 
     /// Returns the arguments, secrets and agents that a build accepts.
     ///
     /// # Errors
     /// Fails if the context or the Dockerfile can't be read.
-    pub async fn outline(&self, spec: BuildSpec, monitor: Monitor) -> Result<Outcome<Outline>> {
-        Box::pin(self.with_session(spec, monitor, None, async |session| session.outline())).await
+    pub async fn outline(
+        &self,
+        spec: BuildSpec,
+        monitor: Monitor,
+    ) -> Result<Outcome<Reply<Outline>>> {
+        let work =
+            async |session: &Session<'_>| session.reply(Query::Outline, || session.outline()).await;
+        Box::pin(self.with_session(spec, monitor, None, work)).await
     }
 
     /// Lists the stages of a Dockerfile.
     ///
     /// # Errors
     /// Fails if the context or the Dockerfile can't be read.
-    pub async fn targets(&self, spec: BuildSpec, monitor: Monitor) -> Result<Outcome<Targets>> {
-        Box::pin(self.with_session(spec, monitor, None, async |session| session.targets())).await
+    pub async fn targets(
+        &self,
+        spec: BuildSpec,
+        monitor: Monitor,
+    ) -> Result<Outcome<Reply<Targets>>> {
+        let work =
+            async |session: &Session<'_>| session.reply(Query::Targets, || session.targets()).await;
+        Box::pin(self.with_session(spec, monitor, None, work)).await
     }
 
     /// Runs `work` with the input of a build. If `built` is given, it extracts the build from the
@@ -143,7 +151,10 @@ impl Engine {
     ) -> Result<Outcome<T>> {
         spec.fetch_dockerfile(&self.options.registries).await?;
         let input = tokio::task::block_in_place(|| Input::local(&spec, &self.store))?;
-        let directory = input.as_ref().and_then(|input| input.directory.as_deref());
+        let text = input.as_ref().map(|input| &*input.dockerfile.text).unwrap_or_default();
+        // The Dockerfile of a remote context isn't known yet.
+        let may_be_program = input.is_none() || program::of_request(&spec, text).is_some();
+        let locals = Locals::new(&spec, input.as_ref(), may_be_program, &self.store)?;
         let redactor = Arc::new(record::redactor(&spec));
         let Monitor { events, cancel } = monitor;
         let mut events = events.with_log_limits(spec.log_limits);
@@ -154,7 +165,7 @@ impl Engine {
             recording = Some(Recording::begin(&self.store, record, redactor, recorded)?);
             events = fuller;
         }
-        let tools = Tools::new(self, &spec, redactor, directory)?;
+        let tools = Tools::new(self, &spec, redactor, &locals)?;
         let reporting = Reporting { events: &events, cancel: &cancel };
         let input = match input {
             Some(input) => Ok(input),
@@ -169,11 +180,15 @@ impl Engine {
                     events,
                     cancel: cancel.clone(),
                     warnings: Mutex::default(),
+                    file: Mutex::default(),
+                    engine: self,
+                    locals: &locals,
                 };
                 let result = work(&session).await;
                 let warnings =
                     session.warnings.into_inner().unwrap_or_else(PoisonError::into_inner);
-                (result, warnings, Some(input.dockerfile))
+                let file = session.file.into_inner().unwrap_or_else(PoisonError::into_inner);
+                (result, warnings, Some(file.unwrap_or(input.dockerfile)))
             }
             Err(error) => {
                 // The receivers end with the last sender.

@@ -22,6 +22,7 @@ use kiln_worker::{CdiOptions, DefaultNetwork, GitEnvironment, Machine, Runner, S
 use tokio::sync::Semaphore;
 
 use crate::dns::Dns;
+use crate::frontends::Frontends;
 
 /// The options of an engine.
 ///
@@ -66,6 +67,9 @@ pub struct Options {
     pub ssh_agent: Option<PathBuf>,
     /// The places of the descriptions of CDI devices.
     pub cdi: CdiOptions,
+    /// The frontends that are programs of images. Without them, a Dockerfile that names one is an
+    /// error.
+    pub frontends: Option<Arc<dyn Frontends>>,
 }
 
 impl Options {
@@ -89,6 +93,7 @@ impl Options {
             git: GitEnvironment::default(),
             ssh_agent: None,
             cdi: CdiOptions::default(),
+            frontends: None,
         }
     }
 
@@ -145,6 +150,11 @@ impl Engine {
         let store = self.store.beside().context("open the store for a build")?;
         let options = Options { registries, ..self.options.clone() };
         Ok(Self { store, options, shared: Arc::clone(&self.shared) })
+    }
+
+    /// Returns the engine's options.
+    pub fn options(&self) -> &Options {
+        &self.options
     }
 
     /// Returns the store.

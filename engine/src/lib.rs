@@ -31,10 +31,14 @@ pub mod remote_image;
 
 mod dns;
 mod engine;
+mod frontends;
 mod monitor;
 
 pub use dns::Dns;
 pub use engine::{Engine, Options};
+pub use frontends::{
+    FrontendCall, FrontendEnd, FrontendError, FrontendImage, FrontendResult, Frontends,
+};
 pub use monitor::{Monitor, spool};
 
 /// Becomes the sandbox's helper if this process was started as one, and returns otherwise. Call it

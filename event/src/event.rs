@@ -130,6 +130,26 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// Returns the number of the vertex that the event is about, which the caller may change. `None`
+    /// for a warning about the whole build.
+    pub fn vertex_mut(&mut self) -> Option<&mut VertexId> {
+        match self {
+            Self::Vertex { id, .. }
+            | Self::Keyed { id, .. }
+            | Self::Started { id }
+            | Self::Cached { id }
+            | Self::Completed { id, .. }
+            | Self::Failed { id, .. }
+            | Self::Cancelled { id }
+            | Self::Status { id, .. }
+            | Self::Layer { id, .. }
+            | Self::Log { id, .. } => Some(id),
+            Self::Warning { id, .. } => id.as_mut(),
+        }
+    }
+}
+
 /// The error behind a warning. Cloning is cheap. Causes are equal if their messages are.
 #[derive(Clone, Debug)]
 pub struct Cause(Arc<dyn Error + Send + Sync>);

@@ -23,6 +23,7 @@ mod lower;
 pub mod parser;
 mod resolve;
 pub mod suggest;
+mod syntax;
 pub mod text;
 
 /// The version of Docker's Dockerfile frontend (`docker/dockerfile`) whose behaviour this is.
@@ -36,3 +37,4 @@ pub use lower::{
 };
 pub use resolve::ImageLocation;
 pub use resolve::{ContextFiles, ImageRequest, Images, ResolveError, ResolveMode, ResolvedImage};
+pub use syntax::{BUILT_IN_FRONTEND, FrontendImage, SYNTAX_ARGUMENT, image_of, is_built_in};

@@ -8,6 +8,8 @@
 mod config;
 pub mod rules;
 
+use std::borrow::Cow;
+
 use crate::error::{Error, Span};
 use crate::hint::Hint;
 
@@ -35,15 +37,15 @@ pub struct Finding {
     pub message: String,
 }
 
-/// A check that fired, with its place.
+/// A check that fired, with its place. Frontends that are programs of images have rules of their own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
     /// The rule's name, as `StageNameCasing`.
-    pub rule: &'static str,
+    pub rule: Cow<'static, str>,
     /// The rule's description, one sentence.
-    pub description: &'static str,
+    pub description: Cow<'static, str>,
     /// The URL of the rule's documentation, or empty.
-    pub url: &'static str,
+    pub url: Cow<'static, str>,
     /// The message, which describes the problem.
     pub message: String,
     /// The lines that the warning is about.
@@ -120,7 +122,7 @@ impl Linter {
         if !self.config.is_error || warnings.is_empty() {
             return None;
         }
-        let mut names: Vec<&str> = warnings.iter().map(|warning| warning.rule).collect();
+        let mut names: Vec<&str> = warnings.iter().map(|warning| &*warning.rule).collect();
         names.sort_unstable();
         names.dedup();
         let message = format!("lint violation found for rules: {}", names.join(", "));
@@ -139,9 +141,9 @@ impl Finding {
     /// Returns the warning for this finding without a place.
     pub fn nowhere(self) -> Warning {
         Warning {
-            rule: self.rule.name,
-            description: self.rule.description,
-            url: self.rule.url,
+            rule: self.rule.name.into(),
+            description: self.rule.description.into(),
+            url: self.rule.url.into(),
             message: self.message,
             spans: Vec::new(),
         }

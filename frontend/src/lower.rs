@@ -267,7 +267,7 @@ pub fn lower_or_warn(
 /// Returns the warnings sorted by line, rule and message.
 fn in_order(mut warnings: Vec<Warning>) -> Vec<Warning> {
     let place = |warning: &Warning| warning.spans.first().map_or(0, |span| span.start);
-    warnings.sort_by(|a, b| (place(a), a.rule, &a.message).cmp(&(place(b), b.rule, &b.message)));
+    warnings.sort_by(|a, b| (place(a), &a.rule, &a.message).cmp(&(place(b), &b.rule, &b.message)));
     warnings
 }
 

@@ -144,7 +144,7 @@ fn checks_look_at_all_stages_unless_a_target_is_named() {
     let rules = |target| {
         let report = check(text.as_bytes(), &options(target, &[]), &Registry::default(), &NoFiles);
         assert!(report.errors.is_empty());
-        report.warnings.iter().map(|warning| warning.rule).collect::<Vec<_>>()
+        report.warnings.into_iter().map(|warning| warning.rule).collect::<Vec<_>>()
     };
     let all =
         ["FromAsCasing", "MaintainerDeprecated", "WorkdirRelativePath", "LegacyKeyValueFormat"];

@@ -27,7 +27,7 @@ use crate::gateway::Caller;
 use crate::images;
 use crate::jobs::Job;
 use crate::references::{FrontendResult, Reference};
-use crate::server::Shared;
+use crate::server::Host;
 use crate::{caps, frontend, metadata, policy, processes, workers};
 
 /// The metadata with the name of the build.
@@ -42,7 +42,7 @@ type Answer<T> = Result<Response<T>, Status>;
 #[derive(Clone, Debug)]
 pub(crate) struct Bridge {
     /// The state of the server.
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) host: Arc<Host>,
     /// The frontend at the other end; `None` for clients.
     pub(crate) caller: Option<Arc<Caller>>,
 }
@@ -59,7 +59,7 @@ impl Bridge {
             _ => None,
         };
         let name = name.ok_or_else(|| Status::unknown("no buildid found in context"))?;
-        let found = self.shared.jobs.wait(name, PATIENCE).await;
+        let found = self.host.jobs.wait(name, PATIENCE).await;
         found.ok_or_else(|| Status::not_found(format!("no such job {name}")))
     }
 
@@ -87,7 +87,7 @@ impl LlbBridge for Bridge {
         Ok(Response::new(PongResponse {
             frontend_api_caps: caps::of_bridge(),
             llb_caps: caps::of_graphs(),
-            workers: vec![workers::record(&self.shared)],
+            workers: vec![workers::record(&self.host)],
         }))
     }
 
@@ -123,7 +123,7 @@ impl LlbBridge for Bridge {
                     options: &request.frontend_opt,
                     inputs: &request.frontend_inputs,
                 };
-                Box::pin(frontend::call(&self.shared, &job, call)).await?
+                Box::pin(frontend::call(&self.host, &job, call)).await?
             }
         };
         if let Some(caller) = &self.caller {
@@ -259,7 +259,7 @@ impl LlbBridge for Bridge {
         request: Request<Streaming<ExecMessage>>,
     ) -> Answer<Self::ExecProcessStream> {
         let job = self.job(&request).await?;
-        Ok(Response::new(processes::serve(job, request.into_inner(), &self.shared.tasks)))
+        Ok(Response::new(processes::serve(job, request.into_inner(), &self.host.tasks)))
     }
 
     async fn read_file_container(

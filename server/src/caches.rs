@@ -188,8 +188,12 @@ pub(crate) fn of_options(options: &HashMap<String, String>) -> Result<Vec<Import
     Ok(imports)
 }
 
-/// Imports caches for the graphs that are solved later. Returns when all are read.
+/// Imports caches for the graphs that are solved later. Returns when all are read. A build of this
+/// process has imported those that the user has named.
 pub(crate) async fn import(job: &Job, imports: Vec<Import>) {
+    if job.is_own {
+        return;
+    }
     let read = |import: Import| async move {
         let source = match source(job, &import) {
             Ok(source) => source,

@@ -135,7 +135,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     loop {
         tokio::time::sleep_until(earliest.max(Instant::now() + DELAY)).await;
         earliest = Instant::now() + INTERVAL;
-        let (store, policies) = (shared.engine.store().clone(), shared.options().gc.clone());
+        let (store, policies) = (shared.host.engine.store().clone(), shared.options().gc.clone());
         let collected = tokio::task::spawn_blocking(move || collect(&store, &policies)).await;
         if let Err(error) = collected {
             tracing::warn!(%error, "garbage collection has ended early");

@@ -25,6 +25,7 @@ use crate::exports::{self, Answer, Exporting};
 use crate::frontend;
 use crate::history::{Ending, Outcome};
 use crate::jobs::{Job, Listed, NewJob, canceled};
+use crate::layouts::Layouts;
 use crate::policy::{self, JobPolicy};
 use crate::references::FrontendResult;
 use crate::scanner;
@@ -60,7 +61,7 @@ impl Control for ControlService {
         &self,
         request: Request<ListWorkersRequest>,
     ) -> Result<Response<ListWorkersResponse>> {
-        let record = workers::records(&self.0, &request.into_inner().filter)?;
+        let record = workers::records(&self.0.host, &request.into_inner().filter)?;
         Ok(Response::new(ListWorkersResponse { record }))
     }
 
@@ -79,7 +80,7 @@ impl Control for ControlService {
         // The client may hang up.
         let _stop = cancel.clone().drop_guard();
         let (shared, request) = (Arc::clone(&self.0), request.into_inner());
-        let solved = self.0.tasks.spawn(Box::pin(solve(shared, request, cancel))).await;
+        let solved = self.0.host.tasks.spawn(Box::pin(solve(shared, request, cancel))).await;
         let answer = solved.map_err(|error| Status::internal(error.to_string()))??;
         Ok(Response::new(SolveResponse { exporter_response: answer.into_iter().collect() }))
     }
@@ -94,7 +95,7 @@ impl Control for ControlService {
             stored(file).boxed()
         } else {
             let missing = || Status::not_found(format!("no such job {reference}"));
-            let job = self.0.jobs.wait(&reference, PATIENCE).await.ok_or_else(missing)?;
+            let job = self.0.host.jobs.wait(&reference, PATIENCE).await.ok_or_else(missing)?;
             job.status.messages().boxed()
         };
         Ok(timed(messages))
@@ -104,14 +105,14 @@ impl Control for ControlService {
         &self,
         request: Request<DiskUsageRequest>,
     ) -> Result<Response<DiskUsageResponse>> {
-        let (store, request) = (self.0.engine.store().clone(), request.into_inner());
+        let (store, request) = (self.0.host.engine.store().clone(), request.into_inner());
         let record = blocking(move || usage::records(&store, &request)).await?;
         Ok(Response::new(DiskUsageResponse { record }))
     }
 
     async fn prune(&self, request: Request<PruneRequest>) -> Result<Response<Self::PruneStream>> {
         let request = request.into_inner();
-        let store = self.0.engine.store().clone();
+        let store = self.0.host.engine.store().clone();
         let removed = blocking(move || usage::prune(&store, &request)).await?;
         Ok(Response::new(iter(removed.into_iter().map(Ok)).boxed()))
     }
@@ -220,11 +221,12 @@ fn begin(
     };
     let build = engine.begin(inputs, cancel.clone());
     let build = build.map_err(|error| of_error(error.as_ref()))?;
-    shared.jobs.add(Job::new(NewJob {
+    shared.host.jobs.add(Job::new(NewJob {
         reference: request.r#ref.clone(),
         session,
         cancel,
-        sources,
+        layouts: Layouts::new(sources),
+        is_own: false,
         inputs: request.frontend_inputs.clone(),
         root: ProvenInput {
             frontend: request.frontend.clone(),
@@ -307,7 +309,7 @@ async fn run(
         (None, "") => FrontendResult::default(),
         (None, name) => {
             let call = frontend::Call { name, options, inputs: &job.inputs };
-            Box::pin(frontend::call(shared, job, call)).await?
+            Box::pin(frontend::call(&shared.host, job, call)).await?
         }
     };
     for reference in result.references() {

@@ -45,7 +45,9 @@ use crate::scanner::has_sbom;
 use crate::session::Session;
 
 pub(crate) use self::found::{finalize, find};
-pub(crate) use self::images::{CONFIG, EPOCH, PLATFORMS, check_platforms, platform_ids};
+pub(crate) use self::images::{
+    CONFIG, Described, EPOCH, PLATFORMS, check_platforms, describe, platform_ids,
+};
 pub(crate) use self::places::ToStore;
 pub(crate) use self::provenance::{Predicate, of_history, options as attestation_options};
 pub(crate) use self::statements::CORE;

@@ -43,7 +43,7 @@ use crate::jobs::Job;
 use crate::origins;
 use crate::references::{Attestation, FrontendResult};
 use crate::scanner::{self, FoundScanner};
-use crate::server::Shared;
+use crate::server::Host;
 
 use self::entry::Entry;
 use self::images::JobImages;
@@ -51,6 +51,7 @@ use self::options::Requested;
 pub(crate) use self::program::ProgramImage;
 pub(crate) use self::requests::missing;
 pub use self::syntax::Frontends;
+pub(crate) use self::syntax::GATEWAY;
 use self::syntax::Program;
 use self::texts::IgnoreFiles;
 
@@ -84,14 +85,14 @@ impl<'a> Call<'a> {
 /// # Errors
 /// Fails if there is no such frontend, if an option is invalid, or if the Dockerfile is.
 pub(crate) async fn call(
-    shared: &Arc<Shared>,
+    host: &Arc<Host>,
     job: &Arc<Job>,
     call: Call<'_>,
 ) -> Result<FrontendResult, Status> {
     let program = syntax::of_call(call)?;
-    shared.options().frontends.check(call.name, &program)?;
+    host.options().frontends.check(call.name, &program)?;
     if let Program::Other(image) = program {
-        return gateway::call(shared, job, image, call).await;
+        return gateway::call(host, job, image, call).await;
     }
     let missing = requests::missing_capability(call);
     if let Some((error, false)) = missing {
@@ -103,10 +104,10 @@ pub(crate) async fn call(
     if program == Program::Named
         && let Some(forward) = syntax::forward(call, &entry.source_info())
     {
-        shared.options().frontends.check(syntax::GATEWAY, &Program::Other(&forward.image))?;
+        host.options().frontends.check(syntax::GATEWAY, &Program::Other(&forward.image))?;
         let options = forward.options(call);
         let call = Call { name: syntax::GATEWAY, options: &options, inputs: call.inputs };
-        let result = gateway::call(shared, job, &forward.image, call).await;
+        let result = gateway::call(host, job, &forward.image, call).await;
         return result.map_err(|status| forward.explain(&status));
     }
     if let Some((error, _)) = missing {
@@ -230,7 +231,7 @@ fn message(warning: &Warning, source: &pb::SourceInfo, vertex: &str) -> VertexWa
         level: 1,
         short: format!("{}: {}{place}", warning.rule, warning.message).into_bytes(),
         detail: vec![warning.description.as_bytes().to_vec()],
-        url: warning.url.to_owned(),
+        url: warning.url.clone().into_owned(),
         info: Some(source.clone()),
         ranges: by_line(&warning.spans),
     }

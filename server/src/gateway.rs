@@ -22,10 +22,11 @@ use futures_util::stream::{StreamExt as _, once, pending};
 use kiln::build::{GraphRequest, Step};
 use kiln_event::{EventSender, LogStream};
 use kiln_llb::op::{Mount, MountKind, NetMode, OpKind, SourceOp};
+use kiln_oci::error::chain;
 use kiln_oci::text::parse_bool;
 use kiln_worker::{
-    ExecContainer, ExecContainerRequest, ExecProcess, ExecProcessRequest, Exit, ProcessInput,
-    ProvidedFile, SandboxError,
+    Error as WorkerError, ExecContainer, ExecContainerRequest, ExecProcess, ExecProcessRequest,
+    Exit, ProcessInput, ProvidedFile, SandboxError,
 };
 use prost::Message as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
@@ -42,7 +43,7 @@ use crate::health::Healthy;
 use crate::jobs::{Job, Returned, canceled};
 use crate::origins;
 use crate::references::{FrontendResult, Reference};
-use crate::server::{LARGEST, Shared};
+use crate::server::{Host, LARGEST};
 use crate::workers;
 
 /// The labels of images: the capabilities of the frontend, and whether it has no network.
@@ -128,7 +129,7 @@ impl Caller {
 /// # Errors
 /// Fails if the image can't be had, if it lacks a required capability, or if the program fails.
 pub(crate) async fn call(
-    shared: &Arc<Shared>,
+    host: &Arc<Host>,
     job: &Arc<Job>,
     image: &str,
     call: Call<'_>,
@@ -141,8 +142,8 @@ pub(crate) async fn call(
         return Err(missing);
     }
     let caller = Arc::new(Caller::new(job, call));
-    let bridge = Bridge { shared: Arc::clone(shared), caller: Some(Arc::clone(&caller)) };
-    let process = process(shared, job, &program, call);
+    let bridge = Bridge { host: Arc::clone(host), caller: Some(Arc::clone(&caller)) };
+    let process = process(host, job, &program, call);
     let run = |events| run(bridge, job, &program, process, events);
     let ended = Box::pin(job.status.follow(None, run)).await;
     let (returned, containers) = {
@@ -160,7 +161,7 @@ pub(crate) async fn call(
         (None, Ok(())) => return Err(explain("returned no result".to_owned())),
         (Some(Ok(result)), Ok(())) => result,
     };
-    job.note_call(request(job, call, &caller), &result);
+    job.note_call(request(job, call, &program, &caller)?, &result);
     Ok(result)
 }
 
@@ -172,11 +173,17 @@ enum End {
     Status(Status),
 }
 
-/// Returns the request for the provenance of the images, with the sources that the frontend has
-/// asked for.
-fn request(job: &Job, call: Call<'_>, caller: &Caller) -> GraphRequest {
+/// Returns the request for the provenance of the images, with the frontend's image, and the sources
+/// that the frontend has asked for.
+fn request(
+    job: &Job,
+    call: Call<'_>,
+    program: &ProgramImage,
+    caller: &Caller,
+) -> Result<GraphRequest, Status> {
     let (mut locals, mut sources) = (BTreeSet::new(), Vec::<SourceOp>::new());
-    for reference in &caller.lock().asked {
+    let own = job.add(program.definition.clone())?;
+    for reference in own.iter().chain(&caller.lock().asked) {
         for vertex in reference.graph().vertices() {
             let Some(OpKind::Source(op)) = &vertex.op.kind else { continue };
             match op.identifier.strip_prefix("local://") {
@@ -187,30 +194,25 @@ fn request(job: &Job, call: Call<'_>, caller: &Caller) -> GraphRequest {
         }
     }
     let options: BTreeMap<String, String> = call.options.clone().into_iter().collect();
-    GraphRequest {
+    Ok(GraphRequest {
         frontend: call.name.to_owned(),
         options,
         locals: locals.into_iter().collect(),
         sources,
         inputs: origins::of_inputs(job, call.inputs),
         root: origins::of_client(job),
-    }
+    })
 }
 
 /// Returns the program of an image, without its standard input.
-fn process(
-    shared: &Shared,
-    job: &Job,
-    program: &ProgramImage,
-    call: Call<'_>,
-) -> ExecProcessRequest {
+fn process(host: &Host, job: &Job, program: &ProgramImage, call: Call<'_>) -> ExecProcessRequest {
     let config = &program.config;
     let mut env = config.env.clone();
     let options = call.options.iter().enumerate();
     env.extend(options.map(|(n, (name, it))| format!("BUILDKIT_FRONTEND_OPT_{n}={name}={it}")));
     let session = job.session.as_ref().map_or("", |session| session.id());
     env.push(format!("BUILDKIT_SESSION_ID={session}"));
-    env.push(format!("BUILDKIT_WORKERS={}", workers::to_json(&workers::record(shared))));
+    env.push(format!("BUILDKIT_WORKERS={}", workers::to_json(&workers::record(host))));
     env.push("BUILDKIT_EXPORTEDPRODUCT=".to_owned());
     ExecProcessRequest {
         args: config.entrypoint.clone().unwrap_or_else(|| vec![PROGRAM.to_owned()]),
@@ -253,7 +255,10 @@ async fn run(
     request.input = ProcessInput::Fd(reader.into_blocking_fd().map_err(failed)?);
     let name = request.args.join(" ");
     let started = container.start(request).await;
-    let mut process = started.map_err(|error| End::Status(of_error(&error)))?;
+    let mut process = started.map_err(|error| match error {
+        WorkerError::Sandbox(SandboxError::Cancelled) => End::Status(canceled()),
+        error => End::Failed(format!("cannot be started: {}", chain(&error))),
+    })?;
     let (Some(reader), Some(errors)) = (process.take_stdout(), process.take_stderr()) else {
         return Err(End::Status(Status::internal("the frontend has no output")));
     };

@@ -26,7 +26,6 @@ use crate::policy::JobPolicy;
 use crate::queue::{Queue, Turn};
 use crate::references::{FrontendResult, Reference, Slot};
 use crate::session::Session;
-use crate::sources::SessionSources;
 use crate::status::{StatusLog, now};
 
 /// The end of a build that a client drives: what it returns.
@@ -43,8 +42,6 @@ pub(crate) struct Job {
     pub(crate) cancel: CancellationToken,
     /// The progress.
     pub(crate) status: StatusLog,
-    /// The local sources.
-    pub(crate) sources: Arc<SessionSources>,
     /// The frontend's inputs.
     pub(crate) inputs: HashMap<String, pb::Definition>,
     /// The client's own request.
@@ -55,6 +52,9 @@ pub(crate) struct Job {
     list: Weak<Shared>,
     /// The OCI layouts that clients have sent.
     pub(crate) layouts: Layouts,
+    /// `true` for a build of this process, without a client. What the user has named on the command
+    /// line is loaded already: caches and layouts.
+    pub(crate) is_own: bool,
     /// The time at which the build began.
     pub(crate) begun: OffsetDateTime,
     /// Cancelled when it is the build's turn to run.
@@ -94,7 +94,8 @@ pub(crate) struct NewJob {
     pub(crate) reference: String,
     pub(crate) session: Option<Session>,
     pub(crate) cancel: CancellationToken,
-    pub(crate) sources: Arc<SessionSources>,
+    pub(crate) layouts: Layouts,
+    pub(crate) is_own: bool,
     pub(crate) inputs: HashMap<String, pb::Definition>,
     pub(crate) root: ProvenInput,
     pub(crate) policy: JobPolicy,
@@ -105,20 +106,30 @@ pub(crate) struct NewJob {
 impl Job {
     /// Creates a build.
     pub(crate) fn new(parts: NewJob) -> Self {
-        let NewJob { reference, session, cancel, sources, inputs, root, policy, status, build } =
-            parts;
+        let NewJob {
+            reference,
+            session,
+            cancel,
+            layouts,
+            is_own,
+            inputs,
+            root,
+            policy,
+            status,
+            build,
+        } = parts;
         let (returned, returning) = oneshot::channel();
         Self {
             reference,
             session,
             cancel,
             status,
-            sources,
             inputs,
             root,
             policy,
             list: Weak::new(),
-            layouts: Layouts::default(),
+            layouts,
+            is_own,
             begun: OffsetDateTime::now_utc(),
             admitted: CancellationToken::new(),
             containers: Containers::default(),
@@ -158,6 +169,11 @@ impl Job {
         };
         self.admitted.cancel();
         Ok(turn)
+    }
+
+    /// Lets the build run without a turn.
+    pub(crate) fn admit(&self) {
+        self.admitted.cancel();
     }
 
     /// Waits until it is the build's turn to run.

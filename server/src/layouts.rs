@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use kiln_images::{Document, blob_path, digest_of};
@@ -19,15 +20,28 @@ use tonic::Status;
 use crate::errors::of_error;
 use crate::jobs::Job;
 use crate::session::ContentStore;
+use crate::sources::SessionSources;
 
 /// The most bytes of a manifest, an index or a config.
 const DOCUMENT_LIMIT: u64 = 8 << 20;
 /// The maximum depth of nested indexes.
 const MAX_DEPTH: usize = 4;
 
-/// The directories of the layouts, by the session and the name of the store.
+/// The layouts that clients have sent.
 #[derive(Debug, Default)]
-pub(crate) struct Layouts(Mutex<HashMap<(String, String), PathBuf>>);
+pub(crate) struct Layouts {
+    /// The sessions of the clients. `None` for a build of this process.
+    sources: Option<Arc<SessionSources>>,
+    /// The directories, by the session and the name of the store.
+    directories: Mutex<HashMap<(String, String), PathBuf>>,
+}
+
+impl Layouts {
+    /// Returns the layouts of the clients of a build: none until they are fetched.
+    pub(crate) fn new(sources: Arc<SessionSources>) -> Self {
+        Self { sources: Some(sources), directories: Mutex::default() }
+    }
+}
 
 /// An image in a store of a client.
 #[derive(Clone, Copy, Debug)]
@@ -61,16 +75,20 @@ impl Job {
         part: Part,
     ) -> Result<PathBuf, Status> {
         let LayoutImage { session, store, digest } = image;
-        let mut known = self.layouts.0.lock().await;
+        let Some(sources) = &self.layouts.sources else {
+            let missing = || Status::not_found(format!("no OCI layout has {digest}"));
+            return self.build().images().layout(store, &digest).ok_or_else(missing);
+        };
+        let mut known = self.layouts.directories.lock().await;
         let key = (session.to_owned(), store.to_owned());
         let directory = if let Some(directory) = known.get(&key) {
             directory.clone()
         } else {
-            let directory = self.sources.store().temp_dir().map_err(|error| of_error(&error))?;
+            let directory = sources.store().temp_dir().map_err(|error| of_error(&error))?;
             known.insert(key, directory.clone());
             directory
         };
-        let session = self.sources.session(session).await.map_err(|error| of_error(&error))?;
+        let session = sources.session(session).await.map_err(|error| of_error(&error))?;
         let content = session.content(&format!("oci:{store}")).map_err(|error| of_error(&error))?;
         let fetching = Fetching { content, directory: &directory };
         fetching.image(digest, platform, part).await?;

@@ -18,6 +18,7 @@
 //! | `images`, `metadata`, `chain` | answers about images and other sources |
 //! | `policy` | the source policies of clients |
 //! | `gateway` | the frontends that are programs of images |
+//! | `frontends`, `relay` | the same for builds of this process, and their progress |
 //! | `blocking` | work that blocks its thread |
 //! | `status`, `journal`, `errors` | progress and errors as clients expect them |
 //! | `history`, `content` | the records of builds, and the documents that they refer to |
@@ -52,6 +53,7 @@ mod exports;
 mod files;
 mod filters;
 mod frontend;
+mod frontends;
 mod gateway;
 mod health;
 mod history;
@@ -68,6 +70,7 @@ mod policy;
 mod processes;
 mod queue;
 mod references;
+mod relay;
 mod scanner;
 mod server;
 pub mod session;
@@ -80,6 +83,7 @@ mod workers;
 
 pub use collection::{GcPolicy, Space, total_space};
 pub use frontend::Frontends;
+pub use frontends::ImageFrontends;
 pub use history::HistoryLimits;
 pub use listener::{Certificates, Listener, Tls};
 pub use server::{Options, Server};

@@ -82,33 +82,64 @@ impl Options {
     }
 }
 
-/// The state that all calls share.
+/// The state that the calls of a frontend need, whether a client's build has started it or the user's.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct Host {
     options: RwLock<Arc<Options>>,
     /// The engine of what belongs to no build. Those of builds share its machine.
     pub(crate) engine: Engine,
-    pub(crate) sessions: Sessions,
     pub(crate) jobs: Jobs,
+    /// The builds' tasks, which end by themselves when a client hangs up.
+    pub(crate) tasks: TaskTracker,
+    /// The identity of this machine as a worker.
+    pub(crate) worker_id: String,
+}
+
+impl Host {
+    /// Creates the state on an engine.
+    pub(crate) fn new(engine: Engine, options: Options) -> Self {
+        let place = engine.store().root().to_string_lossy().into_owned();
+        Self {
+            engine,
+            jobs: Jobs::default(),
+            tasks: TaskTracker::new(),
+            worker_id: Digest::of(place.as_bytes()).hex()[..25].to_owned(),
+            options: RwLock::new(Arc::new(options)),
+        }
+    }
+
+    /// Returns the options, which a reload replaces.
+    pub(crate) fn options(&self) -> Arc<Options> {
+        Arc::clone(&self.options.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns the name of the way in which layers become trees.
+    pub(crate) fn snapshotter(&self) -> String {
+        let snapshotting = self.engine.store().snapshotting();
+        snapshotting.map_or_else(|_| "unknown".to_owned(), |it| it.snapshotter.name().to_owned())
+    }
+}
+
+/// The state that all calls share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) host: Arc<Host>,
+    pub(crate) sessions: Sessions,
     pub(crate) history: History,
     /// The lock on the history in the store. `None` if another server has it.
     _history_lock: Option<KeyGuard>,
-    /// The builds' tasks, which end by themselves when a client hangs up.
-    pub(crate) tasks: TaskTracker,
     /// The builds that wait for others to end.
     pub(crate) queue: Queue,
     /// Open connections, and builds.
     pub(crate) activity: Activity,
     /// Notified when a build has ended, which may have made garbage.
     pub(crate) garbage: Notify,
-    /// The identity of this machine as a worker.
-    pub(crate) worker_id: String,
 }
 
 impl Shared {
     /// Returns the options, which a reload replaces.
     pub(crate) fn options(&self) -> Arc<Options> {
-        Arc::clone(&self.options.read().unwrap_or_else(PoisonError::into_inner))
+        self.host.options()
     }
 
     /// Opens an engine for one build, on the machine that all builds share. What the build uses is held
@@ -122,13 +153,7 @@ impl Shared {
                 Client::new(RegistryOptions { credentials, ..options.registries.clone() })
             },
         );
-        self.engine.beside(registries)
-    }
-
-    /// Returns the name of the way in which layers become trees.
-    pub(crate) fn snapshotter(&self) -> String {
-        let snapshotting = self.engine.store().snapshotting();
-        snapshotting.map_or_else(|_| "unknown".to_owned(), |it| it.snapshotter.name().to_owned())
+        self.host.engine.beside(registries)
     }
 }
 
@@ -156,21 +181,16 @@ impl Server {
     pub fn new(options: Options) -> anyhow::Result<Self> {
         let engine = Engine::open(options.engine.clone())?;
         let (history, lock) = open_history(&engine, options.history).context("open the history")?;
-        let place = options.engine.root.to_string_lossy().into_owned();
         let queue = Queue::default();
         queue.limit(options.max_builds);
         Ok(Self(Arc::new(Shared {
-            engine,
+            host: Arc::new(Host::new(engine, options)),
             sessions: Sessions::new().context("start the sessions")?,
-            jobs: Jobs::default(),
             history,
             _history_lock: lock,
-            tasks: TaskTracker::new(),
-            worker_id: Digest::of(place.as_bytes()).hex()[..25].to_owned(),
             queue,
             activity: Activity::new(),
             garbage: Notify::new(),
-            options: RwLock::new(Arc::new(options)),
         })))
     }
 
@@ -178,7 +198,9 @@ impl Server {
     /// the history.
     pub fn reload(&self, options: Options) {
         self.0.queue.limit(options.max_builds);
-        *self.0.options.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(options);
+        let mut current = self.0.host.options.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::new(options);
+        drop(current);
         self.0.garbage.notify_one();
     }
 
@@ -205,7 +227,7 @@ impl Server {
         let incoming = listener.into().connections(self.0.activity.clone());
         let shared = self.0;
         let control = ControlServer::new(ControlService(Arc::clone(&shared)));
-        let bridge = LlbBridgeServer::new(Bridge { shared: Arc::clone(&shared), caller: None });
+        let bridge = LlbBridgeServer::new(Bridge { host: Arc::clone(&shared.host), caller: None });
         let served = Transport::builder()
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -221,8 +243,8 @@ impl Server {
             .add_service(TraceService)
             .serve_with_incoming_shutdown(incoming, shutdown)
             .await;
-        shared.tasks.close();
-        shared.tasks.wait().await;
+        shared.host.tasks.close();
+        shared.host.tasks.wait().await;
         shared.sessions.shut_down().await;
         served.map_err(io::Error::other)
     }

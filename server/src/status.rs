@@ -26,6 +26,7 @@ use tonic::Status;
 
 use crate::errors::of_error;
 use crate::journal::{self, Journal, Rest};
+use crate::relay::Relay;
 
 /// The most bytes of step output in one message.
 const LONGEST: usize = 1 << 20;
@@ -41,6 +42,8 @@ struct Shared {
     spool: Option<Spool>,
     /// Notified of each message, and of the end.
     changed: Notify,
+    /// The receiver of the events in place of the log, for a build of this process.
+    relay: Option<Relay>,
 }
 
 #[derive(Debug, Default)]
@@ -72,7 +75,19 @@ impl StatusLog {
         let files = store.clone();
         let messages = Journal::new(move || files.temp_file().map_err(io::Error::other));
         let log = Mutex::new(Log { messages, ..Log::default() });
-        Self(Arc::new(Shared { log, spool: Some(kiln::spool(store)), changed: Notify::default() }))
+        let spool = Some(kiln::spool(store));
+        Self(Arc::new(Shared { log, spool, ..Shared::default() }))
+    }
+
+    /// Returns a log that stays empty. A relay gets the events and the warnings.
+    pub(crate) fn relayed(store: &Store, relay: Relay) -> Self {
+        let spool = Some(kiln::spool(store));
+        Self(Arc::new(Shared { spool, relay: Some(relay), ..Shared::default() }))
+    }
+
+    /// Returns the relay, if there is one.
+    pub(crate) fn relay(&self) -> Option<&Relay> {
+        self.0.relay.as_ref()
     }
 
     /// Runs work whose events end up in this log. `graph` is the graph whose vertices the events are
@@ -90,6 +105,9 @@ impl StatusLog {
 
     /// Writes events to the log until the last sender is gone.
     async fn take(&self, mut events: EventReceiver, graph: Option<&Graph>) {
+        if let Some(relay) = &self.0.relay {
+            return relay.forward(events).await;
+        }
         let mut translation = Translation::new(graph);
         while let Some(event) = events.recv().await {
             let mut message = StatusResponse::default();
@@ -116,6 +134,9 @@ impl StatusLog {
     pub(crate) fn send(&self, message: StatusResponse) {
         if message == StatusResponse::default() {
             return;
+        }
+        if let Some(relay) = &self.0.relay {
+            return relay.warn(message.warnings);
         }
         let mut log = self.lock();
         log.warnings += message.warnings.len();

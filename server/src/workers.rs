@@ -11,7 +11,7 @@ use tonic::Status;
 
 use crate::collection::total_space;
 use crate::filters::Filter;
-use crate::server::Shared;
+use crate::server::Host;
 
 /// The version of `BuildKit` whose interface this is. Clients compare it before they use a feature.
 const BUILDKIT: &str = "v0.33.0";
@@ -35,31 +35,31 @@ pub(crate) fn user_agent() -> String {
 }
 
 /// Returns the record of this machine.
-pub(crate) fn record(shared: &Shared) -> WorkerRecord {
+pub(crate) fn record(host: &Host) -> WorkerRecord {
     let mut labels: HashMap<String, String> = [
         ("executor".to_owned(), "kiln".to_owned()),
         ("hostname".to_owned(), host_name()),
         ("oci.process-mode".to_owned(), "sandbox".to_owned()),
-        ("snapshotter".to_owned(), shared.snapshotter()),
+        ("snapshotter".to_owned(), host.snapshotter()),
     ]
     .map(|(name, value)| (format!("{LABEL}{name}"), value))
     .into();
-    let options = shared.options();
+    let options = host.options();
     labels.extend(options.labels.iter().map(|(name, value)| (name.clone(), value.clone())));
-    let total = total_space(shared.engine.store().root());
+    let total = total_space(host.engine.store().root());
     WorkerRecord {
-        id: shared.worker_id.clone(),
+        id: host.worker_id.clone(),
         labels,
         platforms: platforms().iter().map(to_message).collect(),
         gc_policy: options.gc.iter().map(|policy| policy.to_message(total)).collect(),
         buildkit_version: Some(version()),
-        cdi_devices: devices(shared),
+        cdi_devices: devices(host),
     }
 }
 
 /// Returns the devices that are described on this machine now.
-fn devices(shared: &Shared) -> Vec<CdiDevice> {
-    let devices = shared.options().engine.cdi.devices();
+fn devices(host: &Host) -> Vec<CdiDevice> {
+    let devices = host.options().engine.cdi.devices();
     let message = |device: KnownDevice| CdiDevice {
         name: device.name,
         auto_allow: device.is_auto_allowed,
@@ -90,9 +90,9 @@ pub(crate) fn to_json(record: &WorkerRecord) -> Value {
 ///
 /// # Errors
 /// Fails if a filter is malformed.
-pub(crate) fn records(shared: &Shared, filters: &[String]) -> Result<Vec<WorkerRecord>, Status> {
+pub(crate) fn records(host: &Host, filters: &[String]) -> Result<Vec<WorkerRecord>, Status> {
     let filters = Filter::parse_all(filters)?;
-    let record = record(shared);
+    let record = record(host);
     let value = |field: &[String]| match field {
         [name] if name == "id" => Some(record.id.clone()),
         [labels, name @ ..] if labels == "labels" => record.labels.get(&name.join(".")).cloned(),

@@ -1,8 +1,12 @@
 //! The arguments of `kiln build`.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use kiln::build::TEXT_LIMIT;
+use kiln_frontend::{FrontendImage, SYNTAX_ARGUMENT};
 use kiln_worker::{NETWORK_HOST, SECURITY_INSECURE};
 
 use super::attest::AttestArguments;
@@ -26,6 +30,10 @@ pub(crate) struct BuildArguments {
     /// Name of the Dockerfile, its URL, or `-` for standard input [default: CONTEXT/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
+    /// Image of the frontend that reads the file, with arguments behind it; it runs whatever the file
+    /// or BUILDKIT_SYNTAX names, even if it is docker/dockerfile
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) frontend_image: Option<String>,
     /// Most bytes of an archive on standard input and of a file from a URL, as 16g; 0 for no limit
     #[arg(long, value_name = "SIZE", default_value = "64g")]
     pub(crate) input_limit: String,
@@ -192,11 +200,31 @@ pub(crate) struct BuildArguments {
 
 impl BuildArguments {
     /// Returns `true` if the command creates or reads files of images. A query about a Dockerfile
-    /// in a local directory does neither.
+    /// in a local directory does neither, unless the frontend is the program of an image.
     #[expect(clippy::disallowed_methods, reason = "the user names the files")]
     pub(crate) fn needs_ids(&self) -> bool {
         let is_question = self.check || self.dump_llb.is_some() || self.call != Call::BUILD;
-        !(is_question && self.build_contexts.is_empty() && self.context.is_dir())
+        let is_simple = is_question && self.build_contexts.is_empty() && self.context.is_dir();
+        !is_simple || self.may_name_frontend()
+    }
+
+    /// Returns `true` if the frontend may be the program of an image.
+    #[expect(clippy::disallowed_methods, reason = "the user names the files")]
+    fn may_name_frontend(&self) -> bool {
+        let is_argument = |argument: &String| argument.starts_with(SYNTAX_ARGUMENT);
+        if self.frontend_image.is_some() || self.build_args.iter().any(is_argument) {
+            return true;
+        }
+        let file = self.file.clone().unwrap_or_else(|| self.context.join("Dockerfile"));
+        match File::open(&file) {
+            Ok(file) if file.metadata().is_ok_and(|file| file.is_file()) => {
+                let mut text = Vec::new();
+                let read = file.take(TEXT_LIMIT).read_to_end(&mut text);
+                read.is_ok() && FrontendImage::find(None, &text).is_some()
+            }
+            // It is named in another way, or is no file.
+            _ => self.file.is_some(),
+        }
     }
 }
 

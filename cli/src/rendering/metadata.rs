@@ -70,7 +70,7 @@ fn warnings(finished: &Finished) -> Value {
         json!({
             "level": 1,
             "short": STANDARD.encode(short),
-            "detail": [STANDARD.encode(warning.description)],
+            "detail": [STANDARD.encode(&*warning.description)],
             "url": warning.url,
             "sourceInfo": source,
             "range": range.collect::<Vec<_>>(),
@@ -96,9 +96,9 @@ mod tests {
             ..Exported::default()
         };
         let warning = Warning {
-            rule: "Rule",
-            description: "about it",
-            url: "https://x",
+            rule: "Rule".into(),
+            description: "about it".into(),
+            url: "https://x".into(),
             message: "wrong".to_owned(),
             spans: vec![kiln_frontend::Span::line(3)],
         };

@@ -82,6 +82,7 @@ impl BuildRequest {
             input_limit: limits::size_limit(&arguments.input_limit)
                 .context("invalid --input-limit")?,
             dockerfile,
+            frontend_image: arguments.frontend_image.filter(|image| !image.trim().is_empty()),
             outputs,
             output_stream,
             target: arguments.target.filter(|target| !target.is_empty()),

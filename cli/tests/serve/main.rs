@@ -10,7 +10,11 @@
 mod client;
 mod graph;
 mod hostile;
+#[path = "../frontends/image.rs"]
+mod image;
 mod life;
+#[path = "../frontends/program.rs"]
+mod program;
 mod scenarios;
 mod target;
 
@@ -109,6 +113,9 @@ fn alone(subjects: &Subjects) -> Vec<Trial> {
 }
 
 fn main() {
+    if program::run_if_asked() {
+        return;
+    }
     let mut arguments = Arguments::from_args();
     // The scenarios wait for the servers most of the time.
     arguments.test_threads.get_or_insert(6);

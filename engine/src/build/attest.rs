@@ -19,12 +19,15 @@ mod vcs;
 use anyhow::{Context, Result, bail};
 use kiln_attest::{Attestations, Invocation, Predicate, Provenance};
 use kiln_exporter::ImageSource;
-use kiln_frontend::{DOCKERFILE_VERSION, Lowered};
+use kiln_frontend::DOCKERFILE_VERSION;
+use kiln_llb::Definition;
 use kiln_oci::{Digest, Platform};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::cache_export::Cacheable;
+use super::graph_cache::GraphCaches;
+use super::plan::Plan;
 use super::record::redactor;
 use super::session::Session;
 use crate::redact::Redactor;
@@ -42,7 +45,7 @@ impl Session<'_> {
     /// Returns the attestations for the images that were built.
     pub(super) async fn attestations(
         &self,
-        lowered: &[(Platform, Lowered)],
+        plan: &Plan,
         images: &[ImageSource],
         made: &Cacheable<'_>,
         begun: OffsetDateTime,
@@ -52,8 +55,16 @@ impl Session<'_> {
         if let Some(options) = provenance {
             let redactor = redactor(self.request);
             let invocation = options.timestamps.then(|| invocation(begun)).transpose()?;
-            for ((_, lowered), image) in lowered.iter().zip(images) {
-                let mut predicate = self.predicate(options, lowered, &redactor)?;
+            for (planned, image) in plan.images.iter().zip(images) {
+                let definition = &planned.definition;
+                let mut predicate = match &plan.made_by {
+                    None => self.predicate(options, definition, &redactor)?,
+                    Some(made_by) => {
+                        let build = self.graph_build(GraphCaches::default(), self.cancel.clone());
+                        let predicate = build.predicate_of(options, definition, made_by).await?;
+                        self.complete(predicate, &redactor)
+                    }
+                };
                 predicate.invocation.clone_from(&invocation);
                 if let Some(steps) = &mut predicate.steps {
                     made.describe_layers(steps, &self.tools.store, image.layer.as_ref()).await?;
@@ -74,18 +85,27 @@ impl Session<'_> {
                  generator: the SBOM is of the image alone",
             );
         }
-        Ok(Attestations { provenance, sbom, given: Vec::new() })
+        let given: Vec<_> = plan.images.iter().map(|image| image.statements.clone()).collect();
+        let given = if given.iter().all(Vec::is_empty) { Vec::new() } else { given };
+        Ok(Attestations { provenance, sbom, given })
+    }
+
+    /// Adds the repository of the context to the provenance of a graph that the frontend of an image
+    /// has made, and removes credentials from it.
+    fn complete(&self, predicate: Predicate, redactor: &Redactor) -> Predicate {
+        let mut predicate = Predicate { vcs: vcs::of(self.request), ..predicate };
+        predicate.has_whole_request &= request::hide_credentials(&mut predicate.request, redactor);
+        predicate
     }
 
     /// Returns the provenance of an image.
     fn predicate(
         &self,
         options: &ProvenanceOptions,
-        lowered: &Lowered,
+        definition: &Definition,
         redactor: &Redactor,
     ) -> Result<Predicate> {
-        let definition = self.definition(lowered)?;
-        let sources = Sources::of(&definition, self.request, &self.tools.worker)?;
+        let sources = Sources::of(definition, self.request, &self.tools.worker)?;
         if options.complete_materials && !sources.is_complete() {
             bail!(
                 "provenance: complete-materials=true, but not all that came into the build has a \
@@ -101,7 +121,7 @@ impl Session<'_> {
                 None
             }
             Mode::Max => {
-                Some(steps::steps(&definition, redactor).context("list the build's steps")?)
+                Some(steps::steps(definition, redactor).context("list the build's steps")?)
             }
         };
         Ok(Predicate {

@@ -57,7 +57,7 @@ impl Dockerfile {
     }
 
     /// Resolves the path of `--file`: relative to the working directory, or to the context.
-    fn find(path: &Path, context: &Path) -> Result<PathBuf> {
+    pub(super) fn find(path: &Path, context: &Path) -> Result<PathBuf> {
         let canonical = |path: &Path| {
             std::fs::canonicalize(path)
                 .or_else(|error| std::fs::canonicalize(context.join(path)).map_err(|_| error))

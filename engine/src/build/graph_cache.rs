@@ -36,6 +36,14 @@ struct Import {
     imported: OnceCell<Option<ImportedCache>>,
 }
 
+impl GraphCaches {
+    /// Returns the caches of a build whose caches are imported already.
+    pub(super) fn of(cache: Arc<RemoteCache>) -> Self {
+        let cache = tokio::sync::Mutex::new(Some((0, cache)));
+        Self { imports: Mutex::default(), cache }
+    }
+}
+
 impl GraphBuild {
     /// Registers a store of blobs of the caller, which sources and caches of the build name.
     pub fn add_store(&self, name: &str, store: Arc<dyn BlobStore>) {

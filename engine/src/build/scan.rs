@@ -2,15 +2,13 @@
 
 use anyhow::{Context as _, Result, anyhow};
 use kiln_attest::GivenStatement;
-use kiln_frontend::{ContextFiles, Lowered, Options, ResolveError, ResolveMode};
-use kiln_llb::Definition;
-use kiln_oci::Platform;
+use kiln_frontend::{ContextFiles, Options, ResolveError, ResolveMode};
+use kiln_llb::{Definition, SourceInfo};
 use kiln_worker::Output;
 
 use super::images::Resolver;
-use super::policy;
 use super::scanner::{Scanned, Scanner, ScannerImage};
-use super::session::{Failure, Session};
+use super::session::Session;
 
 /// The files of a Dockerfile that refers to no files.
 struct NoFiles;
@@ -25,22 +23,26 @@ impl ContextFiles for NoFiles {
     }
 }
 
+/// A scanner with its image.
+pub(super) struct Scans {
+    scanner: Scanner,
+    image: ScannerImage,
+}
+
+impl Scans {
+    /// Returns the graph of an image's scan. `sources` are the texts that its steps come from.
+    pub(super) fn scan(&self, scanned: Scanned<'_>, sources: &[SourceInfo]) -> Result<Definition> {
+        let edge = self.scanner.scan(&self.image, scanned)?;
+        Ok(Definition { sources: sources.to_vec(), ..edge.marshal() })
+    }
+}
+
 impl Session<'_> {
-    /// Returns the graph of each image's scan. Returns none if the user requests no scanner.
-    pub(super) fn scans(
-        &self,
-        lowered: &[(Platform, Lowered)],
-    ) -> Result<Vec<Definition>, Failure> {
-        let Some(scanner) = self.request.attest.scanner() else { return Ok(Vec::new()) };
+    /// Returns the scanner that the user requests, or `None`.
+    pub(super) fn scanner(&self) -> Result<Option<Scans>> {
+        let Some(scanner) = self.request.attest.scanner() else { return Ok(None) };
         let image = tokio::task::block_in_place(|| self.scanner_image(scanner))?;
-        let scan = |(platform, lowered): &(Platform, Lowered)| {
-            let platform = platform.to_string();
-            let (core, extras) = (lowered.edge.clone(), &lowered.scan);
-            let edge = scanner.scan(&image, Scanned { platform: &platform, core, extras })?;
-            let definition = Definition { sources: vec![lowered.source.clone()], ..edge.marshal() };
-            policy::enforce(&self.tools.policies, definition)
-        };
-        Ok(lowered.iter().map(scan).collect::<Result<_>>()?)
+        Ok(Some(Scans { scanner: scanner.clone(), image }))
     }
 
     /// Resolves the image of a scanner like the base image of a Dockerfile.

@@ -1,15 +1,13 @@
 //! A build in progress.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::anyhow;
-use kiln_attest::Attestations;
 use kiln_event::EventSender;
 use kiln_exporter::{ExportRequest, ImageSource};
-use kiln_frontend::Lowered;
 use kiln_frontend::lint::Warning;
-use kiln_llb::{Definition, Graph};
+use kiln_llb::{Definition, Graph, SourceInfo};
 use kiln_oci::Platform;
 use kiln_solver::{SolveError, StepError};
 use kiln_store::LayerId;
@@ -19,10 +17,13 @@ use tokio_util::sync::CancellationToken;
 use super::cache_export::Cacheable;
 use super::context::Input;
 use super::export::Exporting;
-use super::policy;
+use super::files::Dockerfile;
+use super::locals::Locals;
+use super::plan::{Plan, PlannedImage};
 use super::spec::BuildSpec;
 use super::step::Step;
 use super::tools::{self, Reporting, Tools};
+use crate::engine::Engine;
 
 /// The request, tools and state of a build.
 pub(super) struct Session<'a> {
@@ -33,6 +34,10 @@ pub(super) struct Session<'a> {
     pub(super) cancel: CancellationToken,
     /// The findings of the build checks, which are printed at the end.
     pub(super) warnings: Mutex<Vec<Warning>>,
+    /// The file that reports show in place of the Dockerfile, if a frontend names another one.
+    pub(super) file: Mutex<Option<Dockerfile>>,
+    pub(super) engine: &'a Engine,
+    pub(super) locals: &'a Locals,
 }
 
 /// The outcome of a build that succeeded.
@@ -95,26 +100,35 @@ impl std::error::Error for Failure {
 }
 
 impl Session<'_> {
-    /// Lowers the Dockerfile, solves the graphs, and exports the result.
+    /// Has the frontend describe the images, solves their graphs, and exports the result.
     pub(super) async fn run(&self) -> Result<Built, Failure> {
         let begun = time::OffsetDateTime::now_utc();
         let importing = self.begin_imports();
-        let lowered = self.lower()?;
-        self.check_outputs(&lowered)?;
-        let scans = self.scans(&lowered)?;
-        let cache = Arc::new(self.imported(importing).await);
-        // An image without files needs no graph.
-        let with_files = lowered.iter().filter(|(_, lowered)| lowered.edge.is_some());
-        let graphs = with_files.map(|(_, lowered)| self.definition(lowered));
-        // The results of the scans come last.
-        let graphs = graphs.chain(scans.into_iter().map(Ok));
-        let graphs: Vec<Definition> = graphs.collect::<anyhow::Result<_>>()?;
+        let (plan, cache) = match self.frontend() {
+            None => {
+                let plan = self.plan(self.lower()?)?;
+                self.check_outputs(&plan)?;
+                (plan, Arc::new(self.imported(importing).await))
+            }
+            Some(frontend) => {
+                let cache = Arc::new(self.imported(importing).await);
+                let plan = Box::pin(self.plan_by(&frontend, &cache)).await?;
+                self.show_file_of(&plan);
+                self.check_outputs(&plan)?;
+                (plan, cache)
+            }
+        };
+        // An image without files needs no graph. The results of the scans come last.
+        let with_files = plan.images.iter().filter(|image| image.has_files());
+        let graphs = with_files.map(|image| &image.definition);
+        let scans = plan.images.iter().filter_map(|image| image.scan.as_ref());
+        let graphs: Vec<Definition> = graphs.chain(scans).cloned().collect();
         let graph = if graphs.is_empty() { None } else { Some(tools::load(&graphs)?) };
         if let Some(graph) = graph.as_ref().filter(|_| !cache.is_local()) {
             Box::pin(self.prepare(graph, &cache)).await;
         }
         loop {
-            match Box::pin(self.make(&lowered, begun, graph.as_ref(), &cache)).await {
+            match Box::pin(self.make(&plan, begun, graph.as_ref(), &cache)).await {
                 Err(_) if self.may_try_again() => {}
                 ended => return ended.inspect_err(|_| self.stop_packing()),
             }
@@ -138,7 +152,7 @@ impl Session<'_> {
     /// Solves the graph and exports the result.
     async fn make(
         &self,
-        lowered: &[(Platform, Lowered)],
+        plan: &Plan,
         begun: time::OffsetDateTime,
         graph: Option<&Arc<Graph>>,
         cache: &Arc<RemoteCache>,
@@ -160,23 +174,24 @@ impl Session<'_> {
             ahead.close();
         }
         let mut outputs = outputs.into_iter();
-        let mut images = images(lowered.to_vec(), outputs.by_ref())?;
+        let mut images = images(plan, outputs.by_ref())?;
         let scans = outputs.collect();
         self.inline(&mut images, &made).await?;
         let tops: Vec<LayerId> = images.iter().filter_map(|image| image.layer.clone()).collect();
         let mut outputs = self.request.outputs.clone();
+        for (key, value) in &plan.annotations {
+            for output in &mut outputs {
+                let added = output.annotations.insert_by_key(key, value);
+                added.map_err(|error| Failure::Other(error.into()))?;
+            }
+        }
         if !cache.is_local() {
             // A retry writes all outputs again, but can't rewind a stream. So streams come last.
             outputs.sort_by_key(kiln_exporter::Output::is_stdout);
         }
-        let attestations = self.attestations(lowered, &images, &made, begun).await?;
-        let attestations = Attestations { given: self.scanned(scans).await?, ..attestations };
-        let request = ExportRequest {
-            attester: None,
-            has_index: lowered.iter().any(|(_, lowered)| lowered.multi_platform),
-            images,
-            outputs,
-        };
+        let mut attestations = self.attestations(plan, &images, &made, begun).await?;
+        attestations.add_given(self.scanned(scans).await?);
+        let request = ExportRequest { attester: None, has_index: plan.has_index, images, outputs };
         let exported = self.exporting().export(request, attestations).await?;
         exported.warnings.iter().for_each(|message| self.warn(message));
         self.export_caches(&made, &tops).await?;
@@ -203,14 +218,16 @@ impl Session<'_> {
     }
 
     /// Rejects outputs that can't hold these images, before the build begins.
-    fn check_outputs(&self, lowered: &[(Platform, Lowered)]) -> Result<(), Failure> {
-        let platforms: Vec<Platform> = lowered.iter().map(|(it, _)| it.clone()).collect();
-        let is_index = platforms.len() > 1 || lowered.iter().any(|(_, it)| it.multi_platform);
-        let is_attested = self.request.attest.is_requested();
+    fn check_outputs(&self, plan: &Plan) -> Result<(), Failure> {
+        let platforms: Vec<Platform> =
+            plan.images.iter().map(|image| image.platform.clone()).collect();
+        let is_index = platforms.len() > 1 || plan.has_index;
+        let is_attested = self.request.attest.is_requested()
+            || plan.images.iter().any(|image| !image.statements.is_empty());
         let check = |output: &kiln_exporter::Output| {
             output.check_platforms(&platforms, is_index, is_attested)
         };
-        let epoch = lowered.iter().find_map(|(_, it)| it.epoch);
+        let epoch = plan.images.iter().find_map(|image| image.epoch);
         let is_vain = |output: &kiln_exporter::Output| {
             output.rewrite_timestamp && output.epoch.or(epoch).is_none()
         };
@@ -222,30 +239,41 @@ impl Session<'_> {
         checked.map_err(|error| Failure::Other(error.into()))
     }
 
-    /// Lowers the Dockerfile and returns the graph of each platform.
-    pub(super) fn graphs(&self) -> Result<Vec<Definition>, Failure> {
-        let graphs = self.lower()?;
-        let graphs = graphs.iter().map(|(_, lowered)| self.definition(lowered));
-        Ok(graphs.collect::<anyhow::Result<_>>()?)
+    /// Returns the graph of each platform.
+    pub(super) async fn graphs(&self) -> Result<Vec<Definition>, Failure> {
+        let plan = match self.frontend() {
+            None => self.plan(self.lower()?)?,
+            Some(frontend) => {
+                let cache = Arc::new(self.imported(self.begin_imports()).await);
+                Box::pin(self.plan_by(&frontend, &cache)).await?
+            }
+        };
+        Ok(plan.images.into_iter().map(|image| image.definition).collect())
     }
 
-    /// Returns a graph with the sources that the policies leave.
-    pub(super) fn definition(&self, lowered: &Lowered) -> anyhow::Result<Definition> {
-        policy::enforce(&self.tools.policies, lowered.definition())
+    /// Lets reports show the file that the graphs refer to. The frontend may have read another one
+    /// than the Dockerfile.
+    fn show_file_of(&self, plan: &Plan) {
+        let source = plan.images.iter().find_map(|image| image.definition.sources.first());
+        if let Some(SourceInfo { filename: name, data: text, .. }) = source.cloned() {
+            let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+            file.get_or_insert(Dockerfile { name, text, ignore: None });
+        }
     }
 }
 
 /// Returns the image of each platform. `outputs` holds the results of the images with files.
 fn images(
-    lowered: Vec<(Platform, Lowered)>,
+    plan: &Plan,
     mut outputs: impl Iterator<Item = Output>,
 ) -> Result<Vec<ImageSource>, Failure> {
-    let image = |(platform, lowered): (Platform, Lowered)| {
-        let output = lowered.edge.as_ref().and_then(|_| outputs.next());
+    let image = |image: &PlannedImage| {
+        let output = if image.has_files() { outputs.next() } else { None };
         let layer = output.as_ref().map(layer_of).transpose()?.flatten();
-        Ok(ImageSource { config: lowered.image, layer, platform, epoch: lowered.epoch })
+        let (config, platform) = (image.config.clone(), image.platform.clone());
+        Ok(ImageSource { config, layer, platform, epoch: image.epoch })
     };
-    lowered.into_iter().map(image).collect()
+    plan.images.iter().map(image).collect()
 }
 
 fn layer_of(output: &Output) -> Result<Option<LayerId>, Failure> {

@@ -156,6 +156,9 @@ pub struct BuildSpec {
     pub git: GitLimits,
     /// The location of the Dockerfile.
     pub dockerfile: DockerfilePlace,
+    /// The image of the frontend, with arguments behind it. It runs even if the Dockerfile names
+    /// another one, or if it is an image of the built-in frontend.
+    pub frontend_image: Option<String>,
     /// The stage to build; `None` for the last one.
     pub target: Option<String>,
     /// Build arguments by name.
@@ -225,6 +228,7 @@ impl BuildSpec {
             input_limit: None,
             git: GitLimits::default(),
             dockerfile: DockerfilePlace::Context,
+            frontend_image: None,
             target: None,
             build_args: BTreeMap::new(),
             labels: BTreeMap::new(),

@@ -20,10 +20,15 @@ pub struct Step<'a> {
 impl<'a> Step<'a> {
     /// Starts a step and reports it to `events`.
     pub fn begin(events: &'a EventSender, name: String) -> Self {
-        let id = NEXT_STEP.fetch_add(1, Ordering::Relaxed);
+        let id = Self::number();
         events.send(Event::Vertex { id, name, digest: None, inputs: Vec::new() });
         events.send(Event::Started { id });
         Self { id, begun: Instant::now(), events }
+    }
+
+    /// Returns a new number for a step outside of the build's graph.
+    pub fn number() -> VertexId {
+        NEXT_STEP.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Returns the step's number.

@@ -1,6 +1,5 @@
 //! The components that turn graphs into files. A build creates them once.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -18,9 +17,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::ahead::Ahead;
 use super::graph_build::GraphInputs;
+use super::locals::Locals;
 use super::packer;
 use super::session::Failure;
-use super::spec::{BuildSpec, CONTEXT_NAME, DEFAULT_AGENT};
+use super::spec::{BuildSpec, DEFAULT_AGENT};
 use crate::engine::Engine;
 use crate::redact::Redactor;
 
@@ -43,19 +43,19 @@ pub(super) struct Tools {
     /// The policies for sources.
     pub(super) policies: SourcePolicies,
     /// The redactor for secrets in the names of steps.
-    redactor: Arc<Redactor>,
+    pub(super) redactor: Arc<Redactor>,
     jobs: usize,
     /// `true` if the engine may make files of images.
     has_trees: bool,
 }
 
 impl Tools {
-    /// Creates the tools. `directory` is the main context if it is a local directory.
+    /// Creates the tools.
     pub(super) fn new(
         engine: &Engine,
         request: &BuildSpec,
         redactor: Arc<Redactor>,
-        directory: Option<&Path>,
+        locals: &Locals,
     ) -> Result<Self> {
         let resolver = Arc::new(ImageResolver::new(ImageResolverOptions {
             layouts: request.layouts.clone(),
@@ -64,9 +64,7 @@ impl Tools {
         }));
         let store = engine.store.clone();
         let ahead = Ahead::new(&request.outputs, &store, &resolver);
-        let mut contexts = request.directories.clone();
-        contexts.extend(directory.map(|path| (CONTEXT_NAME.to_owned(), path.to_owned())));
-        let sources = Arc::new(Directories(contexts));
+        let sources = Arc::new(Directories(locals.directories.clone()));
         let inputs = BuildInputs {
             allowed: request.allowed.clone(),
             secrets: Arc::new(request.secrets.clone()),
@@ -133,6 +131,20 @@ impl Tools {
             ..BuildInputs::new(Arc::clone(&resolver), inputs.sources)
         };
         Self::of(engine, resolver, build, None, Arc::new(Redactor::default()))
+    }
+
+    /// Returns the tools for the graphs of a frontend that is the program of an image.
+    pub(super) fn for_program(&self) -> Self {
+        Self {
+            store: self.store.clone(),
+            resolver: Arc::clone(&self.resolver),
+            worker: Arc::clone(&self.worker),
+            ahead: None,
+            policies: self.policies.clone(),
+            redactor: Arc::clone(&self.redactor),
+            jobs: self.jobs,
+            has_trees: self.has_trees,
+        }
     }
 
     /// Fails unless the engine may make files of images.

@@ -65,9 +65,9 @@ impl Report {
     pub fn to_json(&self) -> String {
         let warning = |warning: &'_ Warning| Location::of(&warning.spans);
         let warnings = self.warnings.iter().map(|found| WarningJson {
-            rule_name: found.rule,
-            description: found.description,
-            url: found.url,
+            rule_name: &found.rule,
+            description: &found.description,
+            url: &found.url,
             detail: &found.message,
             location: warning(found),
         });

@@ -24,7 +24,7 @@ pub fn render_warning(warning: &Warning, filename: &str, source: &str) -> String
     push_snippet(&mut out, &Level::WARNING, &warning.message, &warning.spans, filename, source);
     if !warning.url.is_empty() {
         out.push_str("\nsee ");
-        out.push_str(warning.url);
+        out.push_str(&warning.url);
     }
     out
 }

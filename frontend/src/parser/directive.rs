@@ -1,5 +1,7 @@
 //! Directives: `# name=value` on the first lines of a Dockerfile.
 
+use std::collections::BTreeMap;
+
 use crate::error::{Error, Span};
 use crate::instruction::Directive;
 use crate::text::to_lower;
@@ -78,6 +80,9 @@ pub fn find(name: &str, source: &[u8]) -> Option<String> {
 }
 
 /// Returns the value of the directive `name` and the number of its line. See [`find`].
+///
+/// A file that isn't a Dockerfile may have the directive in a comment that begins with `//`, or as a
+/// member of a JSON object whose members are texts.
 pub fn locate(name: &str, source: &[u8]) -> Option<(String, u32)> {
     let source = source.strip_prefix(b"\xef\xbb\xbf").unwrap_or(source);
     let text = String::from_utf8_lossy(source);
@@ -86,7 +91,17 @@ pub fn locate(name: &str, source: &[u8]) -> Option<(String, u32)> {
         None if text.starts_with("#!") => ("", 1),
         _ => (&*text, 0),
     };
-    let mut directives = Directives::new("#");
+    let commented = |prefix| in_comments(name, body, prefix);
+    let found = commented("#").or_else(|| commented("//")).or_else(|| {
+        let mut members: BTreeMap<String, String> = serde_json::from_str(body).ok()?;
+        Some((members.remove(name)?, 1))
+    });
+    found.map(|(value, line)| (value, line + skipped))
+}
+
+/// Returns the value and the line of a directive in comments that begin with `prefix`.
+fn in_comments(name: &str, body: &str, prefix: &str) -> Option<(String, u32)> {
+    let mut directives = Directives::new(prefix);
     for line in body.split('\n') {
         let line = line.strip_suffix('\r').unwrap_or(line);
         if directives.take(line).is_err() || directives.done {
@@ -94,7 +109,7 @@ pub fn locate(name: &str, source: &[u8]) -> Option<(String, u32)> {
         }
     }
     let found = directives.into_seen().into_iter().find(|seen| seen.name == name)?;
-    Some((found.value, found.span.start + skipped))
+    Some((found.value, found.span.start))
 }
 
 #[cfg(test)]
@@ -126,5 +141,19 @@ mod tests {
         assert_eq!(locate("check", source), Some(("skip=A rest".to_owned(), 3)));
         assert_eq!(find("syntax", b"\xef\xbb\xbf# syntax=a\r\n").as_deref(), Some("a"));
         assert_eq!(find("syntax", b" # syntax=a\n"), None);
+    }
+
+    #[test]
+    fn other_files_have_directives_too() {
+        let locate = |source: &str| locate("syntax", source.as_bytes());
+        let found = |value: &str, line| Some((value.to_owned(), line));
+        assert_eq!(locate("//syntax=a/b:1 -x\npackage x\n"), found("a/b:1 -x", 1));
+        assert_eq!(locate("#!/bin/x\n// syntax = a\n"), found("a", 2));
+        assert_eq!(locate("# syntax=a\n// syntax=b\n"), found("a", 1));
+        assert_eq!(locate("{\n\"syntax\": \"a\",\n\"other\": \"b\"}"), found("a", 1));
+        assert_eq!(locate("#!/bin/x\n{\"syntax\": \"a\"}"), found("a", 2));
+        for none in ["{\"syntax\": 1}", "{\"syntax\": \"a\", \"b\": {}}", "/ syntax=a", "[]"] {
+            assert_eq!(locate(none), None, "{none}");
+        }
     }
 }

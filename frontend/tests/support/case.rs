@@ -65,7 +65,7 @@ impl Case {
             let mut warnings: Vec<_> = lowered.warnings.iter().collect();
             let line =
                 |warning: &kiln_frontend::lint::Warning| warning.spans.first().map(|s| s.start);
-            warnings.sort_by_key(|warning| (line(warning), warning.rule));
+            warnings.sort_by_key(|warning| (line(warning), warning.rule.clone()));
             let warnings = warnings.into_iter().map(|warning| {
                 json!({
                     "line": line(warning).unwrap_or(0),

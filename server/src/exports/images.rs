@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use kiln_attest::GivenStatement;
 use kiln_exporter::ImageSource;
 use kiln_oci::{ContainerConfig, ImageConfig, Platform};
 use kiln_solver::VertexKeys;
 use serde::Deserialize;
 use tonic::Status;
 
-use super::Requested;
+use super::{Requested, statements};
 use crate::caches::Caches;
 use crate::errors::of_error;
 use crate::jobs::Job;
@@ -164,21 +165,9 @@ pub(super) async fn images(
     caches: &Caches,
 ) -> Result<Images, Status> {
     let metadata = Metadata { own: &requested.metadata, result: &result.metadata };
-    let is_map = !result.several.is_empty();
-    if is_map && metadata.get(PLATFORMS).is_none() {
-        let problem = "unable to export multiple refs, missing platforms mapping";
-        return Err(Status::unknown(problem));
-    }
-    let platforms = metadata.platforms()?;
-    if !is_map && platforms.len() > 1 {
-        return Err(Status::unknown("unable to export multiple platforms without map"));
-    }
     let (mut sources, mut ids) = (Vec::new(), Vec::new());
     let mut keys: Vec<Option<VertexKeys>> = Vec::new();
-    for (id, platform) in platforms {
-        let missing = || Status::unknown(format!("failed to find ref for ID {id}"));
-        let slot =
-            if is_map { result.several.get(&id).ok_or_else(missing)? } else { &result.single };
+    for (id, platform, slot) in slots(metadata, result)? {
         let layer = layer(job, slot).await?;
         keys.extend(slot.iter().flat_map(|reference| reference.keys()));
         let config = if requested.output.is_image() {
@@ -193,7 +182,64 @@ pub(super) async fn images(
         let inline = job.build().inline(&mut sources, &keys, caches.is_inline).await;
         inline.map_err(|error| of_error(error.as_ref()))?;
     }
-    Ok(Images { sources, ids, has_index: is_map })
+    Ok(Images { sources, ids, has_index: !result.several.is_empty() })
+}
+
+/// Returns the images of a result: the platforms' IDs, the platforms and the graphs.
+fn slots<'a>(
+    metadata: Metadata<'_>,
+    result: &'a FrontendResult,
+) -> Result<Vec<(String, Platform, &'a Slot)>, Status> {
+    let is_map = !result.several.is_empty();
+    if is_map && metadata.get(PLATFORMS).is_none() {
+        let problem = "unable to export multiple refs, missing platforms mapping";
+        return Err(Status::unknown(problem));
+    }
+    let platforms = metadata.platforms()?;
+    if !is_map && platforms.len() > 1 {
+        return Err(Status::unknown("unable to export multiple platforms without map"));
+    }
+    let slot = |(id, platform): (String, Platform)| {
+        let missing = || Status::unknown(format!("failed to find ref for ID {id}"));
+        let slot =
+            if is_map { result.several.get(&id).ok_or_else(missing)? } else { &result.single };
+        Ok((id, platform, slot))
+    };
+    platforms.into_iter().map(slot).collect()
+}
+
+/// An image of a result, before its graph is solved.
+#[derive(Debug)]
+pub(crate) struct Described<'a> {
+    /// The graph.
+    pub(crate) slot: &'a Slot,
+    /// The platform.
+    pub(crate) platform: Platform,
+    /// The image config.
+    pub(crate) config: ImageConfig,
+    /// The time limit of the image's timestamps.
+    pub(crate) epoch: Option<i64>,
+    /// The statements of the frontend about the image.
+    pub(crate) statements: Vec<GivenStatement>,
+}
+
+/// Returns the images of a result without solving their graphs.
+///
+/// # Errors
+/// Fails if the result's metadata is invalid, or if a statement can't be read.
+pub(crate) async fn describe<'a>(
+    job: &Job,
+    result: &'a FrontendResult,
+) -> Result<Vec<Described<'a>>, Status> {
+    let none = HashMap::new();
+    let metadata = Metadata { own: &none, result: &result.metadata };
+    let mut statements = statements::of_result(job, result).await?;
+    let image = |(id, platform, slot): (String, Platform, &'a Slot)| {
+        let config = metadata.config(&id, &platform)?;
+        let statements = statements.remove(&id).unwrap_or_default();
+        Ok(Described { slot, platform, config, epoch: metadata.epoch(&id)?, statements })
+    };
+    slots(metadata, result)?.into_iter().map(image).collect()
 }
 
 async fn layer(job: &Job, slot: &Slot) -> Result<Option<kiln_store::LayerId>, Status> {

@@ -50,7 +50,9 @@ impl ProgramImage {
         });
         let lowered = lowered.map_err(|errors| {
             let text: Vec<&str> = errors.iter().map(|error| error.message.as_str()).collect();
-            Status::unknown(format!("image {image}: {}", text.join("; ")))
+            let text = text.join("; ");
+            let text = text.strip_prefix(&format!("{image}: ")).unwrap_or(&text);
+            Status::unknown(format!("image {image}: {text}"))
         })?;
         let mut definition = definition(&lowered, &entry.source_info());
         if definition.def.is_empty() {

@@ -1,14 +1,13 @@
 //! Frontends that are named by their images: by a call of `gateway.v0`, by the Dockerfile
 //! (`# syntax=IMAGE`) or by a build argument (`BUILDKIT_SYNTAX`).
 //!
-//! Every version of Docker's own Dockerfile frontend is the built-in one, unless the build argument
-//! names its image.
+//! [`FrontendImage`] knows which names stand for the built-in frontend.
 
 use std::collections::HashMap;
 
 use bollard_buildkit_proto::google::protobuf::Any;
 use bollard_buildkit_proto::pb;
-use kiln_frontend::Span;
+use kiln_frontend::{BUILT_IN_FRONTEND, FrontendImage, image_of, is_built_in};
 use kiln_oci::Reference;
 use tonic::Status;
 
@@ -19,10 +18,10 @@ use crate::errors::{extended, source_detail, to_message, within};
 const BUILD_ARG: &str = "build-arg:BUILDKIT_SYNTAX";
 
 /// The name of the built-in frontend.
-pub(super) const BUILT_IN: &str = "dockerfile.v0";
+pub(super) const BUILT_IN: &str = BUILT_IN_FRONTEND;
 
 /// The name of the frontend that runs images.
-pub(super) const GATEWAY: &str = "gateway.v0";
+pub(crate) const GATEWAY: &str = "gateway.v0";
 
 /// The options of a call that name the image, and the image with its arguments.
 const SOURCE: &str = "source";
@@ -30,9 +29,6 @@ const COMMAND: &str = "cmdline";
 
 /// The option of a frontend that runs as a program of the client.
 const DEVELOPMENT: &str = "gateway-devel";
-
-/// The images of Docker's Dockerfile frontend.
-const OWN: [&str; 2] = ["docker.io/docker/dockerfile", "docker.io/docker/dockerfile-upstream"];
 
 /// The frontends that clients may call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -90,9 +86,9 @@ pub(super) fn of_call(call: Call<'_>) -> Result<Program<'_>, Status> {
             let image = call
                 .option(SOURCE)
                 .ok_or_else(|| Status::unknown("no source specified for gateway"))?;
-            let insists = call.option(BUILD_ARG).is_some_and(|line| self::image(line) == image);
-            let is_built_in = image == BUILT_IN || (is_own(image) && !insists);
-            Ok(if is_built_in { Program::Image } else { Program::Other(image) })
+            let insists = call.option(BUILD_ARG).is_some_and(|line| image_of(line) == image);
+            let is_own = image == BUILT_IN || (is_built_in(image) && !insists);
+            Ok(if is_own { Program::Image } else { Program::Other(image) })
         }
         name => Err(Status::unknown(format!("invalid frontend: {name}"))),
     }
@@ -136,30 +132,9 @@ impl Forward {
 /// Returns the frontend that the build argument or the Dockerfile names, unless it is the built-in
 /// one.
 pub(super) fn forward(call: Call<'_>, source: &pb::SourceInfo) -> Option<Forward> {
-    if let Some(line) = call.option(BUILD_ARG) {
-        let image = image(line).to_owned();
-        let forward = Forward { line: line.to_owned(), place: None, image };
-        return (forward.image != BUILT_IN).then_some(forward);
-    }
-    let (line, number) = kiln_frontend::parser::directive::locate("syntax", &source.data)?;
-    let image = image(&line).to_owned();
-    if is_own(&image) {
-        return None;
-    }
-    let place = Some(source_detail(source, &by_line(&[Span::line(number)])));
-    Some(Forward { image, line, place })
-}
-
-/// Returns the image in a line with an image and arguments.
-fn image(line: &str) -> &str {
-    line.split_whitespace().next().unwrap_or_default()
-}
-
-fn is_own(image: &str) -> bool {
-    image == BUILT_IN
-        || image
-            .parse::<Reference>()
-            .is_ok_and(|reference| OWN.contains(&reference.name().as_str()))
+    let found = FrontendImage::find(call.option(BUILD_ARG), &source.data)?;
+    let place = found.span.map(|span| source_detail(source, &by_line(&[span])));
+    Some(Forward { image: found.image().to_owned(), line: found.line, place })
 }
 
 #[cfg(test)]

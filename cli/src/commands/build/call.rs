@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use kiln::build::{BuildSpec, Outcome};
+use kiln::build::{BuildSpec, Outcome, ProgramReply, Reply};
 use kiln::{Engine, Monitor};
-use kiln_frontend::call::Report;
+use kiln_frontend::call::{Outline, Report, Targets};
 
 use super::attend::{Console, attend};
 use crate::arguments::call::{Call, Method};
@@ -61,18 +61,29 @@ async fn answer(
     let is_json = call.is_json;
     Ok(match call.method {
         Method::Build => bail!("a build is no query"),
-        Method::Targets => engine
-            .targets(spec, monitor)
-            .await?
-            .map(|targets| if is_json { targets.to_json() } else { targets.to_text() }.into()),
-        Method::Outline => engine
-            .outline(spec, monitor)
-            .await?
-            .map(|outline| if is_json { outline.to_json() } else { outline.to_text() }.into()),
+        Method::Targets => engine.targets(spec, monitor).await?.map(|reply| {
+            let text = |it: Targets| if is_json { it.to_json() } else { it.to_text() };
+            answer_of(reply, is_json, |it| text(it).into())
+        }),
+        Method::Outline => engine.outline(spec, monitor).await?.map(|reply| {
+            let text = |it: Outline| if is_json { it.to_json() } else { it.to_text() };
+            answer_of(reply, is_json, |it| text(it).into())
+        }),
         Method::Check => {
-            engine.check(spec, monitor).await?.map(|report| check_answer(&report, call))
+            let check = |report: Report| check_answer(&report, call);
+            engine.check(spec, monitor).await?.map(|reply| answer_of(reply, is_json, check))
         }
     })
+}
+
+/// Returns the answer of a frontend. `built_in` converts the built-in one's.
+fn answer_of<T>(reply: Reply<T>, is_json: bool, built_in: impl FnOnce(T) -> Answer) -> Answer {
+    match reply {
+        Reply::BuiltIn(reply) => built_in(reply),
+        Reply::Program(ProgramReply { text, json, has_findings }) => {
+            Answer { text: if is_json { json } else { text }, errors: Vec::new(), has_findings }
+        }
+    }
 }
 
 fn check_answer(report: &Report, call: Call) -> Answer {

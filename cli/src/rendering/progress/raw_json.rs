@@ -50,8 +50,8 @@ pub(super) fn raw_warnings(warnings: &[Warning], dockerfile: &Dockerfile, writer
             vertex: None,
             level: LEVEL,
             short: STANDARD.encode(short),
-            detail: vec![STANDARD.encode(warning.description)],
-            url: warning.url,
+            detail: vec![STANDARD.encode(&*warning.description)],
+            url: &warning.url,
             source_info: Some(SourceInfo {
                 filename: &dockerfile.name,
                 data: STANDARD.encode(&dockerfile.text),
@@ -380,9 +380,9 @@ mod tests {
     #[test]
     fn build_checks_are_warnings_with_their_lines() {
         let warning = Warning {
-            rule: "StageNameCasing",
-            description: "why",
-            url: "https://example.com/",
+            rule: "StageNameCasing".into(),
+            description: "why".into(),
+            url: "https://example.com/".into(),
             message: "what".to_owned(),
             spans: vec![Span { start: 2, end: 3 }],
         };

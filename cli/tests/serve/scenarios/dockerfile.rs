@@ -11,6 +11,7 @@ use super::bridge::own_frontend;
 use super::{Case, Docker, Tree, case};
 use crate::client::{Offer, Watched, of_build, unique, unpack};
 use crate::graph::Graph;
+use crate::image;
 use crate::target::{Target, exporter, texts};
 
 const OLD: Docker = Docker::Cannot("its frontend is older than that");
@@ -35,6 +36,7 @@ pub(super) fn cases() -> Vec<Case> {
         case!(dockerfiles_are_checked, OLD),
         case!(requests_are_described, OLD),
         case!(unknown_requests_are_refused, OLD),
+        case!(files_name_their_frontend, Docker::Cannot("its store doesn't have the image")),
     ]
 }
 
@@ -289,4 +291,24 @@ async fn unknown_requests_are_refused(to: &Target) {
     let status = request(to, "frontend.teleport", STAGES).await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented, "{status:?}");
     assert!(status.message().contains("frontend.teleport"), "{status:?}");
+}
+
+async fn files_name_their_frontend(to: &Target) -> Tree {
+    tokio::task::block_in_place(|| image::add(&to.served().kiln));
+    let syntax = format!("# syntax={}\n", image::IMAGE);
+    let instructions = "copy file\nsecret id\nask echo asked\noption build-arg:\nwarn odd\n";
+    let mut build = Build::new(format!("{syntax}{instructions}")).option("build-arg:A", "b");
+    let base = format!("docker-image://{}", to.world.image("base:latest"));
+    build = build.option("context:base", &base);
+    build.offer = Offer::default().secret("id", "value");
+    let (tree, watched) = build.run(to).await;
+    let tree = tree.unwrap_or_else(|status| panic!("{status:?}: {watched:#?}"));
+    assert_eq!(tree["secret"], "file 400 0:0 value");
+    assert_eq!(tree["asked"], "file 644 0:0 asked\n");
+    assert_eq!(tree["options"], "file 644 0:0 build-arg:A=b\n");
+    assert!(watched.output.contains("the frontend has begun"), "{watched:?}");
+    assert!(watched.warnings.iter().any(|it| it.url == "https://kiln.test/odd"), "{watched:?}");
+    let failed = Build::new(format!("{syntax}fail wrong\n")).run(to).await.0.unwrap_err();
+    assert_eq!(detail(&failed, "errdefs.Source+json")["ranges"][0]["start"]["line"], 2);
+    tree
 }

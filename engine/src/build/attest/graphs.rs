@@ -20,7 +20,6 @@ use super::super::spec::BuildSpec;
 use super::options::{AttestOptions, Mode, ProvenanceOptions};
 use super::sources::{Sources, context_source};
 use super::{frontend_version, invocation, request, steps};
-use crate::redact::Redactor;
 
 /// The options of frontends that are about the machine rather than the build.
 const OWN: [&str; 4] = ["cgroup-parent", "image-resolve-mode", "platform", "cache-imports"];
@@ -115,7 +114,23 @@ impl GraphBuild {
         options: &ProvenanceOptions,
         image: &ProvenGraph,
     ) -> Result<Predicate> {
-        let ProvenGraph { definition, request: made_by, graph, keys, top } = image;
+        let ProvenGraph { definition, request, graph, keys, top } = image;
+        let mut predicate = self.predicate_of(options, definition, request).await?;
+        if let Some(steps) = &mut predicate.steps {
+            let cache = self.cache().await;
+            let results = Cacheable { graph: Some(graph), keys, cache: &cache };
+            results.describe_layers(steps, &self.tools.store, top.as_ref()).await?;
+        }
+        Ok(predicate)
+    }
+
+    /// Returns the provenance of a graph. Its steps have no layers yet.
+    pub(super) async fn predicate_of(
+        &self,
+        options: &ProvenanceOptions,
+        definition: &Definition,
+        made_by: &GraphRequest,
+    ) -> Result<Predicate> {
         let sources = self.sources(definition, made_by).await?;
         if options.complete_materials && !sources.is_complete() {
             bail!("provenance materials are incomplete: {}", sources.untold());
@@ -130,13 +145,7 @@ impl GraphBuild {
                 has_whole_request &= !reduce(&mut request);
                 None
             }
-            Mode::Max => {
-                let mut steps = steps::steps(definition, &Redactor::default())?;
-                let cache = self.cache().await;
-                let results = Cacheable { graph: Some(graph), keys, cache: &cache };
-                results.describe_layers(&mut steps, &self.tools.store, top.as_ref()).await?;
-                Some(steps)
-            }
+            Mode::Max => Some(steps::steps(definition, &self.tools.redactor)?),
         };
         Ok(Predicate {
             config_source,
