@@ -69,6 +69,8 @@ pub struct Predicate {
     pub has_all_dependencies: bool,
     /// `true` if the user declares that a repeated build has the same bytes.
     pub is_reproducible: bool,
+    /// Members about the builder's environment, which the builder's owner adds.
+    pub environment: Map<String, Value>,
 }
 
 /// The source of a build's Dockerfile. Empty members are left out.
@@ -205,6 +207,7 @@ impl Predicate {
         if let Some(steps) = &self.steps {
             internal.insert("buildConfig".to_owned(), steps.config());
         }
+        internal.extend(self.environment.clone());
         let mut metadata = Map::new();
         metadata.insert("buildkit_metadata".to_owned(), self.metadata(layers));
         metadata.insert(
@@ -267,10 +270,12 @@ impl Predicate {
                 metadata.insert(name.to_owned(), value.as_str().into());
             }
         }
-        let mut environment = json!({"platform": self.platform()});
+        let mut environment = Map::new();
+        environment.insert("platform".to_owned(), self.platform());
         if let Some(version) = &self.frontend_version {
-            environment["dockerfileVersion"] = version.as_str().into();
+            environment.insert("dockerfileVersion".to_owned(), version.as_str().into());
         }
+        environment.extend(self.environment.clone());
         let mut predicate = json!({
             "builder": {"id": self.builder_id},
             "buildType": BUILD_TYPE_02,
@@ -399,6 +404,16 @@ mod tests {
         let value = predicate.in_version(SlsaVersion::V02, &[]);
         assert_eq!(value["invocation"]["configSource"], json!({"entryPoint": "Dockerfile"}));
         assert_eq!(value["invocation"]["environment"], json!({"platform": "linux/amd64"}));
+        let environment = Map::from_iter([("team".to_owned(), json!({"name": "builders"}))]);
+        let with = Predicate { environment, ..predicate() };
+        let value = with.in_version(SlsaVersion::V02, &[]);
+        assert_eq!(value["invocation"]["environment"]["team"]["name"], "builders");
+        let value = with.in_version(SlsaVersion::V1, &[]);
+        let internal = &value["buildDefinition"]["internalParameters"];
+        assert_eq!(
+            *internal,
+            json!({"builderPlatform": "linux/amd64", "team": {"name": "builders"}})
+        );
         assert_eq!(value["buildConfig"]["llbDefinition"], json!([]));
         assert_eq!(value["metadata"]["https://mobyproject.org/buildkit@v1#hermetic"], true);
     }

@@ -210,7 +210,7 @@ fn process(
     env.extend(options.map(|(n, (name, it))| format!("BUILDKIT_FRONTEND_OPT_{n}={name}={it}")));
     let session = job.session.as_ref().map_or("", |session| session.id());
     env.push(format!("BUILDKIT_SESSION_ID={session}"));
-    env.push(format!("BUILDKIT_WORKERS={}", workers::to_json(&workers::record(shared))));
+    env.push(format!("BUILDKIT_WORKERS={}", workers::to_json(shared, &workers::record(shared))));
     env.push("BUILDKIT_EXPORTEDPRODUCT=".to_owned());
     ExecProcessRequest {
         args: config.entrypoint.clone().unwrap_or_else(|| vec![PROGRAM.to_owned()]),

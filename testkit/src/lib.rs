@@ -20,6 +20,7 @@ pub mod file_server;
 pub mod needs;
 pub mod peers;
 pub mod publishings;
+pub mod tls_client;
 pub mod world;
 
 mod http;
@@ -32,4 +33,5 @@ pub use fake_registry::FakeRegistry;
 pub use file_server::{Answer, FileServer};
 pub use needs::{Need, skip};
 pub use publishings::Publishings;
+pub use tls_client::connect_tls;
 pub use world::run_in_world;

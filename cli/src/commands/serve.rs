@@ -10,11 +10,14 @@ use kiln_oci::error::chain;
 use kiln_server::{Server, Tls};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tracing::Level;
 
 use crate::arguments::serve::ServeArguments;
+use crate::rendering::log::{begin, note, use_json};
 use crate::rendering::printer::Printer;
 use crate::settings::Settings;
-use crate::settings::serve::Serving;
+use crate::settings::log::{chosen, has_colours};
+use crate::settings::serve::{LogChoice, Serving};
 use sockets::{Sockets, notify};
 
 /// Serves until a signal ends kiln, or until nothing has happened for the time that the user sets,
@@ -28,13 +31,15 @@ pub(crate) async fn run(
     settings: &Settings,
     printer: &Printer,
 ) -> Result<ExitCode> {
-    let serving = read(arguments, settings, printer)?;
+    let serving = Serving::new(arguments, settings)?;
+    begin_log(&serving.log, settings, printer);
+    serving.warn(printer);
     let tls = serving.certificates.as_ref().map(Tls::new).transpose()?;
     let mut sockets = Sockets::open(&serving, tls.as_ref(), arguments.insecure_tcp)?;
     let server = Server::new(serving.options)?;
     let mut signals = Signals::new()?;
     for name in &sockets.names {
-        printer.note(format_args!("listening on {name}"));
+        note(printer, Level::INFO, format_args!("listening on {name}"));
     }
     let (files, stop) = (sockets.take_files(), CancellationToken::new());
     let served = sockets.listeners.into_iter().map(|listener| {
@@ -48,10 +53,10 @@ pub(crate) async fn run(
             signals.reload.recv().await;
             notify("RELOADING=1");
             match reload(arguments, settings, printer, (&server, tls.as_ref())) {
-                Ok(()) => printer.note("the configuration is reloaded"),
+                Ok(()) => note(printer, Level::INFO, "the configuration is reloaded"),
                 Err(error) => {
                     let problem = chain(error.as_ref());
-                    printer.note(format_args!("WARNING: the old options stay: {problem}"));
+                    note(printer, Level::WARN, format_args!("the old options stay: {problem}"));
                 }
             }
             notify("READY=1");
@@ -71,7 +76,7 @@ pub(crate) async fn run(
         () = Signals::end(&mut signals.interrupt, &mut signals.terminate) => {}
         () = reload => {}
         () = server.collect_garbage() => {}
-        () = idle => printer.note("nothing to do: kiln ends"),
+        () = idle => note(printer, Level::INFO, "nothing to do: kiln ends"),
     }
     notify("STOPPING=1");
     stop.cancel();
@@ -83,13 +88,25 @@ pub(crate) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reads the configuration and prints the warnings about it.
-fn read(arguments: &ServeArguments, settings: &Settings, printer: &Printer) -> Result<Serving> {
-    let serving = Serving::new(arguments, settings)?;
-    for warning in &serving.warnings {
-        printer.note(format_args!("WARNING: {warning}"));
+impl Serving {
+    /// Prints the warnings about the configuration.
+    fn warn(&self, printer: &Printer) {
+        for warning in &self.warnings {
+            note(printer, Level::WARN, warning);
+        }
     }
-    Ok(serving)
+}
+
+/// Begins the log of the configuration. `--debug` and `$KILN_LOG` choose its events in any case.
+fn begin_log(log: &LogChoice, settings: &Settings, printer: &Printer) {
+    if log.is_json {
+        use_json();
+    }
+    if let Some(filter) = &log.filter
+        && chosen(settings.debug).is_none()
+    {
+        begin(filter, has_colours(), printer);
+    }
 }
 
 /// Reads the configuration and the certificates again. If they are invalid, nothing changes.
@@ -99,7 +116,8 @@ fn reload(
     printer: &Printer,
     target: (&Server, Option<&Tls>),
 ) -> Result<()> {
-    let serving = read(arguments, settings, printer)?;
+    let serving = Serving::new(arguments, settings)?;
+    serving.warn(printer);
     let (server, tls) = target;
     if let (Some(tls), Some(certificates)) = (tls, &serving.certificates) {
         tls.replace(certificates)?;

@@ -152,6 +152,7 @@ impl GraphBuild {
             vcs,
             has_whole_request,
             is_reproducible: options.reproducible,
+            environment: options.environment.clone(),
         })
     }
 

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use kiln_attest::SlsaVersion;
 use kiln_exporter::{Output, csv_fields};
 use kiln_oci::text::parse_bool;
+use serde_json::{Map, Value};
 
 const PROVENANCE: &str = "provenance";
 const SBOM: &str = "sbom";
@@ -44,6 +45,8 @@ pub(super) struct ProvenanceOptions {
     pub(super) timestamps: bool,
     /// `true` if the build fails when a material has no digest.
     pub(super) complete_materials: bool,
+    /// The members about the builder's environment.
+    pub(super) environment: Map<String, Value>,
 }
 
 impl AttestOptions {
@@ -91,6 +94,15 @@ impl AttestOptions {
             }
         }
         Ok(read)
+    }
+
+    /// Adds members about the builder's environment to the provenance, if it is requested.
+    #[must_use]
+    pub fn with_environment(mut self, environment: &Map<String, Value>) -> Self {
+        if let Some(provenance) = &mut self.provenance {
+            provenance.environment.clone_from(environment);
+        }
+        self
     }
 
     /// Returns `true` if the images get attestations.
@@ -223,6 +235,7 @@ impl Keys {
             reproducible: self.flag("reproducible")?,
             inline_only: self.flag("inline-only")?,
             timestamps: self.flag("timestamps")?,
+            environment: Map::new(),
             complete_materials: self.flag("complete-materials")?,
         })
     }
