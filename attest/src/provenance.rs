@@ -405,7 +405,7 @@ mod tests {
         assert_eq!(value["invocation"]["configSource"], json!({"entryPoint": "Dockerfile"}));
         assert_eq!(value["invocation"]["environment"], json!({"platform": "linux/amd64"}));
         let environment = Map::from_iter([("team".to_owned(), json!({"name": "builders"}))]);
-        let with = Predicate { environment, ..predicate() };
+        let with = Predicate { environment, ..self::predicate() };
         let value = with.in_version(SlsaVersion::V02, &[]);
         assert_eq!(value["invocation"]["environment"]["team"]["name"], "builders");
         let value = with.in_version(SlsaVersion::V1, &[]);

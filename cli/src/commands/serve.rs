@@ -3,6 +3,7 @@
 mod sockets;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use futures_util::future::try_join_all;
@@ -19,6 +20,9 @@ use crate::settings::Settings;
 use crate::settings::log::{chosen, has_colours};
 use crate::settings::serve::{LogChoice, Serving};
 use sockets::{Sockets, notify};
+
+/// The time between two returns of free memory to the system.
+const UPKEEP: Duration = Duration::from_secs(30);
 
 /// Serves until a signal ends kiln, or until nothing has happened for the time that the user sets,
 /// and then until the calls that are going on have ended. A second signal ends it at once. SIGHUP
@@ -52,13 +56,8 @@ pub(crate) async fn run(
         loop {
             signals.reload.recv().await;
             notify("RELOADING=1");
-            match reload(arguments, settings, printer, (&server, tls.as_ref())) {
-                Ok(()) => note(printer, Level::INFO, "the configuration is reloaded"),
-                Err(error) => {
-                    let problem = chain(error.as_ref());
-                    note(printer, Level::WARN, format_args!("the old options stay: {problem}"));
-                }
-            }
+            let reloaded = reload(arguments, settings, printer, (&server, tls.as_ref()));
+            report_reload(printer, reloaded);
             notify("READY=1");
         }
     };
@@ -75,6 +74,7 @@ pub(crate) async fn run(
         }
         () = Signals::end(&mut signals.interrupt, &mut signals.terminate) => {}
         () = reload => {}
+        () = return_memory() => {}
         () = server.collect_garbage() => {}
         () = idle => note(printer, Level::INFO, "nothing to do: kiln ends"),
     }
@@ -86,6 +86,24 @@ pub(crate) async fn run(
     }
     Sockets::remove_files(&files);
     Ok(ExitCode::SUCCESS)
+}
+
+fn report_reload(printer: &Printer, reloaded: Result<()>) {
+    match reloaded {
+        Ok(()) => note(printer, Level::INFO, "the configuration is reloaded"),
+        Err(error) => {
+            let problem = chain(error.as_ref());
+            note(printer, Level::WARN, format_args!("the old options stay: {problem}"));
+        }
+    }
+}
+
+/// Gives free memory back to the system from time to time, for ever.
+async fn return_memory() {
+    loop {
+        tokio::time::sleep(UPKEEP).await;
+        kiln_sandbox::return_free_memory();
+    }
 }
 
 impl Serving {

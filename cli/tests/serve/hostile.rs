@@ -24,7 +24,7 @@ use crate::graph::Graph;
 use crate::target::{Served, World, exporting, solving};
 
 /// The methods of the server.
-const METHODS: [&str; 30] = [
+const METHODS: [&str; 34] = [
     "moby.buildkit.v1.Control/DiskUsage",
     "moby.buildkit.v1.Control/Prune",
     "moby.buildkit.v1.Control/Solve",
@@ -47,6 +47,9 @@ const METHODS: [&str; 30] = [
     "moby.buildkit.v1.frontend.LLBBridge/NewContainer",
     "moby.buildkit.v1.frontend.LLBBridge/ReleaseContainer",
     "moby.buildkit.v1.frontend.LLBBridge/ExecProcess",
+    "moby.buildkit.v1.frontend.LLBBridge/ReadFileContainer",
+    "moby.buildkit.v1.frontend.LLBBridge/ReadDirContainer",
+    "moby.buildkit.v1.frontend.LLBBridge/StatFileContainer",
     "moby.buildkit.v1.frontend.LLBBridge/Warn",
     "containerd.services.content.v1.Content/Info",
     "containerd.services.content.v1.Content/List",
@@ -54,6 +57,7 @@ const METHODS: [&str; 30] = [
     "containerd.services.content.v1.Content/Write",
     "grpc.health.v1.Health/Check",
     "grpc.health.v1.Health/Watch",
+    "grpc.health.v1.Health/List",
     "opentelemetry.proto.collector.trace.v1.TraceService/Export",
 ];
 
@@ -82,6 +86,36 @@ async fn call(channel: Channel, method: &str, message: Vec<u8>) {
     let _ = tokio::time::timeout(Duration::from_millis(300), answered).await;
 }
 
+/// Returns a message of random fields. It has the form of a protobuf message, so that its fields reach
+/// the code behind the decoder.
+fn message(random: &mut Random, depth: usize) -> Vec<u8> {
+    const TEXTS: [&str; 7] =
+        ["", "a", "/", "../x", "local://context", "type==regular", "sha256:00"];
+    let mut message = Vec::new();
+    for _ in 0..random.bytes(1)[0] % 6 {
+        let [number, kind, choice] = random.bytes(3).try_into().unwrap();
+        let tag = |wire: u8| (1 + number % 15) << 3 | wire;
+        let bytes = match kind % 6 {
+            0 => {
+                message.extend([tag(0), choice | 0x80, number & 0x7f]);
+                continue;
+            }
+            1 => {
+                message.push(tag(1));
+                message.extend(random.bytes(8));
+                continue;
+            }
+            2 | 3 if depth > 0 => self::message(random, depth - 1),
+            4 => random.bytes(usize::from(choice) % 20),
+            _ => TEXTS[usize::from(choice) % TEXTS.len()].as_bytes().to_vec(),
+        };
+        message.push(tag(2));
+        prost::encode_length_delimiter(bytes.len(), &mut message).unwrap();
+        message.extend(bytes);
+    }
+    message
+}
+
 pub(crate) async fn garbage_in_every_call(_: &World) {
     let served = Served::start(&[]);
     let channel = served.connect().await;
@@ -90,8 +124,13 @@ pub(crate) async fn garbage_in_every_call(_: &World) {
     for round in 0..6 {
         let mut random = Random::new(round);
         join_all(METHODS.iter().flat_map(|method| {
-            let messages =
-                [random.damage(&seeds[0]), random.damage(&seeds[1]), random.bytes(100), Vec::new()];
+            let messages = [
+                random.damage(&seeds[0]),
+                random.damage(&seeds[1]),
+                random.bytes(100),
+                message(&mut random, 3),
+                message(&mut random, 4),
+            ];
             messages.map(|message| call(channel.clone(), method, message))
         }))
         .await;

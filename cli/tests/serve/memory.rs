@@ -161,6 +161,10 @@ pub(crate) async fn a_slow_reader_costs_disk(world: &World) {
     let served = Served::start(&[]);
     assert_alive(&served).await;
     let base = Graph::source(&format!("docker-image://{}", world.image("base:latest")), &[]);
+    // The first step starts what later steps share.
+    let client = Client::new(served.connect().await, Offer::default()).await;
+    client.solve(solving(&base.run("true").root())).await.0.unwrap();
+    drop(client);
     let step = base.run(&format!("dd if=/dev/urandom of=/big bs=1M count={SIZE} 2>/dev/null"));
     let graph = Graph::scratch().copy(&step.root(), "/big", "/");
     let (held, before) = (Held::of(&served), memory(served.pid()));
