@@ -6,6 +6,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by them")]
+#![expect(clippy::print_stdout, reason = "tests of memory print their figures")]
 
 mod client;
 mod configuration;
