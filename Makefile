@@ -4,6 +4,8 @@
 #              ONLY='kernels golden', KERNELS='5.10 6.1', OUT=FILE, JOBS=2, all optional
 # make test-containers  tries kiln in containers of many settings, and compares it with root (docs/reference/platforms.md);
 #              ONLY='matrix golden', SETTINGS='droot restr', OUT=FILE, JOBS=2, ROUNDS=3, all optional
+# make soak    builds with many clients of kiln serve at once, half of which are killed, and with many kilns on one
+#              store; nothing may stay of them (docs/reference/serve.md); MINUTES=15 BUILDS=200, all optional
 # make bench   measures kiln beside the other builders that are installed (bench/README.md);
 #              ROUNDS=5 ONLY=w1,run BUILDERS=kiln,buildah OUT=DIR WORK=DIR, all optional
 #
@@ -31,7 +33,7 @@ SHARE = $(DESTDIR)$(PREFIX)/share
 SELF ?= $(KILN)
 CARGO_DEB := $(TARGET)/tools/bin/cargo-deb
 
-.PHONY: all build demo test test-containers test-kernels guest lint bench install uninstall dist dist-aarch64 deb image \
+.PHONY: all build demo test test-containers test-kernels soak guest lint bench install uninstall dist dist-aarch64 deb image \
     test-dist clean
 
 all: build
@@ -80,6 +82,13 @@ test-containers:
 	testdata/tools/containers/run $(or $(ONLY),all) --kiln $(GUEST) $(SETTINGS:%=--setting %) \
 	    $(if $(OUT),--out $(OUT)) $(if $(JOBS),--jobs $(JOBS)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 	    $(if $(KANIKO),--kaniko $(KANIKO))
+
+# The clients are processes of the test program. The store's own test is smaller in `make test`.
+soak: build
+	KILN_TEST_SERVE_SECONDS=$$(($(or $(MINUTES),15) * 60)) $(CARGO) test --release --locked -p kiln-cli --test serve \
+	    -- --exact many_clients_at_once --nocapture
+	$(MAKE) $(BASE)/index.json
+	testdata/tools/soak $(KILN) $(BASE) --builds $(or $(BUILDS),200)
 
 bench: dist
 	bench/run --kiln target/dist/kiln $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY)) \

@@ -69,6 +69,8 @@ pub struct Predicate {
     pub has_all_dependencies: bool,
     /// `true` if the user declares that a repeated build has the same bytes.
     pub is_reproducible: bool,
+    /// Members about the builder's environment, which the builder's owner adds.
+    pub environment: Map<String, Value>,
 }
 
 /// The source of a build's Dockerfile. Empty members are left out.
@@ -205,6 +207,7 @@ impl Predicate {
         if let Some(steps) = &self.steps {
             internal.insert("buildConfig".to_owned(), steps.config());
         }
+        internal.extend(self.environment.clone());
         let mut metadata = Map::new();
         metadata.insert("buildkit_metadata".to_owned(), self.metadata(layers));
         metadata.insert(
@@ -267,10 +270,12 @@ impl Predicate {
                 metadata.insert(name.to_owned(), value.as_str().into());
             }
         }
-        let mut environment = json!({"platform": self.platform()});
+        let mut environment = Map::new();
+        environment.insert("platform".to_owned(), self.platform());
         if let Some(version) = &self.frontend_version {
-            environment["dockerfileVersion"] = version.as_str().into();
+            environment.insert("dockerfileVersion".to_owned(), version.as_str().into());
         }
+        environment.extend(self.environment.clone());
         let mut predicate = json!({
             "builder": {"id": self.builder_id},
             "buildType": BUILD_TYPE_02,
@@ -390,6 +395,20 @@ mod tests {
             },
         });
         assert_eq!(predicate().in_version(SlsaVersion::V1, &[]), expected);
+    }
+
+    #[test]
+    fn the_owner_of_a_builder_adds_members() {
+        let environment = Map::from_iter([("team".to_owned(), json!({"name": "builders"}))]);
+        let with = Predicate { environment, ..predicate() };
+        let value = with.in_version(SlsaVersion::V02, &[]);
+        assert_eq!(value["invocation"]["environment"]["team"]["name"], "builders");
+        let value = with.in_version(SlsaVersion::V1, &[]);
+        let internal = &value["buildDefinition"]["internalParameters"];
+        assert_eq!(
+            *internal,
+            json!({"builderPlatform": "linux/amd64", "team": {"name": "builders"}})
+        );
     }
 
     #[test]

@@ -21,6 +21,7 @@ use kiln_tree::{ArchiveLimits, Ids};
 use kiln_worker::{CdiOptions, DefaultNetwork, GitEnvironment, Machine, Runner, SandboxRunner};
 use tokio::sync::Semaphore;
 
+use crate::build::StepNetwork;
 use crate::dns::Dns;
 use crate::frontends::Frontends;
 
@@ -70,6 +71,8 @@ pub struct Options {
     /// The frontends that are programs of images. Without them, a Dockerfile that names one is an
     /// error.
     pub frontends: Option<Arc<dyn Frontends>>,
+    /// The network of steps whose graph names none.
+    pub network: StepNetwork,
 }
 
 impl Options {
@@ -94,6 +97,7 @@ impl Options {
             ssh_agent: None,
             cdi: CdiOptions::default(),
             frontends: None,
+            network: StepNetwork::Default,
         }
     }
 
@@ -141,14 +145,18 @@ impl Engine {
         Ok(Self { store, options, shared: Arc::default() })
     }
 
-    /// Returns an engine on the same machine for one build, with the build's client of registries. It
-    /// holds everything that the build uses until it is dropped.
+    /// Returns an engine on the same machine for one build, with the build's own options. The store and
+    /// the isolation stay this engine's. The new engine holds everything that the build uses until it is
+    /// dropped.
     ///
     /// # Errors
     /// Fails if the store can't be opened once more.
-    pub fn beside(&self, registries: Client) -> Result<Self> {
+    pub fn beside(&self, options: Options) -> Result<Self> {
         let store = self.store.beside().context("open the store for a build")?;
-        let options = Options { registries, ..self.options.clone() };
+        let Options { root, max_storage, snapshotter, isolation, obstacles, has_trees, .. } =
+            self.options.clone();
+        let options =
+            Options { root, max_storage, snapshotter, isolation, obstacles, has_trees, ..options };
         Ok(Self { store, options, shared: Arc::clone(&self.shared) })
     }
 
@@ -183,6 +191,11 @@ impl Engine {
             earlier => self.make_parts(earlier, resolv_conf),
         };
         let Parts { runner, network, resolv_conf, groups } = shared.insert(parts).clone();
+        let network = match self.options.network {
+            StepNetwork::Default => network,
+            StepNetwork::Host => DefaultNetwork::Host,
+            StepNetwork::None => DefaultNetwork::None,
+        };
         let (store, git) = (self.store.clone(), self.options.git.clone());
         let cdi = self.options.cdi.clone();
         let steps = self.options.steps.clone();

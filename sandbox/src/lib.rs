@@ -126,7 +126,9 @@ pub use spec::{
     Privileges, Process, Propagation, Rlimit, Security, SharedNamespaces, Spec, Sysctl,
     TerminalSize, TmpfsOptions, Tree, User,
 };
-pub use sys::{limit_resources, passed_descriptor, use_contained_name_services};
+pub use sys::{
+    limit_resources, passed_descriptor, return_free_memory, use_contained_name_services,
+};
 
 /// Resets all signals of this process to their default action and unblocks them.
 pub fn reset_signals() {

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "this module is the place for it")]
 
 mod devices;
+mod heap;
 mod landlock;
 mod mount;
 mod names;
@@ -15,6 +16,7 @@ mod trace;
 mod watch;
 
 pub(crate) use devices::{Device, filter_devices};
+pub use heap::return_free_memory;
 pub(crate) use landlock::confine_to;
 pub(crate) use mount::{MountAttributes, set_mount_attributes};
 pub use names::use_contained_name_services;

@@ -76,6 +76,9 @@ impl Control for ControlService {
     }
 
     async fn solve(&self, request: Request<SolveRequest>) -> Result<Response<SolveResponse>> {
+        if self.0.stopping.is_cancelled() {
+            return Err(Status::unavailable("the server is shutting down"));
+        }
         let cancel = CancellationToken::new();
         // The client may hang up.
         let _stop = cancel.clone().drop_guard();
@@ -121,7 +124,8 @@ impl Control for ControlService {
         &self,
         request: Request<BuildHistoryRequest>,
     ) -> Result<Response<Self::ListenBuildHistoryStream>> {
-        Ok(timed(self.0.history.listen(&request.into_inner())?))
+        let events = self.0.history.listen(&request.into_inner())?;
+        Ok(timed(events.take_until(self.0.drained.clone().cancelled_owned()).boxed()))
     }
 
     async fn update_build_history(
@@ -166,7 +170,8 @@ async fn solve(
     let outputs = exports::resolve(&exporters, &request.frontend_attrs)?;
     let options = request.cache.clone().unwrap_or_default();
     let caches = Caches::resolve(&options.exports, session.as_ref())?;
-    let attestations = exports::attestation_options(&request.frontend_attrs)?;
+    let attestations =
+        exports::attestation_options(&request.frontend_attrs, &shared.options().environment)?;
     let exporting = Exporting { outputs, caches, attestations };
     let engine = shared.open(session.as_ref()).map_err(|error| of_error(error.as_ref()))?;
     let store = engine.store().clone();
@@ -361,7 +366,7 @@ async fn complete(
     let mut outcome = Outcome { exports: job.take_exported(), ..Outcome::default() };
     if let Ok((_, result)) = ended {
         outcome.metadata = texts(&result.metadata).collect();
-        match exports::of_history(job, result, options).await {
+        match exports::of_history(job, result, options, &shared.options().environment).await {
             Ok(provenance) => outcome.provenance = provenance,
             Err(error) => tracing::warn!(%error, "a build's record is without provenance"),
         }

@@ -212,7 +212,7 @@ fn process(host: &Host, job: &Job, program: &ProgramImage, call: Call<'_>) -> Ex
     env.extend(options.map(|(n, (name, it))| format!("BUILDKIT_FRONTEND_OPT_{n}={name}={it}")));
     let session = job.session.as_ref().map_or("", |session| session.id());
     env.push(format!("BUILDKIT_SESSION_ID={session}"));
-    env.push(format!("BUILDKIT_WORKERS={}", workers::to_json(&workers::record(host))));
+    env.push(format!("BUILDKIT_WORKERS={}", workers::to_json(host, &workers::record(host))));
     env.push("BUILDKIT_EXPORTEDPRODUCT=".to_owned());
     ExecProcessRequest {
         args: config.entrypoint.clone().unwrap_or_else(|| vec![PROGRAM.to_owned()]),

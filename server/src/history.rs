@@ -7,7 +7,7 @@
 //! # Limits
 //!
 //! Records beyond [`HistoryLimits::entries`] go if they are older than [`HistoryLimits::age`]. Of
-//! more than [`MOST`] records the oldest go whatever their age. Pinned records stay.
+//! more than [`MOST`] records the oldest go whatever their age, a tenth at once. Pinned records stay.
 //!
 //! # Removal
 //!
@@ -62,7 +62,7 @@ impl Default for HistoryLimits {
     }
 }
 
-/// The maximum number of records that are not pinned.
+/// The maximum number of records that are not pinned, unless the limit of the options is higher.
 const MOST: usize = 1000;
 /// The minimum interval between two searches for old records.
 const INTERVAL: Duration = Duration::from_mins(2);
@@ -91,6 +91,8 @@ struct Shared {
     builds: Option<Builds>,
     limits: HistoryLimits,
     state: Mutex<State>,
+    /// Held while old records are removed.
+    removing: Mutex<()>,
     events: broadcast::Sender<BuildHistoryEvent>,
 }
 
@@ -142,7 +144,8 @@ impl History {
     ) -> io::Result<Self> {
         let (events, _) = broadcast::channel(BEHIND);
         let (records, state) = (Records::open(directory)?, Mutex::default());
-        Ok(Self(Arc::new(Shared { records, builds, limits, state, events })))
+        let removing = Mutex::default();
+        Ok(Self(Arc::new(Shared { records, builds, limits, state, removing, events })))
     }
 
     /// Adds a build that has begun.
@@ -316,13 +319,14 @@ impl History {
         })
     }
 
-    /// Removes the records beyond the limits.
+    /// Removes the records beyond the limits, unless another thread does.
     fn remove_old(&self) -> io::Result<()> {
+        let Ok(_removing) = self.0.removing.try_lock() else { return Ok(()) };
         let count = self.0.records.count()?;
         {
             let mut state = self.lock();
             let is_recent = state.searched_at.is_some_and(|at| at.elapsed() < INTERVAL);
-            if count <= self.0.limits.entries || (is_recent && count <= MOST) {
+            if count <= self.0.limits.entries || (is_recent && count <= most(self.0.limits)) {
                 return Ok(());
             }
             state.searched_at = Some(Instant::now());
@@ -463,16 +467,24 @@ fn descriptor(image: &serde_json::Value) -> Descriptor {
     }
 }
 
-/// Returns the records beyond the limits.
+/// Returns the maximum number of records that are not pinned.
+fn most(limits: HistoryLimits) -> usize {
+    MOST.max(limits.entries)
+}
+
+/// Returns the records beyond the limits. A removal reads all records, so once there are too many, it
+/// makes room for a tenth of them.
 fn beyond(limits: HistoryLimits, mut records: Vec<BuildHistoryRecord>) -> Vec<BuildHistoryRecord> {
     let end = |record: &BuildHistoryRecord| record.completed_at.map(nanoseconds);
     let age = i128::try_from(limits.age.as_nanos()).unwrap_or(i128::MAX);
     let oldest = nanoseconds(now()) - age;
     records.retain(|record| !record.pinned);
     records.sort_by_key(|record| std::cmp::Reverse(end(record)));
+    let most = most(limits);
+    let kept = if records.len() > most { most - most / 10 } else { most };
     let ended = records.into_iter().enumerate();
     let is_old = |(place, record): &(usize, BuildHistoryRecord)| {
-        *place >= MOST.max(limits.entries)
+        *place >= kept.max(limits.entries)
             || (*place >= limits.entries && end(record).is_none_or(|end| end < oldest))
     };
     ended.filter(is_old).map(|(_, record)| record).collect()
@@ -599,7 +611,8 @@ mod tests {
         assert_eq!(names(beyond(limits, some)), ["a"]);
         let many = (0..=i64::try_from(MOST).unwrap()).map(|age| ended(&age.to_string(), age));
         let limits = HistoryLimits { age: Duration::from_hours(1), ..limits };
-        assert_eq!(names(beyond(limits, many.collect())), [MOST.to_string()]);
+        let oldest: Vec<_> = (MOST - MOST / 10..=MOST).map(|age| age.to_string()).collect();
+        assert_eq!(names(beyond(limits, many.collect())), oldest);
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | `server` | what all calls share |
 //! | `listener`, `activity` | sockets and TLS, and the server's idleness |
+//! | `admission` | the bound on the memory of clients' messages |
 //! | `queue`, `collection` | the builds at once, and garbage collection in the background |
 //! | `control`, `info` | builds, workers, disk usage, history |
 //! | `bridge` | the calls of a client's own frontend |
@@ -38,6 +39,7 @@
 )]
 
 mod activity;
+mod admission;
 mod blocking;
 mod bridge;
 mod caches;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use futures_util::Stream;
-use futures_util::stream::unfold;
+use futures_util::stream::{StreamExt as _, unfold};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -25,6 +25,7 @@ use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use crate::activity::{Activity, Busy};
+use crate::admission::{Budget, Budgets};
 
 /// The time in which a client has to finish the handshake of TLS.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -124,7 +125,14 @@ impl Tls {
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: Transport,
+    budget: Budget,
     _busy: Busy,
+}
+
+/// A connection whose handshake is over.
+struct Accepted {
+    stream: Transport,
+    busy: Busy,
 }
 
 #[derive(Debug)]
@@ -139,18 +147,22 @@ impl Listener {
     pub(crate) fn connections(
         self,
         activity: Activity,
+        budgets: Budgets,
     ) -> Pin<Box<dyn Stream<Item = io::Result<Connection>> + Send>> {
-        let (sender, receiver) = mpsc::channel(1);
+        let (sender, receiver) = mpsc::channel::<Accepted>(1);
         let mut accepting = JoinSet::new();
         accepting.spawn(self.accept_all(activity, sender));
-        Box::pin(unfold((receiver, accepting), |(mut receiver, accepting)| async move {
-            let connection = receiver.recv().await?;
-            Some((Ok(connection), (receiver, accepting)))
+        let connections = unfold((receiver, accepting), |(mut receiver, accepting)| async move {
+            Some((receiver.recv().await?, (receiver, accepting)))
+        });
+        Box::pin(connections.map(move |accepted| {
+            let Accepted { stream, busy } = accepted;
+            Ok(Connection { stream, budget: budgets.connection(), _busy: busy })
         }))
     }
 
     /// Accepts connections until the receiver is gone.
-    async fn accept_all(self, activity: Activity, sender: mpsc::Sender<Connection>) {
+    async fn accept_all(self, activity: Activity, sender: mpsc::Sender<Accepted>) {
         let mut handshakes = JoinSet::new();
         loop {
             while handshakes.len() >= HANDSHAKES {
@@ -175,7 +187,7 @@ impl Listener {
                     handshakes.spawn(shake_hands(stream, acceptor, busy, sender.clone()));
                 }
                 (stream, _) => {
-                    let _ = sender.send(Connection { stream, _busy: busy }).await;
+                    let _ = sender.send(Accepted { stream, busy }).await;
                 }
             }
         }
@@ -197,13 +209,13 @@ async fn shake_hands(
     stream: TcpStream,
     acceptor: TlsAcceptor,
     busy: Busy,
-    sender: mpsc::Sender<Connection>,
+    sender: mpsc::Sender<Accepted>,
 ) {
     match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
             let stream = Transport::Tls(Box::new(stream));
             // The receiver is gone if the server ends.
-            let _ = sender.send(Connection { stream, _busy: busy }).await;
+            let _ = sender.send(Accepted { stream, busy }).await;
         }
         Ok(Err(error)) => tracing::warn!(%error, "a client is refused"),
         Err(_) => tracing::warn!("a client is refused: its handshake takes too long"),
@@ -211,9 +223,11 @@ async fn shake_hands(
 }
 
 impl Connected for Connection {
-    type ConnectInfo = ();
+    type ConnectInfo = Budget;
 
-    fn connect_info(&self) -> Self::ConnectInfo {}
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.budget.clone()
+    }
 }
 
 impl AsyncRead for Connection {

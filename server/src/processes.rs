@@ -208,10 +208,11 @@ impl Handle {
         if file.fd != STDIN || !self.fds.contains(&STDIN) {
             return Err(Status::out_of_range(format!("fd {} unavailable to write", file.fd)));
         }
-        if let Some(input) = &self.input
-            && !file.data.is_empty()
-        {
-            let _ = input.send(file.data).await;
+        if let Some(input) = &self.input {
+            // The number of pieces that wait is limited, and so their size has to be.
+            for piece in file.data.chunks(CHUNK) {
+                let _ = input.send(piece.to_vec()).await;
+            }
         }
         if file.eof {
             self.input = None;

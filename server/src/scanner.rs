@@ -12,6 +12,7 @@ use bollard_buildkit_proto::pb;
 use kiln::build::{AttestOptions, CORE_SBOM, SPDX, Scanned, Scanner, ScannerImage};
 use kiln_frontend::ScanExtras;
 use kiln_llb::{Definition, Edge};
+use serde_json::Map;
 use tonic::Status;
 
 use crate::errors::of_error;
@@ -91,7 +92,7 @@ impl FoundScanner {
     /// # Errors
     /// Fails if the options are invalid, or if the image can't be had.
     pub(crate) fn of_call(job: &Job, call: Call<'_>) -> Result<Option<Self>, Status> {
-        Self::of(job, call.options, &attestation_options(call.options)?)
+        Self::of(job, call.options, &attestation_options(call.options, &Map::new())?)
     }
 
     fn of(

@@ -10,15 +10,19 @@ use anyhow::Context as _;
 use bollard_buildkit_proto::health::health_server::HealthServer;
 use bollard_buildkit_proto::moby::buildkit::v1::control_server::ControlServer;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::llb_bridge_server::LlbBridgeServer;
+use futures_util::stream::{StreamExt as _, pending};
 use kiln::{Engine, Options as EngineOptions};
-use kiln_oci::Digest;
+use kiln_oci::{Digest, Platform};
 use kiln_registry::{Client, Options as RegistryOptions};
 use kiln_store::KeyGuard;
+use serde_json::{Map, Value};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server as Transport;
 
 use crate::activity::Activity;
+use crate::admission::{AdmissionLayer, Budgets};
 use crate::bridge::Bridge;
 use crate::collection::{self, GcPolicy};
 use crate::content::ContentService;
@@ -37,10 +41,14 @@ use crate::traces::TraceService;
 /// The largest message in bytes that the server receives, and sends.
 pub(crate) const LARGEST: usize = 16 << 20;
 
-/// The bytes that a client may send on a stream, and on a connection, before the server reads them. A
-/// session sends many small frames, and the connection's window bounds their number.
-const STREAM_WINDOW: u32 = 4 << 20;
-const CONNECTION_WINDOW: u32 = 256 << 20;
+/// The bytes that a client may send on a stream, and on a connection, before the server reads them. The
+/// HTTP/2 library derives from the connection's window how many small frames may wait, and closes
+/// connections that exceed it.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 32 << 20;
+
+/// The time in which clients read the rest of what they have asked for, after the end of the last build.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// The most calls of a connection at a time.
 const STREAMS: u32 = 1000;
@@ -64,6 +72,10 @@ pub struct Options {
     pub max_builds: Option<usize>,
     /// The frontends that clients may call.
     pub frontends: Frontends,
+    /// The platforms that the worker announces. Empty for those whose programs the machine runs.
+    pub platforms: Vec<Platform>,
+    /// Members about the builder's environment for the provenance of images.
+    pub environment: Map<String, Value>,
 }
 
 impl Options {
@@ -78,6 +90,8 @@ impl Options {
             gc: Vec::new(),
             max_builds: None,
             frontends: Frontends::default(),
+            platforms: Vec::new(),
+            environment: Map::new(),
         }
     }
 }
@@ -132,6 +146,12 @@ pub(crate) struct Shared {
     pub(crate) queue: Queue,
     /// Open connections, and builds.
     pub(crate) activity: Activity,
+    /// The memory that clients' messages may take.
+    budgets: Budgets,
+    /// Cancelled when the server begins to end. From then on, it refuses builds.
+    pub(crate) stopping: CancellationToken,
+    /// Cancelled when the server ends and its last build has ended.
+    pub(crate) drained: CancellationToken,
     /// Notified when a build has ended, which may have made garbage.
     pub(crate) garbage: Notify,
 }
@@ -153,7 +173,17 @@ impl Shared {
                 Client::new(RegistryOptions { credentials, ..options.registries.clone() })
             },
         );
-        self.host.engine.beside(registries)
+        self.host.engine.beside(EngineOptions { registries, ..options.engine.clone() })
+    }
+
+    /// Refuses new builds, and waits until the last one has ended. Then sessions end, and streams of
+    /// events.
+    async fn drain(&self) {
+        self.stopping.cancel();
+        self.host.tasks.close();
+        self.host.tasks.wait().await;
+        self.drained.cancel();
+        self.sessions.shut_down().await;
     }
 }
 
@@ -190,6 +220,9 @@ impl Server {
             _history_lock: lock,
             queue,
             activity: Activity::new(),
+            budgets: Budgets::new(),
+            stopping: CancellationToken::new(),
+            drained: CancellationToken::new(),
             garbage: Notify::new(),
         })))
     }
@@ -214,8 +247,9 @@ impl Server {
         collection::run(Arc::clone(&self.0)).await;
     }
 
-    /// Serves clients of a socket until `shutdown` is ready, and then until the calls that are going
-    /// on have ended.
+    /// Serves clients of a socket until `shutdown` is ready. Then the server accepts no connections and
+    /// no builds. The builds that are going on end, and their clients may make the calls that belong to
+    /// them. At last, the server waits some seconds for clients that are still reading.
     ///
     /// # Errors
     /// Fails if the socket fails.
@@ -224,11 +258,24 @@ impl Server {
         listener: impl Into<Listener>,
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        let incoming = listener.into().connections(self.0.activity.clone());
         let shared = self.0;
+        let closed = CancellationToken::new();
+        let incoming = listener.into().connections(shared.activity.clone(), shared.budgets.clone());
+        // The end of the stream drops the listener. The transport has to go on.
+        let incoming = incoming.take_until(closed.clone().cancelled_owned()).chain(pending());
+        let drained = async {
+            shutdown.await;
+            closed.cancel();
+            shared.drain().await;
+        };
+        let late = async {
+            shared.drained.cancelled().await;
+            tokio::time::sleep(GRACE).await;
+        };
         let control = ControlServer::new(ControlService(Arc::clone(&shared)));
         let bridge = LlbBridgeServer::new(Bridge { host: Arc::clone(&shared.host), caller: None });
         let served = Transport::builder()
+            .layer(AdmissionLayer)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_streams(STREAMS)
@@ -241,11 +288,12 @@ impl Server {
             .add_service(HealthServer::new(Healthy))
             .add_service(ContentService(shared.history.clone()))
             .add_service(TraceService)
-            .serve_with_incoming_shutdown(incoming, shutdown)
-            .await;
-        shared.host.tasks.close();
-        shared.host.tasks.wait().await;
-        shared.sessions.shut_down().await;
+            .serve_with_incoming_shutdown(incoming, drained);
+        let served = tokio::select! {
+            served = served => served,
+            () = late => Ok(()),
+        };
+        shared.drain().await;
         served.map_err(io::Error::other)
     }
 }

@@ -11,7 +11,7 @@ use tonic::Status;
 
 use crate::collection::total_space;
 use crate::filters::Filter;
-use crate::server::Host;
+use crate::server::{Host, Options};
 
 /// The version of `BuildKit` whose interface this is. Clients compare it before they use a feature.
 const BUILDKIT: &str = "v0.33.0";
@@ -50,7 +50,7 @@ pub(crate) fn record(host: &Host) -> WorkerRecord {
     WorkerRecord {
         id: host.worker_id.clone(),
         labels,
-        platforms: platforms().iter().map(to_message).collect(),
+        platforms: platforms(&options).iter().map(to_message).collect(),
         gc_policy: options.gc.iter().map(|policy| policy.to_message(total)).collect(),
         buildkit_version: Some(version()),
         cdi_devices: devices(host),
@@ -70,12 +70,12 @@ fn devices(host: &Host) -> Vec<CdiDevice> {
 }
 
 /// Returns a record as JSON, for frontends: a list of one worker.
-pub(crate) fn to_json(record: &WorkerRecord) -> Value {
+pub(crate) fn to_json(host: &Host, record: &WorkerRecord) -> Value {
     let version = record.buildkit_version.clone().unwrap_or_default();
     json!([{
         "id": record.id,
         "labels": record.labels,
-        "platforms": platforms(),
+        "platforms": platforms(&host.options()),
         "gcPolicy": null,
         "buildkitVersion": {
             "package": version.package,
@@ -102,8 +102,12 @@ pub(crate) fn records(host: &Host, filters: &[String]) -> Result<Vec<WorkerRecor
     Ok(is_wanted.then_some(record).into_iter().collect())
 }
 
-/// Returns the platforms whose programs this machine runs, its own first.
-fn platforms() -> Vec<Platform> {
+/// Returns the platforms of the configuration, or those whose programs this machine runs now, its own
+/// first.
+fn platforms(options: &Options) -> Vec<Platform> {
+    if !options.platforms.is_empty() {
+        return options.platforms.clone();
+    }
     let host = Platform::host();
     let others = [
         "linux/amd64",

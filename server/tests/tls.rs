@@ -8,19 +8,15 @@
 )]
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::Mutex;
 
 use bollard_buildkit_proto::moby::buildkit::v1::InfoRequest;
 use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
 use hyper_util::rt::TokioIo;
 use kiln_server::{Certificates, Listener, Options, Server, Tls};
-use kiln_testkit::{Certificate, CertificateOptions};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
-use tokio::net::{TcpListener, TcpStream};
+use kiln_testkit::{Certificate, CertificateOptions, connect_tls};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::transport::{Endpoint, Uri};
@@ -44,29 +40,12 @@ async fn ask(
     authority: &Certificate,
     own: Option<&Certificate>,
 ) -> Result<String, String> {
-    let mut roots = RootCertStore::empty();
-    roots.add(authority.der()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots);
-    let mut config = match own {
-        None => builder.with_no_client_auth(),
-        Some(own) => {
-            let key = PrivateKeyDer::from_pem_file(own.key_path()).unwrap();
-            builder.with_client_auth_cert(vec![own.der()], key).unwrap()
-        }
-    };
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let connector = TlsConnector::from(Arc::new(config));
+    let stream =
+        connect_tls(address, authority, own).await.map_err(|error| format!("{error:?}"))?;
+    let stream = Mutex::new(Some(TokioIo::new(stream)));
     let connector = tower::service_fn(move |_: Uri| {
-        let connector = connector.clone();
-        async move {
-            let stream = TcpStream::connect(address).await?;
-            let name = ServerName::try_from("localhost").unwrap();
-            Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, stream).await?))
-        }
+        let stream = stream.lock().unwrap().take();
+        async { stream.ok_or_else(|| std::io::Error::other("the connection has ended")) }
     });
     let endpoint = Endpoint::from_static("http://localhost");
     let channel = endpoint.connect_with_connector(connector).await;

@@ -285,8 +285,8 @@ pub fn run_first(command: &Command, script: &str) -> Command {
     with_arguments(shell, command)
 }
 
-/// Appends the words of `command`, with its environment and directory.
-fn with_arguments(mut shell: Command, command: &Command) -> Command {
+/// Appends the words of `command` to those of `shell`, with its environment and directory.
+pub fn with_arguments(mut shell: Command, command: &Command) -> Command {
     shell.arg(command.get_program()).args(command.get_args()).env_clear();
     shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     if let Some(directory) = command.get_current_dir() {

@@ -21,6 +21,7 @@ pub mod needs;
 pub mod peers;
 pub mod publishings;
 pub mod scanner;
+pub mod tls_client;
 pub mod world;
 
 mod http;
@@ -33,4 +34,5 @@ pub use fake_registry::FakeRegistry;
 pub use file_server::{Answer, FileServer};
 pub use needs::{Need, skip};
 pub use publishings::Publishings;
+pub use tls_client::connect_tls;
 pub use world::run_in_world;

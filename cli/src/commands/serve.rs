@@ -3,6 +3,7 @@
 mod sockets;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use futures_util::future::try_join_all;
@@ -10,12 +11,18 @@ use kiln_oci::error::chain;
 use kiln_server::{Server, Tls};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tracing::Level;
 
 use crate::arguments::serve::ServeArguments;
+use crate::rendering::log::{begin, note, use_json};
 use crate::rendering::printer::Printer;
 use crate::settings::Settings;
-use crate::settings::serve::Serving;
+use crate::settings::log::{chosen, has_colours};
+use crate::settings::serve::{LogChoice, Serving};
 use sockets::{Sockets, notify};
+
+/// The time between two returns of free memory to the system.
+const UPKEEP: Duration = Duration::from_secs(30);
 
 /// Serves until a signal ends kiln, or until nothing has happened for the time that the user sets,
 /// and then until the calls that are going on have ended. A second signal ends it at once. SIGHUP
@@ -28,13 +35,15 @@ pub(crate) async fn run(
     settings: &Settings,
     printer: &Printer,
 ) -> Result<ExitCode> {
-    let serving = read(arguments, settings, printer)?;
+    let serving = Serving::new(arguments, settings)?;
+    begin_log(&serving.log, settings, printer);
+    serving.warn(printer);
     let tls = serving.certificates.as_ref().map(Tls::new).transpose()?;
     let mut sockets = Sockets::open(&serving, tls.as_ref(), arguments.insecure_tcp)?;
     let server = Server::new(serving.options)?;
     let mut signals = Signals::new()?;
     for name in &sockets.names {
-        printer.note(format_args!("listening on {name}"));
+        note(printer, Level::INFO, format_args!("listening on {name}"));
     }
     let (files, stop) = (sockets.take_files(), CancellationToken::new());
     let served = sockets.listeners.into_iter().map(|listener| {
@@ -47,13 +56,8 @@ pub(crate) async fn run(
         loop {
             signals.reload.recv().await;
             notify("RELOADING=1");
-            match reload(arguments, settings, printer, (&server, tls.as_ref())) {
-                Ok(()) => printer.note("the configuration is reloaded"),
-                Err(error) => {
-                    let problem = chain(error.as_ref());
-                    printer.note(format_args!("WARNING: the old options stay: {problem}"));
-                }
-            }
+            let reloaded = reload(arguments, settings, printer, (&server, tls.as_ref()));
+            report_reload(printer, reloaded);
             notify("READY=1");
         }
     };
@@ -70,8 +74,9 @@ pub(crate) async fn run(
         }
         () = Signals::end(&mut signals.interrupt, &mut signals.terminate) => {}
         () = reload => {}
+        () = return_memory() => {}
         () = server.collect_garbage() => {}
-        () = idle => printer.note("nothing to do: kiln ends"),
+        () = idle => note(printer, Level::INFO, "nothing to do: kiln ends"),
     }
     notify("STOPPING=1");
     stop.cancel();
@@ -83,13 +88,43 @@ pub(crate) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reads the configuration and prints the warnings about it.
-fn read(arguments: &ServeArguments, settings: &Settings, printer: &Printer) -> Result<Serving> {
-    let serving = Serving::new(arguments, settings)?;
-    for warning in &serving.warnings {
-        printer.note(format_args!("WARNING: {warning}"));
+fn report_reload(printer: &Printer, reloaded: Result<()>) {
+    match reloaded {
+        Ok(()) => note(printer, Level::INFO, "the configuration is reloaded"),
+        Err(error) => {
+            let problem = chain(error.as_ref());
+            note(printer, Level::WARN, format_args!("the old options stay: {problem}"));
+        }
     }
-    Ok(serving)
+}
+
+/// Gives free memory back to the system from time to time, for ever.
+async fn return_memory() {
+    loop {
+        tokio::time::sleep(UPKEEP).await;
+        kiln_sandbox::return_free_memory();
+    }
+}
+
+impl Serving {
+    /// Prints the warnings about the configuration.
+    fn warn(&self, printer: &Printer) {
+        for warning in &self.warnings {
+            note(printer, Level::WARN, warning);
+        }
+    }
+}
+
+/// Begins the log of the configuration. `--debug` and `$KILN_LOG` choose its events in any case.
+fn begin_log(log: &LogChoice, settings: &Settings, printer: &Printer) {
+    if log.is_json {
+        use_json();
+    }
+    if let Some(filter) = &log.filter
+        && chosen(settings.debug).is_none()
+    {
+        begin(filter, has_colours(), printer);
+    }
 }
 
 /// Reads the configuration and the certificates again. If they are invalid, nothing changes.
@@ -99,7 +134,8 @@ fn reload(
     printer: &Printer,
     target: (&Server, Option<&Tls>),
 ) -> Result<()> {
-    let serving = read(arguments, settings, printer)?;
+    let serving = Serving::new(arguments, settings)?;
+    serving.warn(printer);
     let (server, tls) = target;
     if let (Some(tls), Some(certificates)) = (tls, &serving.certificates) {
         tls.replace(certificates)?;

@@ -3,12 +3,17 @@
 //! `KILN_LOG` is a list of directives, separated by commas: `TARGET=LEVEL`, a target alone for all
 //! of its events, or a level alone for all targets. A target is the beginning of a module's path.
 //! The directive with the longest target counts.
+//!
+//! `kiln serve` may write its log as JSON objects, one a line, as BuildKit does.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Result, bail};
+use serde_json::{Map, Value};
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
@@ -16,6 +21,41 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
 use super::printer::Printer;
+
+/// `true` if the lines of the log are JSON objects.
+static IS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// Makes the lines of the log JSON objects, from now on.
+pub(crate) fn use_json() {
+    IS_JSON.store(true, Ordering::Relaxed);
+}
+
+/// Writes a message of a command to standard error, as a line of the log if that consists of JSON
+/// objects.
+pub(crate) fn note(printer: &Printer, level: Level, text: impl fmt::Display) {
+    if IS_JSON.load(Ordering::Relaxed) {
+        write(&json(level, &text.to_string(), Map::new()));
+    } else if level == Level::WARN {
+        printer.note(format_args!("WARNING: {text}"));
+    } else {
+        printer.note(text);
+    }
+}
+
+/// Returns a line with a JSON object. Its members have the names of BuildKit's log.
+fn json(level: Level, message: &str, mut members: Map<String, Value>) -> String {
+    let level = if level == Level::WARN { "warning" } else { level.as_str() };
+    members.insert("level".to_owned(), level.to_lowercase().into());
+    members.insert("msg".to_owned(), message.into());
+    let time = OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default();
+    members.insert("time".to_owned(), time.into());
+    format!("{}\n", Value::Object(members))
+}
+
+fn write(line: &str) {
+    // Without a reader, the log is of no use.
+    let _ = std::io::stderr().lock().write_all(line.as_bytes());
+}
 
 /// Writes the log to standard error. Prints a warning and logs nothing if the filter is invalid.
 pub(crate) fn begin(filter: &str, colours: bool, printer: &Printer) {
@@ -89,6 +129,17 @@ impl Logger {
         let mut fields = Fields::default();
         event.record(&mut fields);
         let Fields { message, others } = fields;
+        if IS_JSON.load(Ordering::Relaxed) {
+            let mut members: Map<_, _> =
+                others.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+            members.insert("target".to_owned(), target.into());
+            return json(level, &message, members);
+        }
+        let others = others.into_iter().fold(String::new(), |mut text, (name, value)| {
+            // Writing to a string can't fail.
+            let _ = write!(text, " {name}={value}");
+            text
+        });
         if self.colours {
             let colour = colour(level);
             return format!(
@@ -110,21 +161,20 @@ fn colour(level: Level) -> &'static str {
     }
 }
 
-/// The message of an event, and its other fields as ` name=value`.
+/// The message of an event, and its other fields.
 #[derive(Default)]
 struct Fields {
     message: String,
-    others: String,
+    others: Vec<(&'static str, String)>,
 }
 
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        // Writing to a string can't fail.
-        let _ = if field.name() == "message" {
-            write!(self.message, "{value:?}")
+        if field.name() == "message" {
+            self.message = format!("{value:?}");
         } else {
-            write!(self.others, " {}={value:?}", field.name())
-        };
+            self.others.push((field.name(), format!("{value:?}")));
+        }
     }
 }
 
@@ -138,9 +188,7 @@ impl Subscriber for Logger {
     }
 
     fn event(&self, event: &Event<'_>) {
-        let line = self.line(event, OffsetDateTime::now_utc());
-        // Without a reader, the log is of no use.
-        let _ = std::io::stderr().lock().write_all(line.as_bytes());
+        write(&self.line(event, OffsetDateTime::now_utc()));
     }
 
     // Spans are not logged.

@@ -21,6 +21,10 @@ pub(crate) fn chosen(debug: bool) -> Option<Log> {
     if filter == "off" {
         return None;
     }
-    let has_colours = std::io::stderr().is_terminal() && variable("NO_COLOR").is_none();
-    Some(Log { filter, has_colours })
+    Some(Log { filter, has_colours: has_colours() })
+}
+
+/// Returns `true` if the log has colours.
+pub(crate) fn has_colours() -> bool {
+    std::io::stderr().is_terminal() && variable("NO_COLOR").is_none()
 }

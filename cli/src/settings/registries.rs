@@ -25,6 +25,8 @@ pub(crate) struct Registries {
     warnings: Warnings,
     /// The minimum speed of a server; `None` for no limit.
     pub(crate) pace: Option<MinimumSpeed>,
+    /// The most transfers from and to a registry at once; `None` for the default.
+    pub(crate) transfers: Option<usize>,
 }
 
 impl Registries {
@@ -89,7 +91,7 @@ impl Registries {
         };
         let credentials = credentials.into_iter().flatten().collect();
         let (warnings, pace) = (Warnings::default(), Some(MinimumSpeed::default()));
-        Self { credentials, hosts, proxies, warnings, pace }
+        Self { credentials, hosts, proxies, warnings, pace, transfers: None }
     }
 
     /// Takes the configuration of hosts from a text, which is a part of the file at `path`.
@@ -105,12 +107,17 @@ impl Registries {
 
     /// Returns the options of a client without credentials.
     pub(crate) fn options(&self) -> Options {
+        let defaults = Options::default();
+        let per_registry = self.transfers.unwrap_or(defaults.per_registry);
         Options {
             hosts: self.hosts.clone(),
             proxies: self.proxies.clone(),
             warnings: self.warnings.clone(),
             pace: self.pace,
-            ..Options::default()
+            per_registry,
+            downloads: defaults.downloads.max(per_registry),
+            uploads: defaults.uploads.max(per_registry),
+            ..defaults
         }
     }
 

@@ -4,6 +4,10 @@
 
 mod address;
 mod document;
+mod environment;
+mod keys;
+mod log;
+mod machine;
 pub(crate) mod systemd;
 
 use std::path::{Path, PathBuf};
@@ -12,13 +16,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use kiln_server::{Certificates, GcPolicy, HistoryLimits, Options, Space, total_space};
-use kiln_worker::{NETWORK_HOST, SECURITY_INSECURE};
+use kiln_worker::{DEVICE, NETWORK_HOST, SECURITY_INSECURE};
 use tokio::sync::Semaphore;
 
 use super::{Settings, absolute};
 use crate::arguments::serve::ServeArguments;
 pub(crate) use address::{Address, check, resolve};
 use document::Document;
+pub(crate) use log::LogChoice;
 
 /// The options of a server, its addresses, and warnings about what has no effect.
 #[derive(Debug)]
@@ -35,6 +40,8 @@ pub(crate) struct Serving {
     pub(crate) group: Option<u32>,
     /// The time without connections and builds after which kiln ends.
     pub(crate) idle_exit: Option<Duration>,
+    /// The log that the configuration describes.
+    pub(crate) log: LogChoice,
     /// The warnings.
     pub(crate) warnings: Vec<String>,
 }
@@ -50,18 +57,16 @@ impl Serving {
         if let (Some(text), Some(path)) = (&document.registries, &arguments.config) {
             registries.configure(path, text);
         }
-        let mut warnings = document.warnings.clone();
-        if document.debug && !settings.debug {
-            warnings
-                .push("debug in the configuration has no effect on kiln: set --debug".to_owned());
-        }
+        registries.transfers = document.transfers;
         let mut engine = kiln::Options {
             registries: registries.client(),
             ssh_agent: None,
             cdi: document.cdi.clone(),
             dns: document.dns.clone(),
+            network: document.network,
             ..settings.options()
         };
+        engine.snapshotter = engine.snapshotter.or(document.snapshotter);
         if let (Some(root), false) = (&document.root, settings.has_root) {
             engine.root = std::path::absolute(root).context("resolve root of the configuration")?;
         }
@@ -82,13 +87,19 @@ impl Serving {
                 history: history(&document),
                 max_builds: arguments.max_builds.filter(|most| *most > 0).or(document.builds),
                 frontends: document.frontends.clone(),
+                platforms: document.platforms.clone(),
+                environment: match &arguments.config {
+                    Some(_) => environment::read(document.environment.as_deref())?,
+                    None => serde_json::Map::new(),
+                },
             },
             addresses: addresses(arguments, &document)?,
             certificates: certificates(arguments, &document)?,
             user: document.uid,
             group: arguments.group.as_deref().map(group).transpose()?.or(document.gid),
             idle_exit: arguments.idle_exit.as_deref().map(idle_time).transpose()?,
-            warnings,
+            warnings: document.warnings,
+            log: document.log,
         })
     }
 }
@@ -104,7 +115,9 @@ impl ServeArguments {
 }
 
 fn entitlements(arguments: &ServeArguments, document: &Document) -> Result<Vec<String>> {
-    let entitlements = [&arguments.allow[..], &document.entitlements].concat();
+    let mut entitlements = [&arguments.allow[..], &document.entitlements].concat();
+    // Devices have a configuration of their own.
+    entitlements.retain(|right| right != DEVICE);
     for right in &entitlements {
         if ![NETWORK_HOST, SECURITY_INSECURE].contains(&right.as_str()) {
             bail!("no right {right:?}: {NETWORK_HOST} or {SECURITY_INSECURE}");

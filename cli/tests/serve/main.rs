@@ -6,16 +6,23 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by them")]
+#![expect(clippy::print_stdout, reason = "tests of memory print their figures")]
 
 mod client;
+mod configuration;
+mod ending;
 mod graph;
 mod hostile;
 #[path = "../frontends/image.rs"]
 mod image;
 mod life;
+mod limits;
+mod memory;
 #[path = "../frontends/program.rs"]
 mod program;
+mod reloading;
 mod scenarios;
+mod sockets;
 mod target;
 
 use std::sync::{Arc, OnceLock};
@@ -99,9 +106,12 @@ fn alone(subjects: &Subjects) -> Vec<Trial> {
         // The longest test is the first one.
         life::many_clients_at_once,
         hostile::garbage_in_every_call,
-        hostile::messages_that_are_too_large,
         hostile::thousands_of_streams,
-        hostile::readers_that_never_read,
+        memory::messages_that_are_too_large,
+        memory::large_messages_cost_bounded_memory,
+        memory::readers_that_never_read,
+        memory::a_slow_reader_costs_disk,
+        memory::directories_pass_in_parts,
         hostile::packets_that_leave_the_directory,
         hostile::secrets_of_others,
         hostile::sessions_that_are_half_open,
@@ -109,6 +119,23 @@ fn alone(subjects: &Subjects) -> Vec<Trial> {
         life::equal_steps_run_once,
         life::secrets_serve_their_client_alone,
         life::a_shared_step_outlives_a_client,
+        ending::a_signal_lets_builds_end,
+        ending::a_second_signal_ends_builds,
+        ending::an_idle_server_ends,
+        limits::builds_wait_for_their_turn,
+        limits::steps_wait_for_each_other,
+        limits::garbage_is_collected_by_rules,
+        configuration::the_log_is_configured,
+        configuration::the_network_of_steps_is_configured,
+        configuration::the_platforms_are_configured,
+        configuration::the_provenance_is_configured,
+        reloading::the_configuration_is_reloaded,
+        reloading::the_certificates_are_reloaded,
+        sockets::passed_sockets_are_served,
+        sockets::passed_sockets_are_found_by_name,
+        sockets::a_group_may_use_the_socket,
+        sockets::tcp_needs_tls,
+        sockets::clients_need_certificates,
     ]
 }
 

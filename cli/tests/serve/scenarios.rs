@@ -57,6 +57,7 @@ macro_rules! case {
         }
     };
 }
+pub(crate) use bridge::own_frontend;
 pub(crate) use case;
 
 /// The entries of a file system.

@@ -14,7 +14,8 @@ use kiln_testkit::Kiln;
 use kiln_testkit::environment::{base_layout, platforms_layout, run};
 use kiln_testkit::fake_registry::FakeRegistry;
 use kiln_testkit::file_server::{Answer, FileServer};
-use kiln_testkit::peers::{DockerEngine, GitDaemon};
+use kiln_testkit::peers::{DockerEngine, GitDaemon, wait_until};
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -104,20 +105,30 @@ fn put(registry: &FakeRegistry, name: &str, layout: &Path) {
 /// A `kiln serve`. Dropping it ends it.
 pub(crate) struct Served {
     /// The environment, with the store.
-    pub(crate) kiln: Kiln,
+    pub(crate) kiln: Arc<Kiln>,
     child: Child,
 }
 
 impl Served {
     /// Starts a server with a store of its own.
     pub(crate) fn start(more: &[&str]) -> Self {
-        let kiln = Kiln::new(env!("CARGO_BIN_EXE_kiln"));
+        Self::start_in(environment(), more)
+    }
+
+    /// Starts a server in an environment that there is.
+    pub(crate) fn start_in(kiln: Arc<Kiln>, more: &[&str]) -> Self {
         let address = format!("unix://{}", kiln.path("socket").display());
         let mut arguments = vec!["serve", "--addr", &address, "--label", "a=b"];
         arguments.extend(more);
         let mut command = kiln.command(&arguments);
+        command.stdout(Stdio::null());
+        Self::spawn(kiln, command)
+    }
+
+    /// Starts a server by a command. Its messages go to a file.
+    pub(crate) fn spawn(kiln: Arc<Kiln>, mut command: Command) -> Self {
         let log = File::create(kiln.path("log")).unwrap();
-        let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let child = command.stderr(log).spawn().unwrap();
         Self { kiln, child }
     }
 
@@ -131,16 +142,37 @@ impl Served {
         self.kiln.path("socket")
     }
 
+    /// Returns the messages of the server.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.kiln.path("log")).unwrap()
+    }
+
+    /// Waits until the server has printed a text, and returns what follows it in its line.
+    pub(crate) fn wait_for_message(&self, text: &str) -> String {
+        wait_until(&format!("the server prints {text:?}"), || self.log().contains(text));
+        let log = self.log();
+        log.split(text).nth(1).unwrap().lines().next().unwrap_or_default().to_owned()
+    }
+
     /// Returns a connection of its own.
     pub(crate) async fn connect(&self) -> Channel {
         connect(&self.socket(), false).await
     }
 
-    /// Ends the server by a signal, and waits for it. Returns its exit code.
-    pub(crate) fn end(mut self) -> Option<i32> {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    /// Sends a signal to the server.
+    pub(crate) fn signal(&self, signal: Signal) {
+        rustix::process::kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for the end of the server. Returns its exit code.
+    pub(crate) fn wait(mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
+    }
+
+    /// Ends the server by a signal, and waits for it. Returns its exit code.
+    pub(crate) fn end(self) -> Option<i32> {
+        self.signal(Signal::TERM);
+        self.wait()
     }
 }
 
@@ -149,6 +181,11 @@ impl Drop for Served {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Returns a new environment with an empty store.
+pub(crate) fn environment() -> Arc<Kiln> {
+    Arc::new(Kiln::new(env!("CARGO_BIN_EXE_kiln")))
 }
 
 /// Connects to a socket that may not be there yet. A Docker engine's is upgraded.

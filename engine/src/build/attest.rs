@@ -142,6 +142,7 @@ impl Session<'_> {
             vcs: vcs::of(self.request),
             has_whole_request,
             is_reproducible: options.reproducible,
+            environment: options.environment.clone(),
         })
     }
 }

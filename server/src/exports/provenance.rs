@@ -6,18 +6,23 @@ use std::sync::Arc;
 use kiln::build::{AttestOptions, ProvenGraph};
 use kiln_attest::Provenance;
 use kiln_llb::Definition;
+use serde_json::{Map, Value};
 use tonic::Status;
 
 use crate::errors::of_error;
 use crate::jobs::Job;
 use crate::references::{FrontendResult, Slot};
 
-/// Reads the options about attestations.
+/// Reads the options about attestations. The provenance gets members about the builder's environment.
 ///
 /// # Errors
 /// Fails if one is invalid.
-pub(crate) fn options(options: &HashMap<String, String>) -> Result<AttestOptions, Status> {
-    AttestOptions::of_frontend(options).map_err(|error| of_error(error.as_ref()))
+pub(crate) fn options(
+    options: &HashMap<String, String>,
+    environment: &Map<String, Value>,
+) -> Result<AttestOptions, Status> {
+    let read = AttestOptions::of_frontend(options).map_err(|error| of_error(error.as_ref()))?;
+    Ok(read.with_environment(environment))
 }
 
 /// Returns the provenance of the images for some platforms, if the options request it.
@@ -62,13 +67,14 @@ pub(crate) async fn of_history(
     job: &Job,
     result: &FrontendResult,
     frontend_options: &HashMap<String, String>,
+    environment: &Map<String, Value>,
 ) -> Result<Vec<Predicate>, Status> {
     let mut wanted = "mode=max,version=v1".to_owned();
     let own = frontend_options.get("attest:provenance").map(String::as_str).unwrap_or_default();
     if let Some(builder) = own.split(',').find(|option| option.starts_with("builder-id=")) {
         wanted = format!("{wanted},{builder}");
     }
-    let options = options(&[("attest:provenance".to_owned(), wanted)].into())?;
+    let options = options(&[("attest:provenance".to_owned(), wanted)].into(), environment)?;
     let (platforms, ids): (Vec<_>, Vec<_>) = if result.several.is_empty() {
         (vec![None], vec![String::new()])
     } else {

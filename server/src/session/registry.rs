@@ -30,12 +30,12 @@ const SHARED_KEY: &str = "x-docker-expose-session-sharedkey";
 const METHOD: &str = "x-docker-expose-session-grpc-method";
 
 /// The number of bytes that a client may send in one call before the server has read them.
-const STREAM_WINDOW: u32 = 2 << 20;
-/// The number of bytes that a client may send in all calls before the server has read them. Only
-/// the server opens calls, so the windows of the calls limit the memory. The HTTP/2 library derives
-/// from this window how many small messages may wait, and closes connections that exceed it: a
-/// directory is a list of small messages.
-const CONNECTION_WINDOW: u32 = 1 << 30;
+const STREAM_WINDOW: u32 = 1 << 20;
+/// The number of bytes that a client may send in all calls before the server has read them. The
+/// HTTP/2 library derives from this window how many small messages may wait, and closes connections
+/// that exceed it. A directory is a list of small messages: this window is enough for ten calls that
+/// wait with their windows full of them.
+const CONNECTION_WINDOW: u32 = 64 << 20;
 
 /// The sessions of a server. Cloning is cheap.
 #[derive(Clone)]

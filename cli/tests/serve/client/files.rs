@@ -175,6 +175,8 @@ pub(crate) struct Receiver {
     pub(crate) sent: Shared<HashMap<usize, Sent>>,
     /// The numbers of the exporters whose output is a directory.
     pub(crate) directories: Shared<BTreeSet<usize>>,
+    /// `true` if nothing is read.
+    pub(crate) is_stalled: bool,
 }
 
 impl NamedService for Receiver {
@@ -209,6 +211,10 @@ impl Receiver {
         let (answers, channel) = mpsc::channel(16);
         tokio::spawn(async move {
             let (metadata, _, messages) = request.into_parts();
+            if self.is_stalled {
+                let _kept = messages;
+                return answers.closed().await;
+            }
             let id = metadata.get("buildkit-attachable-exporter-id");
             let id = id.and_then(|id| id.to_str().ok()?.parse().ok()).unwrap_or_default();
             let is_directory = self.directories.lock().unwrap().contains(&id);

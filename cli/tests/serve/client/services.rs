@@ -53,6 +53,8 @@ pub(crate) struct Offer {
     pub(crate) stores: Stores,
     /// The numbers of the exporters that send directories.
     pub(crate) local_exporters: Vec<usize>,
+    /// `true` for a client that never reads what exporters send.
+    pub(crate) is_stalled: bool,
     /// The key under which the server keeps directories between builds.
     pub(crate) shared_key: String,
 }
@@ -86,6 +88,7 @@ impl Services {
     pub(super) fn new(offer: Offer) -> Self {
         let receiver = Receiver::default();
         receiver.directories.lock().unwrap().extend(&offer.local_exporters);
+        let receiver = Receiver { is_stalled: offer.is_stalled, ..receiver };
         Self { offer: Arc::new(offer), receiver, requested: Arc::default() }
     }
 

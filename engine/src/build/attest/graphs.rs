@@ -161,6 +161,7 @@ impl GraphBuild {
             vcs,
             has_whole_request,
             is_reproducible: options.reproducible,
+            environment: options.environment.clone(),
         })
     }
 

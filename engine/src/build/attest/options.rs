@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use kiln_attest::{SbomOptions, SlsaVersion};
 use kiln_exporter::{Output, csv_fields};
 use kiln_oci::text::parse_bool;
+use serde_json::{Map, Value};
 
 use super::super::scanner::Scanner;
 
@@ -59,6 +60,8 @@ pub(super) struct ProvenanceOptions {
     pub(super) timestamps: bool,
     /// `true` if the build fails when a material has no digest.
     pub(super) complete_materials: bool,
+    /// The members about the builder's environment.
+    pub(super) environment: Map<String, Value>,
 }
 
 impl AttestOptions {
@@ -135,6 +138,15 @@ impl AttestOptions {
         let Some(SbomMaker::Own(file_name)) = &self.sbom else { return None };
         let tool = concat!("kiln-", env!("CARGO_PKG_VERSION")).to_owned();
         Some(SbomOptions { tool, file_name: file_name.clone() })
+    }
+
+    /// Adds members about the builder's environment to the provenance, if it is requested.
+    #[must_use]
+    pub fn with_environment(mut self, environment: &Map<String, Value>) -> Self {
+        if let Some(provenance) = &mut self.provenance {
+            provenance.environment.clone_from(environment);
+        }
+        self
     }
 
     /// Returns `true` if the images get attestations.
@@ -281,6 +293,7 @@ impl Keys {
             reproducible: self.flag("reproducible")?,
             inline_only: self.flag("inline-only")?,
             timestamps: self.flag("timestamps")?,
+            environment: Map::new(),
             complete_materials: self.flag("complete-materials")?,
         })
     }
