@@ -8,22 +8,14 @@
 )]
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
-use bollard_buildkit_proto::moby::buildkit::v1::InfoRequest;
-use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
-use hyper_util::rt::TokioIo;
-use kiln_server::{Certificates, Listener, Options, Server, Tls};
+use kiln_server::{
+    Certificates, Client, ClientTls, Endpoint, Identity, Listener, Options, Server, Tls,
+};
 use kiln_testkit::{Certificate, CertificateOptions};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
-use tonic::transport::{Endpoint, Uri};
 
 fn signed_by(authority: &Certificate) -> Certificate {
     let options = CertificateOptions { constraints: "CA:FALSE", ..CertificateOptions::default() };
@@ -44,36 +36,13 @@ async fn ask(
     authority: &Certificate,
     own: Option<&Certificate>,
 ) -> Result<String, String> {
-    let mut roots = RootCertStore::empty();
-    roots.add(authority.der()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots);
-    let mut config = match own {
-        None => builder.with_no_client_auth(),
-        Some(own) => {
-            let key = PrivateKeyDer::from_pem_file(own.key_path()).unwrap();
-            builder.with_client_auth_cert(vec![own.der()], key).unwrap()
-        }
-    };
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let connector = TlsConnector::from(Arc::new(config));
-    let connector = tower::service_fn(move |_: Uri| {
-        let connector = connector.clone();
-        async move {
-            let stream = TcpStream::connect(address).await?;
-            let name = ServerName::try_from("localhost").unwrap();
-            Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, stream).await?))
-        }
-    });
-    let endpoint = Endpoint::from_static("http://localhost");
-    let channel = endpoint.connect_with_connector(connector).await;
-    let channel = channel.map_err(|error| format!("{error:?}"))?;
-    let answer = ControlClient::new(channel).info(InfoRequest {}).await;
-    let answer = answer.map_err(|error: Status| format!("{error:?}"))?;
-    Ok(answer.into_inner().buildkit_version.unwrap().version)
+    let read = |path: &std::path::Path| std::fs::read(path).unwrap();
+    let authority = read(authority.path());
+    let identity = own.map(|own| Identity { chain: read(own.path()), key: read(own.key_path()) });
+    let tls = ClientTls::new(Some(&authority), identity.as_ref(), "localhost").unwrap();
+    let endpoint = Endpoint::parse(&format!("tcp://{address}")).unwrap();
+    let client = Client::connect(&endpoint, Some(&tls)).await.map_err(|it| format!("{it:?}"))?;
+    Ok(client.version().await.map_err(|error| format!("{error:?}"))?.version)
 }
 
 #[tokio::test(flavor = "multi_thread")]

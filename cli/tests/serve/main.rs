@@ -7,7 +7,9 @@
 #![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by them")]
 
+mod buildctl;
 mod client;
+mod container;
 mod graph;
 mod hostile;
 mod life;
@@ -94,6 +96,11 @@ fn alone(subjects: &Subjects) -> Vec<Trial> {
     tests![
         // The longest test is the first one.
         life::many_clients_at_once,
+        container::kilns_image_stands_in_for_buildkits,
+        buildctl::buildctl_prints_as_buildkits,
+        buildctl::buildctl_looks_after_the_cache,
+        buildctl::clients_dial_by_standard_streams,
+        buildctl::dialling_ends_each_direction_alone,
         hostile::garbage_in_every_call,
         hostile::messages_that_are_too_large,
         hostile::thousands_of_streams,

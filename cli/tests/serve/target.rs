@@ -131,6 +131,11 @@ impl Served {
         self.kiln.path("socket")
     }
 
+    /// Returns the address that it listens on.
+    pub(crate) fn address(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
     /// Returns a connection of its own.
     pub(crate) async fn connect(&self) -> Channel {
         connect(&self.socket(), false).await
