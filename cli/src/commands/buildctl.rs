@@ -9,6 +9,7 @@ mod usage;
 mod workers;
 
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
@@ -77,7 +78,8 @@ async fn info(
     }
     let mut text = workers::version_line(&version);
     if !version.dockerfile_version.is_empty() {
-        text.push_str(&format!("Dockerfile:\t{}\n", version.dockerfile_version));
+        // Writing to a string can't fail.
+        let _ = writeln!(text, "Dockerfile:\t{}", version.dockerfile_version);
     }
     printer.raw(&Columns { narrowest: 0, padding: 1, tab: None }.align(&text));
     Ok(())
@@ -107,7 +109,7 @@ async fn disk_usage(
 ) -> Result<()> {
     let found = connection::open(arguments).await?.disk_usage(options.filter.clone()).await?;
     if let Some(format) = options.format.get() {
-        let found = found.into_iter().map(documents::Usage::from);
+        let found = found.into_iter().map(documents::CacheRecord::from);
         return print(&list(found.collect())?, format, printer);
     }
     let mut text = if options.verbose {
@@ -151,7 +153,7 @@ async fn prune(
         let record = record?;
         total += record.size;
         if let Some(format) = options.list.format.get() {
-            let document = documents::Usage::from(record).to_document()?;
+            let document = documents::CacheRecord::from(record).to_document()?;
             print(&document, format, printer)?;
         } else if options.list.verbose {
             printer.raw(&TABLE.align(&usage::details(&record)));

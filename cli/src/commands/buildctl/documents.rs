@@ -37,7 +37,7 @@ pub(super) fn list<T: ToDocument>(items: Vec<T>) -> Result<Document> {
 impl<T: ToDocument> ToDocument for Option<Vec<T>> {}
 impl ToDocument for Info {}
 impl ToDocument for Worker {}
-impl ToDocument for Usage {}
+impl ToDocument for CacheRecord {}
 
 /// The document of `debug info`.
 #[derive(Debug, Serialize)]
@@ -50,19 +50,20 @@ pub(super) struct Info {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Version {
     package: String,
-    version: String,
+    #[serde(rename = "version")]
+    number: String,
     revision: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    dockerfile_version: String,
+    #[serde(rename = "dockerfileVersion", skip_serializing_if = "String::is_empty")]
+    dockerfile: String,
 }
 
 impl From<ServerVersion> for Version {
     fn from(version: ServerVersion) -> Self {
         Self {
             package: version.package,
-            version: version.version,
+            number: version.version,
             revision: version.revision,
-            dockerfile_version: version.dockerfile_version,
+            dockerfile: version.dockerfile_version,
         }
     }
 }
@@ -140,7 +141,7 @@ impl From<Device> for CdiDevice {
 /// A document of `du` and `prune`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Usage {
+pub(super) struct CacheRecord {
     id: String,
     mutable: bool,
     in_use: bool,
@@ -154,7 +155,7 @@ pub(super) struct Usage {
     shared: bool,
 }
 
-impl From<UsageRecord> for Usage {
+impl From<UsageRecord> for CacheRecord {
     fn from(record: UsageRecord) -> Self {
         // Times of messages are years of four digits.
         let text = |time: OffsetDateTime| time.format(&Rfc3339).unwrap_or_default();
@@ -269,8 +270,8 @@ pub(super) fn go_duration(duration: Duration) -> String {
 mod tests {
     use super::*;
 
-    fn record() -> Usage {
-        Usage::from(UsageRecord {
+    fn record() -> CacheRecord {
+        CacheRecord::from(UsageRecord {
             id: "a".to_owned(),
             mutable: false,
             in_use: false,
@@ -296,7 +297,10 @@ mod tests {
         let several = list(vec![record(), record()]).unwrap();
         assert_eq!(several.execute("{{json .}}").unwrap(), format!("[{json},{json}]\n"));
         assert_eq!(several.execute("{{range .}}{{.ID}},{{end}}").unwrap(), "a,a,\n");
-        assert_eq!(list::<Usage>(Vec::new()).unwrap().execute("{{json .}}").unwrap(), "null\n");
+        assert_eq!(
+            list::<CacheRecord>(Vec::new()).unwrap().execute("{{json .}}").unwrap(),
+            "null\n"
+        );
     }
 
     #[test]
