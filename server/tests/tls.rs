@@ -36,7 +36,7 @@ async fn ask(
     authority: &Certificate,
     own: Option<&Certificate>,
 ) -> Result<String, String> {
-    let read = |path: &std::path::Path| std::fs::read(path).unwrap();
+    let read = |path: std::path::PathBuf| std::fs::read(path).unwrap();
     let authority = read(authority.path());
     let identity = own.map(|own| Identity { chain: read(own.path()), key: read(own.key_path()) });
     let tls = ClientTls::new(Some(&authority), identity.as_ref(), "localhost").unwrap();

@@ -343,7 +343,7 @@ impl Worker {
         let (origin, digest) = match Identifier::parse(source)? {
             Identifier::Local(name) => return self.load_local(&name, source, reporter).await,
             Identifier::Blob(blob) => {
-                let layer = blob.load(&self.remotes, &self.images, reporter).await?;
+                let layer = Box::pin(blob.load(&self.remotes, &self.images, reporter)).await?;
                 return Ok(Output::Layer(Some(layer)));
             }
             Identifier::Remote(remote) => {

@@ -122,7 +122,7 @@ impl BlobSource {
         let (_, digest, _) = writer.finish();
         if digest != self.digest {
             let problem = format!("digest mismatch {digest}: {}", self.digest);
-            return Err(Error::image(&self.reference.to_string(), problem));
+            return Err(Error::image(&self.reference, problem));
         }
         part.finish();
         let epoch = Some(Timestamp::default());
@@ -133,7 +133,7 @@ impl BlobSource {
     }
 
     fn open(&self, layout: &str, images: &ImageResolver) -> Result<std::fs::File> {
-        let unknown = |problem: String| Error::image(&self.reference.to_string(), problem);
+        let unknown = |problem: String| Error::image(&self.reference, problem);
         let directory = images
             .layout(layout, &self.digest)
             .ok_or_else(|| unknown(format!("no oci layout is known as {layout:?}")))?;
