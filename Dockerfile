@@ -7,6 +7,9 @@
 # Contexts can replace the stages `debian`, `certificates` and `binary`. Certificates of this machine:
 #
 #     kiln build --build-context certificates=/etc/ssl/certs -t kiln .
+#
+# A container of the image serves BuildKit's API, as those of moby/buildkit do (docs/reference/serve.md). With words such as
+# `build .`, it runs this command of kiln instead.
 
 FROM debian:trixie-slim AS debian
 
@@ -24,13 +27,13 @@ COPY target/dist/${TARGETARCH}/kiln /
 
 FROM programs AS full
 COPY --link --from=binary /kiln /usr/bin/kiln
-VOLUME /var/lib/kiln
-ENTRYPOINT ["/usr/bin/kiln"]
-CMD ["--help"]
+COPY --link packaging/image /
+VOLUME /var/lib/kiln /var/lib/buildkit
+ENTRYPOINT ["/usr/bin/buildkitd"]
 
 FROM scratch
 COPY --link --from=certificates /ca-certificates.crt /etc/ssl/certs/
 COPY --link --from=binary /kiln /usr/bin/kiln
-VOLUME /var/lib/kiln
-ENTRYPOINT ["/usr/bin/kiln"]
-CMD ["--help"]
+COPY --link packaging/image /
+VOLUME /var/lib/kiln /var/lib/buildkit
+ENTRYPOINT ["/usr/bin/buildkitd"]

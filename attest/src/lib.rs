@@ -68,7 +68,7 @@ pub use provenance::{
     BuildSteps, ConfigSource, Dependency, Invocation, Local, OtherRequest, Predicate, Request,
     SessionInput, SlsaVersion, StepLayers,
 };
-pub use purl::image_purl;
+pub use purl::{blob_purl, image_purl};
 pub use sbom::Sbom;
 pub use statement::Subject;
 

@@ -63,20 +63,29 @@ fn encode(url: &mut String, text: &str) {
 /// Returns the package URL of an image. `kind` is `docker` for an image in a registry and `oci` for
 /// one in a layout.
 pub fn image_purl(kind: &str, image: &Reference, platform: Option<&Platform>) -> String {
+    let platform = platform.map(ToString::to_string).unwrap_or_default();
+    of_reference(kind, image, ("platform", &platform))
+}
+
+/// Returns the package URL of a blob, whose reference has a digest. `kind` is that of [`image_purl`].
+pub fn blob_purl(kind: &str, blob: &Reference) -> String {
+    of_reference(kind, blob, ("ref_type", "blob"))
+}
+
+fn of_reference(kind: &str, reference: &Reference, qualifier: (&str, &str)) -> String {
     // The familiar name without tag and digest.
-    let full = image.name();
+    let full = reference.name();
     let short = full.strip_prefix("docker.io/").unwrap_or(&full);
     let short = short.strip_prefix("library/").filter(|it| !it.contains('/')).unwrap_or(short);
     let (namespace, name) = short.rsplit_once('/').unwrap_or(("", short));
     let namespace: Vec<&str> = namespace.split('/').collect();
-    let digest = image.digest().map(|digest| digest.to_string()).unwrap_or_default();
-    let platform = platform.map(ToString::to_string).unwrap_or_default();
+    let digest = reference.digest().map(|digest| digest.to_string()).unwrap_or_default();
     PackageUrl {
         kind,
         namespace: &namespace,
         name,
-        version: image.tag().unwrap_or_default(),
-        qualifiers: &[("digest", &digest), ("platform", &platform)],
+        version: reference.tag().unwrap_or_default(),
+        qualifiers: &[("digest", &digest), qualifier],
     }
     .build()
 }
@@ -100,6 +109,14 @@ mod tests {
         ] {
             assert_eq!(image_purl("docker", &text.parse().unwrap(), Some(&platform)), url);
         }
+    }
+
+    #[test]
+    fn blobs_are_named_as_such() {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let blob = format!("h:5000/a/b@{digest}").parse().unwrap();
+        let url = format!("pkg:docker/h%3A5000/a/b?digest={digest}&ref_type=blob");
+        assert_eq!(blob_purl("docker", &blob), url);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub(crate) mod attest;
 pub(crate) mod build;
+pub(crate) mod buildctl;
 pub(crate) mod builder;
 mod buildkitd;
 pub(crate) mod builds;
@@ -45,7 +46,7 @@ pub(crate) mod tag;
 pub(crate) mod unknown;
 pub(crate) mod version;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -54,6 +55,7 @@ use kiln_sandbox::Isolation;
 use kiln_store::Snapshotter;
 
 use build::BuildArguments;
+use buildctl::BuildctlArguments;
 use builder::BuilderArguments;
 use builds::BuildsArguments;
 use buildx::BuildxArguments;
@@ -120,14 +122,47 @@ impl Arguments {
     ) -> Result<Self, flags::UsageError> {
         let mut words = words.into_iter().peekable();
         let name = words.peek().map(Path::new).and_then(Path::file_name);
-        if name.is_none_or(|name| name != buildkitd::NAME) {
-            return flags::parse(words);
+        match name.and_then(OsStr::to_str) {
+            Some(buildkitd::NAME) => Self::of_buildkitd(words.skip(1).collect()),
+            Some(buildctl::NAME) => Self::of_buildctl(words.skip(1).collect()),
+            _ => flags::parse(words),
         }
-        let (words, warnings) = buildkitd::translate(words.skip(1));
-        let mut arguments = flags::parse(words)?;
-        arguments.warnings.extend(warnings);
-        Ok(arguments)
     }
+
+    /// Parses a command line of `buildkitd`, without the program's name.
+    fn of_buildkitd(words: Vec<OsString>) -> Result<Self, flags::UsageError> {
+        match buildkitd::translate(&words) {
+            buildkitd::Meaning::Serve { words, warnings } => {
+                let mut arguments = flags::parse(words)?;
+                arguments.warnings.extend(warnings);
+                if let Command::Serve(serve) = &mut arguments.command {
+                    serve.is_buildkitd = true;
+                }
+                Ok(arguments)
+            }
+            buildkitd::Meaning::Version => Self::of_version(buildkitd::NAME),
+            buildkitd::Meaning::Kiln => flags::parse(named("kiln", words)),
+        }
+    }
+
+    /// Parses a command line of `buildctl`, without the program's name.
+    fn of_buildctl(words: Vec<OsString>) -> Result<Self, flags::UsageError> {
+        match words.first().and_then(|word| word.to_str()) {
+            Some("--version" | "-version" | "-v") => Self::of_version(buildctl::NAME),
+            _ => flags::parse(named("kiln", named(buildctl::NAME, words))),
+        }
+    }
+
+    /// Returns the arguments of a request for the version of a program of BuildKit's.
+    fn of_version(name: &'static str) -> Result<Self, flags::UsageError> {
+        let arguments = flags::parse(["kiln", "version"].map(OsString::from))?;
+        Ok(Self { command: Command::BuildkitVersion(name), ..arguments })
+    }
+}
+
+/// Returns words with a name before them.
+fn named(name: &str, words: Vec<OsString>) -> Vec<OsString> {
+    std::iter::once(OsString::from(name)).chain(words).collect()
 }
 
 /// Options of every command.
@@ -294,6 +329,12 @@ pub(crate) enum Command {
     /// Build images
     #[command(hide = true)]
     Buildx(Deferred<BuildxArguments>),
+    /// The commands of BuildKit's client
+    #[command(name = buildctl::NAME, hide = true)]
+    Buildctl(Deferred<BuildctlArguments>),
+    /// The version, under the name of a program of BuildKit's.
+    #[command(skip)]
+    BuildkitVersion(&'static str),
     /// Make what is stored survive a power loss; builds do so by themselves
     #[command(name = SYNC, hide = true)]
     Sync,
@@ -338,6 +379,8 @@ impl Command {
             | Self::Version(_)
             | Self::Completion(_)
             | Self::Man(_)
+            | Self::Buildctl(_)
+            | Self::BuildkitVersion(_)
             | Self::Sync
             | Self::Other(_) => false,
         }

@@ -28,6 +28,8 @@ pub(crate) async fn run(command: Command, settings: &Settings, printer: &Printer
         Command::Serve(arguments) => {
             Box::pin(commands::serve::run(&arguments, settings, printer)).await
         }
+        Command::Buildctl(arguments) => commands::buildctl::run(&arguments, printer).await,
+        Command::BuildkitVersion(name) => return commands::buildctl::version(name, printer),
         Command::Builds(arguments) => builds(&arguments, settings, printer),
         Command::Run(arguments) => {
             return Box::pin(commands::run::run(arguments.into_inner(), settings, printer)).await;

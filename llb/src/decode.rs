@@ -12,13 +12,13 @@ use prost::Message as _;
 use prost::bytes::Buf;
 use prost::encoding::{DecodeContext, decode_key, skip_field};
 
-use crate::extension;
+use crate::extension::{self, Extension};
 use crate::graph::GraphError;
 use crate::op::{
     BuildOp, CacheMount, CacheSharing, CdiDevice, Chown, ContentCache, CopyAction, DiffOp, ExecOp,
     FileAction, FileActionKind, FileOp, HostIp, Input, InputIndex, MergeOp, Meta, MkDirAction,
-    MkFileAction, Mount, MountKind, NetMode, Op, OpKind, ProxyEnv, RmAction, SecretEnv,
-    SecretMount, SecurityMode, SourceOp, SshMount, SymlinkAction, Ulimit, UserRef,
+    MkFileAction, Mount, MountKind, NetMode, Op, OpKind, PassthroughOp, ProxyEnv, RmAction,
+    SecretEnv, SecretMount, SecurityMode, SourceOp, SshMount, SymlinkAction, Ulimit, UserRef,
 };
 
 type Checked<T> = Result<T, String>;
@@ -34,12 +34,18 @@ impl Op {
         let digest = || Digest::of(bytes);
         let failed = |source| GraphError::Decode { what: format!("op {}", digest()), source };
         let message = pb::Op::decode(bytes).map_err(failed)?;
-        let excluding = extension::exclude_matches(bytes).map_err(failed)?;
-        let mut op = known_fields(bytes)
-            .and_then(|()| op(message))
-            .map_err(|problem| GraphError::Invalid { op: digest(), problem })?;
+        let extension = Extension::decode(bytes).map_err(failed)?;
+        let invalid = |problem| GraphError::Invalid { op: digest(), problem };
+        let mut op = known_fields(bytes).and_then(|()| op(message)).map_err(invalid)?;
+        if let Some(value) = extension.passthrough {
+            if op.kind.is_some() {
+                return Err(invalid("an op of two kinds".to_owned()));
+            }
+            let passthrough = passthrough(value, op.inputs.len()).map_err(invalid)?;
+            op.kind = Some(OpKind::Passthrough(passthrough));
+        }
         if let Some(OpKind::File(file)) = &mut op.kind {
-            for (action, excludes) in file.actions.iter_mut().zip(excluding) {
+            for (action, excludes) in file.actions.iter_mut().zip(extension.exclude_matches) {
                 if let FileActionKind::Copy(copy) = &mut action.kind {
                     copy.exclude_matches = excludes;
                 }
@@ -54,7 +60,7 @@ impl Op {
 fn known_fields(mut bytes: &[u8]) -> Checked<()> {
     while bytes.has_remaining() {
         let (field, wire_type) = decode_key(&mut bytes).map_err(|error| error.to_string())?;
-        if !matches!(field, 1..=7 | 10 | 11) {
+        if !matches!(field, 1..=8 | 10 | 11) {
             return Err(format!("unknown field {field}: a kind of op that is not supported"));
         }
         skip_field(wire_type, field, &mut bytes, DecodeContext::default())
@@ -350,6 +356,17 @@ fn user(message: Option<pb::UserOpt>, inputs: usize) -> Checked<Option<UserRef>>
             Ok(Some(UserRef::Name { name: named.name, input }))
         }
     }
+}
+
+fn passthrough(message: extension::Passthrough, inputs: usize) -> Checked<PassthroughOp> {
+    if message.id.is_empty() || message.outputs.is_empty() {
+        return Err("a passthrough op without an ID or without outputs".to_owned());
+    }
+    let outputs = message.outputs.iter().map(|input| match index(*input, inputs, "output")? {
+        Some(input) => Ok(input),
+        None => Err(format!("output: invalid index {input}")),
+    });
+    Ok(PassthroughOp { id: message.id, outputs: outputs.collect::<Checked<_>>()? })
 }
 
 fn merge(message: &pb::MergeOp, inputs: usize) -> Checked<MergeOp> {

@@ -50,7 +50,7 @@ pub fn to_dot(graph: &Graph) -> String {
             Some(OpKind::Source(_)) => "ellipse",
             Some(OpKind::File(_)) => "note",
             Some(OpKind::Merge(_) | OpKind::Diff(_)) => "invtriangle",
-            Some(OpKind::Exec(_) | OpKind::Build(_)) | None => "box",
+            Some(OpKind::Exec(_) | OpKind::Build(_) | OpKind::Passthrough(_)) | None => "box",
         };
         let label = label(&vertex.name());
         let digest = vertex.digest;

@@ -11,8 +11,8 @@ use crate::extension::EXCLUDE_MATCHES;
 use crate::op::{
     BuildOp, CacheMount, CacheSharing, Chown, ContentCache, CopyAction, DiffOp, ExecOp, FileAction,
     FileActionKind, FileOp, InputIndex, MergeOp, Meta, MkDirAction, MkFileAction, Mount, MountKind,
-    NetMode, Op, OpKind, ProxyEnv, RmAction, SecretMount, SecurityMode, SourceOp, SshMount,
-    SymlinkAction, UserRef,
+    NetMode, Op, OpKind, PassthroughOp, ProxyEnv, RmAction, SecretMount, SecurityMode, SourceOp,
+    SshMount, SymlinkAction, UserRef,
 };
 use crate::wire::Writer;
 
@@ -60,6 +60,7 @@ fn op(w: &mut Writer, op: &Op) {
         Some(OpKind::Build(value)) => w.message(5, |w| build(w, value)),
         Some(OpKind::Merge(value)) => w.message(6, |w| merge(w, value)),
         Some(OpKind::Diff(value)) => w.message(7, |w| diff(w, value)),
+        Some(OpKind::Passthrough(value)) => w.message(8, |w| passthrough(w, value)),
         None => {}
     }
 }
@@ -320,6 +321,12 @@ fn merge(w: &mut Writer, merge: &MergeOp) {
 fn diff(w: &mut Writer, diff: &DiffOp) {
     w.message(1, |w| w.int(1, index(diff.lower)));
     w.message(2, |w| w.int(1, index(diff.upper)));
+}
+
+fn passthrough(w: &mut Writer, passthrough: &PassthroughOp) {
+    w.string(1, &passthrough.id);
+    let outputs: Vec<i32> = passthrough.outputs.iter().map(|input| input.cast_signed()).collect();
+    w.packed(2, &outputs);
 }
 
 fn build(w: &mut Writer, build: &BuildOp) {

@@ -243,6 +243,7 @@ impl Op {
                 mounts.filter_map(|mount| mount.output).max()
             }
             Some(OpKind::File(file)) => file.actions.iter().filter_map(|a| a.output).max(),
+            Some(OpKind::Passthrough(op)) => return op.outputs.len() as u32,
             Some(OpKind::Source(_) | OpKind::Merge(_) | OpKind::Diff(_) | OpKind::Build(_)) => {
                 Some(0)
             }
@@ -263,6 +264,7 @@ impl Op {
             Some(OpKind::Merge(_)) => "merge".to_owned(),
             Some(OpKind::Diff(_)) => "diff".to_owned(),
             Some(OpKind::Build(_)) => "build".to_owned(),
+            Some(OpKind::Passthrough(op)) => format!("passthrough {}", op.id),
         }
     }
 }

@@ -43,6 +43,8 @@ pub enum OpKind {
     Diff(DiffOp),
     /// Solves a graph that an input contains.
     Build(BuildOp),
+    /// Passes some inputs on, and requires the others.
+    Passthrough(PassthroughOp),
 }
 
 /// The index of an input in [`Op::inputs`]. `None` means an empty file system (-1).
@@ -470,6 +472,15 @@ pub struct DiffOp {
     pub lower: InputIndex,
     /// The input with the changes.
     pub upper: InputIndex,
+}
+
+/// The parameters of an op that passes some of its inputs on. The others have to succeed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PassthroughOp {
+    /// The name of the op. Ops with other names have other keys.
+    pub id: String,
+    /// The input of each output.
+    pub outputs: Vec<u32>,
 }
 
 /// The parameters of an op that solves a graph.

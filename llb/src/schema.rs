@@ -76,6 +76,7 @@ pub(crate) static OP: Message = Message {
         member(5, "build", Msg(&BUILD)),
         member(6, "merge", Msg(&MERGE)),
         member(7, "diff", Msg(&DIFF)),
+        member(8, "passthrough", Msg(&PASSTHROUGH)),
         one(10, "platform", Msg(&PLATFORM)),
         one(11, "constraints", Msg(&CONSTRAINTS)),
     ],
@@ -262,6 +263,8 @@ static MERGE: Message = Message { fields: &[many(1, "inputs", Msg(&INDEX))] };
 
 static DIFF: Message =
     Message { fields: &[one(1, "lower", Msg(&INDEX)), one(2, "upper", Msg(&INDEX))] };
+
+static PASSTHROUGH: Message = Message { fields: &[one(1, "id", Str), many(2, "outputs", Int64)] };
 
 static BUILD: Message = Message {
     fields: &[

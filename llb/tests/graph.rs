@@ -247,9 +247,25 @@ fn values_outside_their_range_are_refused() {
 
 #[test]
 fn kinds_of_ops_to_come_are_refused() {
-    // Field 8 with an empty message.
-    let text = problem(&headed(vec![vec![0x42, 0]], 0));
-    assert!(text.contains("unknown field 8"), "{text}");
+    // Field 9 with an empty message.
+    let text = problem(&headed(vec![vec![0x4a, 0]], 0));
+    assert!(text.contains("unknown field 9"), "{text}");
+}
+
+#[test]
+fn passthrough_ops_are_checked() {
+    // Field 8 with an ID and with outputs, or without, behind an op of another kind.
+    let source = pb::op::Op::Source(pb::SourceOp::default());
+    let source = pb::Op { op: Some(source), ..pb::Op::default() }.encode_to_vec();
+    for (bytes, expected) in [
+        (vec![0x42, 0], "without an ID"),
+        (vec![0x42, 3, 0x0a, 1, b'a'], "without outputs"),
+        (vec![0x42, 6, 0x0a, 1, b'a', 0x12, 1, 0], "output: invalid index 0"),
+        ([source, vec![0x42, 0]].concat(), "two kinds"),
+    ] {
+        let text = problem(&headed(vec![bytes], 0));
+        assert!(text.contains(expected), "{text}");
+    }
 }
 
 #[test]

@@ -9,8 +9,8 @@ use kiln_llb::op::Op;
 use kiln_llb::op::{
     BuildOp, CacheMount, CacheSharing, CdiDevice, Chown, ContentCache, CopyAction, DiffOp, ExecOp,
     FileAction, FileActionKind, FileOp, HostIp, Input, InputIndex, MergeOp, Meta, MkDirAction,
-    MkFileAction, Mount, MountKind, NetMode, OpKind, ProxyEnv, RmAction, SecretEnv, SecretMount,
-    SecurityMode, SourceOp, SshMount, SymlinkAction, Ulimit, UserRef,
+    MkFileAction, Mount, MountKind, NetMode, OpKind, PassthroughOp, ProxyEnv, RmAction, SecretEnv,
+    SecretMount, SecurityMode, SourceOp, SshMount, SymlinkAction, Ulimit, UserRef,
 };
 use kiln_llb::{Definition, Graph, OpMetadata, SourceInfo, SourceLocation};
 use kiln_oci::{Digest, Platform};
@@ -261,6 +261,9 @@ fn kind() -> impl Strategy<Value = OpKind> {
         vec(index(INPUTS), 0..4).prop_map(|inputs| OpKind::Merge(MergeOp { inputs })),
         (index(INPUTS), index(INPUTS))
             .prop_map(|(lower, upper)| OpKind::Diff(DiffOp { lower, upper })),
+        (text(), vec(0..INPUTS, 1..4)).prop_map(|(id, outputs)| {
+            OpKind::Passthrough(PassthroughOp { id: format!("id {id}"), outputs })
+        }),
         build.prop_map(|(builder, inputs, attrs, nested)| OpKind::Build(BuildOp {
             builder,
             inputs,

@@ -16,30 +16,11 @@ use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 use tower::Service;
 
+use crate::client::{BuilderVersion, Info};
 use crate::workers;
 
 /// The path of the call.
-const PATH: &str = "/moby.buildkit.v1.Control/Info";
-
-/// The answer.
-#[derive(Clone, PartialEq, Eq, prost::Message)]
-struct Info {
-    #[prost(message, optional, tag = "1")]
-    version: Option<BuilderVersion>,
-}
-
-/// `BuildKit`'s `BuildkitVersion`.
-#[derive(Clone, PartialEq, Eq, prost::Message)]
-struct BuilderVersion {
-    #[prost(string, tag = "1")]
-    package: String,
-    #[prost(string, tag = "2")]
-    version: String,
-    #[prost(string, tag = "3")]
-    revision: String,
-    #[prost(string, tag = "4")]
-    dockerfile_version: String,
-}
+pub(crate) const PATH: &str = "/moby.buildkit.v1.Control/Info";
 
 /// The service above another one. Cloning is as cheap as it is for that one.
 #[derive(Clone, Debug)]

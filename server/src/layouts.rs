@@ -24,6 +24,12 @@ use crate::sources::SessionSources;
 
 /// The most bytes of a manifest, an index or a config.
 const DOCUMENT_LIMIT: u64 = 8 << 20;
+/// The most bytes of a blob that a graph uses as a file.
+const BLOB_LIMIT: u64 = 64 << 30;
+/// The beginning of the identifiers of images in a client's store.
+const IMAGE: &str = "oci-layout://";
+/// The beginning of the identifiers of blobs in a client's store.
+const BLOB: &str = "oci-layout+blob://";
 /// The maximum depth of nested indexes.
 const MAX_DEPTH: usize = 4;
 
@@ -61,6 +67,8 @@ pub(crate) enum Part {
     Documents,
     /// Everything.
     All,
+    /// The digest is that of a blob. Nothing else is fetched.
+    Blob,
 }
 
 impl Job {
@@ -91,7 +99,10 @@ impl Job {
         let session = sources.session(session).await.map_err(|error| of_error(&error))?;
         let content = session.content(&format!("oci:{store}")).map_err(|error| of_error(&error))?;
         let fetching = Fetching { content, directory: &directory };
-        fetching.image(digest, platform, part).await?;
+        match part {
+            Part::Blob => drop(fetching.blob(&digest, BLOB_LIMIT).await?),
+            Part::Documents | Part::All => fetching.image(digest, platform, part).await?,
+        }
         self.build().images().add_layout(digest, directory.clone());
         Ok(directory)
     }
@@ -105,18 +116,22 @@ impl Job {
             let Some(OpKind::Source(source)) = &vertex.op.kind else { continue };
             let Some(image) = of_source(source)? else { continue };
             let platform = vertex.op.platform.clone().unwrap_or_else(Platform::host);
-            self.fetch_layout(image, &platform, Part::All).await?;
+            let is_blob = source.identifier.starts_with(BLOB);
+            let part = if is_blob { Part::Blob } else { Part::All };
+            self.fetch_layout(image, &platform, part).await?;
         }
         Ok(())
     }
 }
 
-/// Returns the image that a source op names, if it is one in a client's store.
+/// Returns the image or the blob that a source op names, if it is one in a client's store.
 ///
 /// # Errors
 /// Fails if the op names no digest or no store.
 pub(crate) fn of_source(source: &SourceOp) -> Result<Option<LayoutImage<'_>>, Status> {
-    let Some(name) = source.identifier.strip_prefix("oci-layout://") else { return Ok(None) };
+    let identifier = &source.identifier;
+    let name = identifier.strip_prefix(IMAGE).or_else(|| identifier.strip_prefix(BLOB));
+    let Some(name) = name else { return Ok(None) };
     let digest = name.rsplit_once('@').and_then(|(_, digest)| digest.parse().ok());
     let digest = digest
         .ok_or_else(|| Status::unknown(format!("oci-layout reference {name:?} has no digest")))?;
@@ -220,5 +235,7 @@ mod tests {
         assert!(of_source(&source("oci-layout://a:latest".to_owned(), "s")).is_err());
         assert!(of_source(&source(format!("oci-layout://a@{digest}"), "")).is_err());
         assert!(of_source(&source("docker-image://a".to_owned(), "")).unwrap().is_none());
+        let blob = source(format!("oci-layout+blob://a@{digest}"), "s");
+        assert_eq!(of_source(&blob).unwrap().unwrap().digest, digest);
     }
 }

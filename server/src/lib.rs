@@ -24,6 +24,7 @@
 //! | `status`, `journal`, `errors` | progress and errors as clients expect them |
 //! | `history`, `content` | the records of builds, and the documents that they refer to |
 //! | `traces` | the spans of clients, and the traces of builds |
+//! | `client` | a client of `Control`, for `buildctl` |
 //! | `usage`, `filters` | the cache's disk usage, and containerd's filters |
 //! | `exports` | outputs, which go to the client or to a registry |
 //! | `scanner` | the bills of materials that images of scanners write |
@@ -45,6 +46,7 @@ mod bridge;
 mod caches;
 mod caps;
 mod chain;
+mod client;
 mod collection;
 mod containers;
 mod content;
@@ -83,9 +85,14 @@ mod traces;
 mod usage;
 mod workers;
 
+pub use client::{
+    CallError, Client, ClientTls, ConnectError, Device, Endpoint, Identity, PruneRule,
+    ServerVersion, UsageRecord, WorkerDescription,
+};
 pub use collection::{GcPolicy, Space, total_space};
 pub use frontend::Frontends;
 pub use frontends::ImageFrontends;
 pub use history::HistoryLimits;
 pub use listener::{Certificates, Listener, Tls};
 pub use server::{Options, Server};
+pub use workers::buildkit_version;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use bollard_buildkit_proto::google::protobuf::Timestamp;
 use bollard_buildkit_proto::moby::buildkit::v1::{DiskUsageRequest, PruneRequest, UsageRecord};
 use kiln_store::{CacheKind, CacheUsage, PruneOptions, Store};
+use serde_json::Value;
 use tonic::Status;
 
 use crate::errors::of_error;
@@ -115,12 +116,19 @@ fn to_record(part: &CacheUsage) -> UsageRecord {
         size: part.bytes.cast_signed(),
         created_at: Some(time_of(part.created_at)),
         last_used_at: Some(time_of(part.used_at)),
-        description: part.description.clone(),
+        description: description(&part.description),
         record_type: part.kind.as_str().to_owned(),
         shared: part.is_shared,
         parents: part.parent.iter().cloned().collect(),
         ..UsageRecord::default()
     }
+}
+
+/// Returns the description of a part for clients. That of a step is a document with its name.
+fn description(text: &str) -> String {
+    let document: Option<Value> = serde_json::from_str(text).ok();
+    let name = document.as_ref().and_then(|document| document["name"].as_str());
+    name.unwrap_or(text).to_owned()
 }
 
 fn time_of(nanoseconds: i64) -> Timestamp {
@@ -152,6 +160,13 @@ fn is_wanted(record: &UsageRecord, filters: &[Filter]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn steps_are_described_by_their_names() {
+        assert_eq!(description(r#"{"name":"[2/3] RUN a","op":"sha256:0"}"#), "[2/3] RUN a");
+        assert_eq!(description("//c"), "//c");
+        assert_eq!(description("[1]"), "[1]");
+    }
 
     #[test]
     fn filters_select_parts() {

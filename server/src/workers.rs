@@ -9,6 +9,7 @@ use kiln_worker::{KnownDevice, emulation};
 use serde_json::{Value, json};
 use tonic::Status;
 
+use crate::client::ServerVersion;
 use crate::collection::total_space;
 use crate::filters::Filter;
 use crate::server::{Host, Options};
@@ -25,6 +26,18 @@ pub(crate) fn version() -> BuildkitVersion {
         package: "github.com/moby/buildkit".to_owned(),
         version: BUILDKIT.to_owned(),
         revision: concat!("kiln-", env!("CARGO_PKG_VERSION")).to_owned(),
+    }
+}
+
+/// Returns the version of `BuildKit` whose interface kiln has, with kiln's own version as its
+/// revision.
+pub fn buildkit_version() -> ServerVersion {
+    let version = version();
+    ServerVersion {
+        package: version.package,
+        version: version.version,
+        revision: version.revision,
+        dockerfile_version: kiln_frontend::DOCKERFILE_VERSION.to_owned(),
     }
 }
 

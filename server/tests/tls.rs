@@ -8,18 +8,14 @@
 )]
 
 use std::net::SocketAddr;
-use std::sync::Mutex;
 
-use bollard_buildkit_proto::moby::buildkit::v1::InfoRequest;
-use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
-use hyper_util::rt::TokioIo;
-use kiln_server::{Certificates, Listener, Options, Server, Tls};
-use kiln_testkit::{Certificate, CertificateOptions, connect_tls};
+use kiln_server::{
+    Certificates, Client, ClientTls, Endpoint, Identity, Listener, Options, Server, Tls,
+};
+use kiln_testkit::{Certificate, CertificateOptions};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
-use tonic::transport::{Endpoint, Uri};
 
 fn signed_by(authority: &Certificate) -> Certificate {
     let options = CertificateOptions { constraints: "CA:FALSE", ..CertificateOptions::default() };
@@ -40,19 +36,13 @@ async fn ask(
     authority: &Certificate,
     own: Option<&Certificate>,
 ) -> Result<String, String> {
-    let stream =
-        connect_tls(address, authority, own).await.map_err(|error| format!("{error:?}"))?;
-    let stream = Mutex::new(Some(TokioIo::new(stream)));
-    let connector = tower::service_fn(move |_: Uri| {
-        let stream = stream.lock().unwrap().take();
-        async { stream.ok_or_else(|| std::io::Error::other("the connection has ended")) }
-    });
-    let endpoint = Endpoint::from_static("http://localhost");
-    let channel = endpoint.connect_with_connector(connector).await;
-    let channel = channel.map_err(|error| format!("{error:?}"))?;
-    let answer = ControlClient::new(channel).info(InfoRequest {}).await;
-    let answer = answer.map_err(|error: Status| format!("{error:?}"))?;
-    Ok(answer.into_inner().buildkit_version.unwrap().version)
+    let read = |path: std::path::PathBuf| std::fs::read(path).unwrap();
+    let authority = read(authority.path());
+    let identity = own.map(|own| Identity { chain: read(own.path()), key: read(own.key_path()) });
+    let tls = ClientTls::new(Some(&authority), identity.as_ref(), "localhost").unwrap();
+    let endpoint = Endpoint::parse(&format!("tcp://{address}")).unwrap();
+    let client = Client::connect(&endpoint, Some(&tls)).await.map_err(|it| format!("{it:?}"))?;
+    Ok(client.version().await.map_err(|error| format!("{error:?}"))?.version)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,6 +15,7 @@ pub(crate) fn step_name(vertex: &Vertex) -> String {
         Some(OpKind::File(file)) => file_name(file),
         Some(OpKind::Merge(_)) => format!("merge of {} inputs", vertex.op.inputs.len()),
         Some(OpKind::Diff(_)) => "difference of two inputs".to_owned(),
+        Some(OpKind::Passthrough(op)) => format!("passthrough {}", op.id),
         Some(OpKind::Build(_)) => "build of a nested graph".to_owned(),
         None => vertex.digest.to_string(),
     }

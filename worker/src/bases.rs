@@ -11,6 +11,7 @@ pub(crate) fn bases(op: &Op) -> Vec<usize> {
         Some(OpKind::File(file)) => of_file(file, op.inputs.len()),
         // A merge stacks its inputs. The head of a definition passes its inputs on.
         Some(OpKind::Merge(_)) | None => (0..op.inputs.len()).collect(),
+        Some(OpKind::Passthrough(op)) => op.outputs.iter().map(|input| *input as usize).collect(),
         // The result of a diff is a layer without a base.
         Some(OpKind::Source(_) | OpKind::Diff(_) | OpKind::Build(_)) => Vec::new(),
     }
@@ -25,7 +26,7 @@ pub(crate) fn added_to(op: &Op) -> Vec<usize> {
         Some(OpKind::Merge(merge)) => {
             merge.inputs.first().into_iter().flatten().map(|input| *input as usize).collect()
         }
-        None => bases,
+        Some(OpKind::Passthrough(_)) | None => bases,
         Some(_) => Vec::new(),
     }
 }

@@ -66,6 +66,7 @@ pub(crate) fn op(op: &Op) -> Ingredients {
         Some(OpKind::Diff(diff)) => {
             list.add("inputs", format!("{:?}, {:?}", diff.lower, diff.upper));
         }
+        Some(OpKind::Passthrough(op)) => list.add("passthrough", op.id.clone()),
         Some(OpKind::Build(_)) | None => {}
     }
     list.0

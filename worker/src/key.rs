@@ -5,11 +5,12 @@
 //! | image source | the manifest's or index's digest, the platform, the number of its lowest layers if not all are used | the name and location of the image: the digest determines its content |
 //! | local source | nothing: its key belongs to one build | – |
 //! | http source with a checksum | the checksum, the file's name, mode and owner | the URL: the checksum determines the content |
+//! | blob source | the digest, the file's name, mode and owner | the repository or layout: the digest determines the content |
 //! | git source with a commit | the commit, the subdirectory, the kept files; the URL and the reference only with `.git` | the location of the repository: the commit determines its files |
 //! | other http and git sources | nothing: their keys belong to one build, and their users' keys contain their content | – |
 //! | exec | the process, mounts, network, security, the platform | proxies and addresses of extra hosts: they don't determine the result; IDs of cache mounts; values of secrets |
 //! | file | the actions | – |
-//! | merge, diff | the op | – |
+//! | merge, diff, passthrough | the op | – |
 //!
 //! The op's own references to its inputs are never included: the solver adds the inputs' keys, or
 //! the digests of their content.

@@ -1,5 +1,6 @@
 //! Sources: ops that bring files into the graph from outside.
 
+pub(crate) mod blob;
 mod file_name;
 pub(crate) mod git;
 pub(crate) mod http;

@@ -173,6 +173,7 @@ impl Worker {
     pub fn pin(&self, source: &SourceOp) -> Option<Pin> {
         match Identifier::parse(source).ok()? {
             Identifier::Remote(remote) => self.remotes.pin(source, &remote),
+            Identifier::Blob(blob) => Some(Pin::digest(&blob.digest().to_string())),
             _ => None,
         }
     }
@@ -237,7 +238,7 @@ impl Worker {
                 rule.private = self.keep_secrets && has_private;
             }
             OpKind::File(file) => file::check(file, vertex.op.inputs.len())?,
-            OpKind::Merge(_) | OpKind::Diff(_) => {}
+            OpKind::Merge(_) | OpKind::Diff(_) | OpKind::Passthrough(_) => {}
             OpKind::Build(_) => return Err(Error::Unsupported("a build op".to_owned())),
         }
         (rule.content_inputs, rule.selected) = content::content_inputs(&vertex.op)?;
@@ -251,7 +252,7 @@ impl Worker {
         let digest = match &identifier {
             Identifier::Image(reference, _) => self.images.known_digest(reference),
             Identifier::Layout(reference, _) => reference.digest(),
-            Identifier::Local(_) | Identifier::Remote(_) => None,
+            Identifier::Local(_) | Identifier::Blob(_) | Identifier::Remote(_) => None,
         };
         match identifier {
             Identifier::Image(reference, _) | Identifier::Layout(reference, _) => {
@@ -277,6 +278,7 @@ impl Worker {
                 }
                 rule.ephemeral = true;
             }
+            Identifier::Blob(source) => rule.salt = Some(source.key()),
             Identifier::Remote(source) => match source.key() {
                 Some(key) => rule.salt = Some(key),
                 None => rule.ephemeral = true,
@@ -324,6 +326,10 @@ impl Worker {
                 Ok(vec![diff::diff(&self.snapshots, op, inputs, reporter).await?])
             }
             Some(OpKind::Build(_)) => Err(Error::Unsupported("a build op".to_owned())),
+            Some(OpKind::Passthrough(op)) => {
+                let passed = op.outputs.iter().map(|input| inputs.get(*input as usize).cloned());
+                passed.collect::<Option<_>>().ok_or_else(|| Error::Invalid("no such input".into()))
+            }
             Some(OpKind::Exec(_)) | None => Ok(inputs.to_vec()),
         }
     }
@@ -336,6 +342,10 @@ impl Worker {
     ) -> Result<Output> {
         let (origin, digest) = match Identifier::parse(source)? {
             Identifier::Local(name) => return self.load_local(&name, source, reporter).await,
+            Identifier::Blob(blob) => {
+                let layer = Box::pin(blob.load(&self.remotes, &self.images, reporter)).await?;
+                return Ok(Output::Layer(Some(layer)));
+            }
             Identifier::Remote(remote) => {
                 let layer = self.remotes.load(source, &remote, reporter).await?;
                 return Ok(Output::Layer(Some(layer)));

@@ -2,6 +2,9 @@
 //!
 //! Called by that name, kiln takes buildkitd's flags and runs `kiln serve`. Flags about parts that kiln
 //! doesn't have are dropped with a warning, if they would change anything.
+//!
+//! buildkitd takes no words but flags. So a command line with such a word is one of kiln's own. Thus
+//! kiln's image, whose entry point has this name, runs `build .` as well as a server.
 
 use std::ffi::OsString;
 
@@ -9,7 +12,7 @@ use std::ffi::OsString;
 pub(super) const NAME: &str = "buildkitd";
 
 /// The default address of BuildKit's daemon.
-const ADDRESS: &str = "unix:///run/buildkit/buildkitd.sock";
+pub(super) const ADDRESS: &str = "unix:///run/buildkit/buildkitd.sock";
 
 /// The flags with a counterpart: buildkitd's name, and kiln's.
 const KNOWN: [(&str, &str); 9] = [
@@ -25,7 +28,8 @@ const KNOWN: [(&str, &str); 9] = [
 ];
 
 /// The flags without a value. Others take the next word.
-const SWITCHES: [&str; 11] = [
+const SWITCHES: [&str; 12] = [
+    "D",
     "containerd-worker",
     "containerd-worker-gc",
     "containerd-worker-selinux",
@@ -49,17 +53,25 @@ const VAIN: [(&str, &str); 6] = [
     ("oci-worker-snapshotter", "auto"),
 ];
 
-/// Translates a command line of buildkitd's, without the program's name, into one of kiln's. Returns
-/// it with the warnings about what has no effect.
-pub(super) fn translate(words: impl IntoIterator<Item = OsString>) -> (Vec<OsString>, Vec<String>) {
+/// The meaning of a command line.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// A server, with kiln's arguments for it and warnings about what has no effect.
+    Serve { words: Vec<OsString>, warnings: Vec<String> },
+    /// A request for the version.
+    Version,
+    /// A command line of kiln's own.
+    Kiln,
+}
+
+/// Translates a command line of buildkitd's, without the program's name, into one of kiln's.
+pub(super) fn translate(words: &[OsString]) -> Meaning {
     let mut translated: Vec<OsString> = vec!["kiln".into(), "serve".into()];
     let mut warnings = Vec::new();
-    let mut has_address = false;
-    let mut words = words.into_iter();
+    let mut words = words.iter().cloned();
     while let Some(word) = words.next() {
         let Some(flag) = word.to_str().and_then(|word| word.strip_prefix('-')) else {
-            translated.push(word);
-            continue;
+            return Meaning::Kiln;
         };
         let flag = flag.strip_prefix('-').unwrap_or(flag);
         let (name, value) = match flag.split_once('=') {
@@ -67,20 +79,23 @@ pub(super) fn translate(words: impl IntoIterator<Item = OsString>) -> (Vec<OsStr
             None => (flag.to_owned(), None),
         };
         let is_switch = SWITCHES.contains(&name.as_str());
-        if matches!(name.as_str(), "h" | "help" | "v" | "version") {
-            translated.push(if name.starts_with('h') { "--help" } else { "--version" }.into());
-            continue;
+        match name.as_str() {
+            "h" | "help" => {
+                translated.push("--help".into());
+                continue;
+            }
+            "v" | "version" => return Meaning::Version,
+            _ => {}
         }
         let value = match value {
             None if is_switch => Some("true".into()),
             None => words.next(),
             value => value,
         };
-        has_address |= name == "addr";
         let value = value.unwrap_or_default();
         match KNOWN.iter().find(|(known, _)| *known == name) {
             Some((_, ours)) => translated.extend([(*ours).into(), value]),
-            None if name == "debug" || name == "trace" => {
+            None if matches!(name.as_str(), "D" | "debug" | "trace") => {
                 if value == "true" {
                     translated.push("--debug".into());
                 }
@@ -92,10 +107,7 @@ pub(super) fn translate(words: impl IntoIterator<Item = OsString>) -> (Vec<OsStr
             None => warnings.push(format!("--{name} has no effect on kiln")),
         }
     }
-    if !has_address {
-        translated.extend(["--addr".into(), ADDRESS.into()]);
-    }
-    (translated, warnings)
+    Meaning::Serve { words: translated, warnings }
 }
 
 #[cfg(test)]
@@ -103,7 +115,8 @@ mod tests {
     use super::*;
 
     fn check(line: &str, expected: &str, warned: usize) {
-        let (words, warnings) = translate(line.split_whitespace().map(OsString::from));
+        let words: Vec<_> = line.split_whitespace().map(OsString::from).collect();
+        let Meaning::Serve { words, warnings } = translate(&words) else { panic!("{line}") };
         let words: Vec<_> = words.iter().map(|word| word.to_str().unwrap()).collect();
         assert_eq!((words.join(" ").as_str(), warnings.len()), (expected, warned), "{warnings:?}");
     }
@@ -120,8 +133,17 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_default_address() {
-        check("--debug=false", "kiln serve --addr unix:///run/buildkit/buildkitd.sock", 0);
+    fn other_words_make_a_command_of_kiln() {
+        let translated = |line: &str| {
+            let words: Vec<_> = line.split_whitespace().map(OsString::from).collect();
+            translate(&words)
+        };
+        for line in ["build .", "--root /r build -t a .", "-D images", "--isolation=none run a"] {
+            assert_eq!(translated(line), Meaning::Kiln, "{line}");
+        }
+        assert_eq!(translated("--version"), Meaning::Version);
+        check("", "kiln serve", 0);
+        check("--debug=false", "kiln serve", 0);
     }
 
     #[test]

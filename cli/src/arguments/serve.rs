@@ -52,6 +52,9 @@ pub(crate) struct ServeArguments {
     /// Label of this machine as a worker
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) label: Vec<String>,
+    /// `true` for the places of buildkitd, if the user names no others.
+    #[arg(skip)]
+    pub(crate) is_buildkitd: bool,
 }
 
 fn parse_positive(text: &str) -> Result<usize, String> {

@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "the user names the file")]
 
 mod address;
+mod buildkitd;
 mod document;
 mod environment;
 mod keys;
@@ -54,8 +55,8 @@ impl Serving {
     pub(crate) fn new(arguments: &ServeArguments, settings: &Settings) -> Result<Self> {
         let document = arguments.document()?;
         let mut registries = settings.registries.clone();
-        if let (Some(text), Some(path)) = (&document.registries, &arguments.config) {
-            registries.configure(path, text);
+        if let (Some(text), Some(path)) = (&document.registries, arguments.config()) {
+            registries.configure(&path, text);
         }
         registries.transfers = document.transfers;
         let mut engine = kiln::Options {
@@ -69,6 +70,8 @@ impl Serving {
         engine.snapshotter = engine.snapshotter.or(document.snapshotter);
         if let (Some(root), false) = (&document.root, settings.has_root) {
             engine.root = std::path::absolute(root).context("resolve root of the configuration")?;
+        } else if arguments.is_buildkitd && !settings.has_root {
+            engine.root = buildkitd::root();
         }
         let parallelism = arguments.max_parallelism.or(document.parallelism);
         engine.steps = parallelism.map(|steps| Arc::new(Semaphore::new(steps)));
@@ -107,10 +110,16 @@ impl Serving {
 impl ServeArguments {
     /// Reads the configuration file.
     fn document(&self) -> Result<Document> {
-        let Some(path) = &self.config else { return Ok(Document::default()) };
+        let Some(path) = self.config() else { return Ok(Document::default()) };
         let about = || format!("read {}", path.display());
-        let text = std::fs::read_to_string(path).with_context(about)?;
+        let text = std::fs::read_to_string(&path).with_context(about)?;
         Document::parse(&text).with_context(about)
+    }
+
+    /// Returns the path of the configuration. buildkitd has a default one.
+    fn config(&self) -> Option<PathBuf> {
+        let default = || Some(buildkitd::config()).filter(|path| path.exists());
+        self.config.clone().or_else(|| default().filter(|_| self.is_buildkitd))
     }
 }
 
@@ -153,7 +162,9 @@ fn history(document: &Document) -> HistoryLimits {
 fn addresses(arguments: &ServeArguments, document: &Document) -> Result<Vec<Address>> {
     let texts = if arguments.addr.is_empty() { &document.addresses } else { &arguments.addr };
     if texts.is_empty() {
-        return Ok(vec![Address::Unix(default_socket()?)]);
+        let is_buildkitd = arguments.is_buildkitd;
+        let socket = if is_buildkitd { buildkitd::socket() } else { default_socket()? };
+        return Ok(vec![Address::Unix(socket)]);
     }
     texts.iter().map(|text| Address::parse(text)).collect()
 }

@@ -129,8 +129,8 @@ fn kilns_own_full_image_has_the_programs_that_kiln_uses() {
     build_debian(&kiln);
     let debian = "debian=docker-image://debian:bookworm";
     build_own_image(&kiln, &["--build-context", debian, "--target", "full", "-t", "own:full"]);
-    let version = kiln.run(&["--version"]).success();
-    assert_eq!(run_own_image(&kiln, "own:full", &["--version"]), version);
+    let version = kiln.run(&["version"]).success();
+    assert_eq!(run_own_image(&kiln, "own:full", &["version"]), version);
     let programs =
         "command -v git newuidmap newgidmap nft && test -s /etc/ssl/certs/ca-certificates.crt";
     kiln.run(&["run", "--rm", "--entrypoint", "sh", "own:full", "-ec", programs]).success();

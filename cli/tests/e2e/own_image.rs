@@ -43,14 +43,23 @@ fn kiln_builds_its_own_image_and_runs_it() {
     }
     let kiln = kiln();
     build_own_image(&kiln, &["-t", "own"]);
-    let version = kiln.run(&["--version"]).success();
-    assert_eq!(run_own_image(&kiln, "own", &["--version"]), version);
-    assert!(run_own_image(&kiln, "own", &[]).contains("Usage: kiln"));
+    let version = kiln.run(&["version"]).success();
+    assert_eq!(run_own_image(&kiln, "own", &["version"]), version);
+    // Without a command, the image is a server with buildkitd's arguments.
+    let version = run_own_image(&kiln, "own", &["--version"]);
+    assert!(version.starts_with("buildkitd github.com/moby/buildkit v0."), "{version}");
+    assert!(run_own_image(&kiln, "own", &["--help"]).contains("Usage: kiln serve"));
 
     build_own_image(&kiln, &["--output", "type=local,dest=out"]);
     let mut find = kiln.host("find");
-    let files = run(find.args(["out", "-type", "f"])).success();
+    let files = run(find.args(["out", "-not", "-type", "d", "-printf", "%p %l\n"])).success();
     let mut files: Vec<&str> = files.lines().collect();
     files.sort_unstable();
-    assert_eq!(files, ["out/etc/ssl/certs/ca-certificates.crt", "out/usr/bin/kiln"]);
+    let expected = [
+        "out/etc/ssl/certs/ca-certificates.crt ",
+        "out/usr/bin/buildctl kiln",
+        "out/usr/bin/buildkitd kiln",
+        "out/usr/bin/kiln ",
+    ];
+    assert_eq!(files, expected);
 }

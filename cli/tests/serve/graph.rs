@@ -50,11 +50,34 @@ impl Graph {
             constraints: Some(pb::WorkerConstraints::default()),
             op: Some(kind),
         };
-        let bytes = op.encode_to_vec();
-        let digest = Digest::of(&bytes).to_string();
-        graph.metadata.insert(digest.clone(), pb::OpMetadata::default());
-        graph.ops.push(bytes);
-        graph.output = Some(pb::Input { digest, index: 0 });
+        graph.add(op.encode_to_vec());
+        graph
+    }
+
+    /// Adds an op, whose first output becomes the graph's.
+    fn add(&mut self, op: Vec<u8>) {
+        let digest = Digest::of(&op).to_string();
+        self.metadata.insert(digest.clone(), pb::OpMetadata::default());
+        self.ops.push(op);
+        self.output = Some(pb::Input { digest, index: 0 });
+    }
+
+    /// Returns the first output of an op that passes some inputs on and requires all. The op isn't among
+    /// the messages of `bollard-buildkit-proto`.
+    pub(crate) fn passthrough(id: &str, inputs: &[&Self], outputs: &[u8]) -> Self {
+        // The op of an input's graph is replaced by one with the field of passthrough ops.
+        let mut graph = Self::op(Kind::Merge(pb::MergeOp::default()), inputs);
+        let mut op = pb::Op::decode(graph.ops.pop().unwrap().as_slice()).unwrap();
+        op.op = None;
+        let length = |bytes: &[u8]| u8::try_from(bytes.len()).unwrap();
+        let mut field = vec![1 << 3 | 2, length(id.as_bytes())];
+        field.extend(id.as_bytes());
+        field.extend([2 << 3 | 2, length(outputs)]);
+        field.extend(outputs);
+        let mut bytes = op.encode_to_vec();
+        bytes.extend([8 << 3 | 2, length(&field)]);
+        bytes.extend(field);
+        graph.add(bytes);
         graph
     }
 

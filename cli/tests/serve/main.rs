@@ -8,8 +8,10 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by them")]
 #![expect(clippy::print_stdout, reason = "tests of memory print their figures")]
 
+mod buildctl;
 mod client;
 mod configuration;
+mod container;
 mod ending;
 mod graph;
 mod hostile;
@@ -105,6 +107,11 @@ fn alone(subjects: &Subjects) -> Vec<Trial> {
     tests![
         // The longest test is the first one.
         life::many_clients_at_once,
+        container::kilns_image_stands_in_for_buildkits,
+        buildctl::buildctl_prints_as_buildkits,
+        buildctl::buildctl_looks_after_the_cache,
+        buildctl::clients_dial_by_standard_streams,
+        buildctl::dialling_ends_each_direction_alone,
         hostile::garbage_in_every_call,
         hostile::thousands_of_streams,
         memory::messages_that_are_too_large,

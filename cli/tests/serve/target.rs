@@ -154,6 +154,11 @@ impl Served {
         log.split(text).nth(1).unwrap().lines().next().unwrap_or_default().to_owned()
     }
 
+    /// Returns the address that it listens on.
+    pub(crate) fn address(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
     /// Returns a connection of its own.
     pub(crate) async fn connect(&self) -> Channel {
         connect(&self.socket(), false).await

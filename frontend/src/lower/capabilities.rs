@@ -15,6 +15,7 @@ pub(super) fn of(kind: &OpKind) -> BTreeMap<String, bool> {
         OpKind::File(_) => needed.push("file.base"),
         OpKind::Merge(_) => needed.push("mergeop"),
         OpKind::Diff(_) => needed.push("diffop"),
+        OpKind::Passthrough(_) => needed.push("passthroughop"),
         OpKind::Build(_) => {}
     }
     needed.into_iter().map(|name| (name.to_owned(), true)).collect()
@@ -24,6 +25,7 @@ fn source_needs(source: &SourceOp, needed: &mut Vec<&'static str>) {
     needed.push(match source.identifier.split("://").next() {
         Some("docker-image") => "source.image",
         Some("oci-layout") => "source.ocilayout",
+        Some("docker-image+blob" | "oci-layout+blob") => "source.imageblob",
         Some("local") => "source.local",
         Some("git") => "source.git",
         _ => "source.http",

@@ -159,7 +159,7 @@ impl Worker {
                     let place = digest.and_then(|digest| self.images.layout(name, &digest));
                     (place.map(Origin::Layout), digest)
                 }
-                Identifier::Local(_) | Identifier::Remote(_) => continue,
+                Identifier::Local(_) | Identifier::Blob(_) | Identifier::Remote(_) => continue,
             };
             let (Some(origin), Some(digest)) = (origin, digest) else { continue };
             let store = &self.snapshots.store;

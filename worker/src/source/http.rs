@@ -324,7 +324,7 @@ fn known(remotes: &Remotes, key: &Digest) -> Result<Option<(LayerId, Known)>> {
 }
 
 /// Parses a number in Go's syntax: decimal, or with a prefix such as `0x`, `0o`, `0b` or `0`.
-fn number(text: &str) -> Option<u32> {
+pub(super) fn number(text: &str) -> Option<u32> {
     let prefixes = [("0x", 16), ("0X", 16), ("0o", 8), ("0O", 8), ("0b", 2), ("0B", 2), ("0", 8)];
     for (prefix, radix) in prefixes {
         if let Some(digits) = text.strip_prefix(prefix).filter(|digits| !digits.is_empty()) {

@@ -4,6 +4,7 @@ use kiln_images::PullPolicy;
 use kiln_llb::op::SourceOp;
 use kiln_oci::{Digest, Reference};
 
+use super::blob::{BlobSource, IMAGE_BLOB, LAYOUT_BLOB};
 use super::git::GitSource;
 use super::http::HttpSource;
 use super::remote::RemoteSource;
@@ -24,6 +25,8 @@ pub(crate) enum Identifier {
     Layout(Reference, String),
     /// The name of a build context.
     Local(String),
+    /// A blob of a registry or of an OCI layout.
+    Blob(Box<BlobSource>),
     /// A file or a repository on a server.
     Remote(RemoteSource),
 }
@@ -47,6 +50,9 @@ impl Identifier {
                 }
                 let store = source.attrs.get(LAYOUT_STORE).cloned().unwrap_or_default();
                 Ok(Self::Layout(reference, store))
+            }
+            IMAGE_BLOB | LAYOUT_BLOB => {
+                Ok(Self::Blob(Box::new(BlobSource::parse(source, scheme, rest)?)))
             }
             "local" => Ok(Self::Local(rest.to_owned())),
             "http" | "https" => {

@@ -47,13 +47,13 @@ fn describe(name: &str, image: &RemoteImage) -> Result<String> {
         "Name:\t{name}\nMediaType:\t{}\nDigest:\t{}",
         image.media_type, image.digest
     );
-    let narrow = Columns { narrowest: 0, padding: 1 };
+    let narrow = Columns { narrowest: 0, padding: 1, tab: None };
     let mut text = narrow.align(&head);
     if !image.is_index() {
         return Ok(text);
     }
     text.push_str(&narrow.align("\t\nManifests:\t\n"));
-    let wide = Columns { narrowest: 0, padding: 2 };
+    let wide = Columns { narrowest: 0, padding: 2, tab: None };
     let mut part = String::new();
     for (place, entry) in image.parse()?.manifests.iter().enumerate() {
         if place > 0 {

@@ -29,6 +29,11 @@ impl Document {
         Self { json, parts: fields.clone(), fields }
     }
 
+    /// Creates a document whose members have the same names in templates, but for their case.
+    pub(crate) fn cased(json: Json, fields: Json) -> Self {
+        Self { fields, parts: json.clone(), json }
+    }
+
     /// Executes a template on the document and appends a line feed.
     ///
     /// # Errors

@@ -11,11 +11,13 @@ pub(crate) struct Columns {
     pub(crate) narrowest: usize,
     /// The number of spaces after a column's widest cell.
     pub(crate) padding: usize,
+    /// The distance of tab stops if tabs fill the cells; `None` for blanks.
+    pub(crate) tab: Option<usize>,
 }
 
 impl Columns {
     /// The layout of docker's tables.
-    pub(crate) const DOCKER: Self = Self { narrowest: 10, padding: 3 };
+    pub(crate) const DOCKER: Self = Self { narrowest: 10, padding: 3, tab: None };
 
     /// Aligns lines whose cells end with tabs. Every line ends with a line feed.
     pub(crate) fn align(self, text: &str) -> String {
@@ -68,14 +70,22 @@ impl Layout<'_> {
         for line in &self.lines[start..end] {
             for (column, cell) in line.iter().enumerate() {
                 self.text.push_str(cell);
-                if let Some(width) = self.widths.get(column) {
-                    let blanks = width.saturating_sub(cell.chars().count());
-                    self.text.extend(std::iter::repeat_n(' ', blanks));
+                if let Some(&width) = self.widths.get(column) {
+                    fill(&mut self.text, self.columns.tab, width, cell.chars().count());
                 }
             }
             self.text.push('\n');
         }
     }
+}
+
+/// Fills a cell of a column up to its width.
+fn fill(text: &mut String, tab: Option<usize>, width: usize, used: usize) {
+    let (filler, count) = match tab {
+        None => (' ', width.saturating_sub(used)),
+        Some(tab) => ('\t', (width.next_multiple_of(tab)).saturating_sub(used).div_ceil(tab)),
+    };
+    text.extend(std::iter::repeat_n(filler, count));
 }
 
 #[cfg(test)]

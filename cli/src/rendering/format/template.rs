@@ -172,7 +172,9 @@ fn convert(fields: &Json, json: Option<&Json>, written: &mut Written) -> Value {
                 _ => HashMap::new(),
             };
             for (name, value) in members {
-                let json = known.get(name.as_str()).copied();
+                let cased = || known.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+                let json = known.get(name.as_str()).or_else(|| cased().map(|(_, json)| json));
+                let json = json.copied();
                 map.insert(Arc::from(name.as_str()), convert(value, json, written));
             }
             let map = Arc::new(map);

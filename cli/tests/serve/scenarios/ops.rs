@@ -30,6 +30,7 @@ pub(super) fn cases() -> Vec<Case> {
         case!(archives_are_unpacked, Docker::Same),
         case!(file_systems_are_merged, OLD),
         case!(changes_are_extracted, OLD),
+        case!(inputs_are_required_and_passed_on, OLD),
         case!(a_graph_in_a_graph_is_refused, Docker::Cannot("it crashes")),
         case!(an_empty_file_system_is_a_result, Docker::Same),
         case!(ops_without_a_kind_are_refused, Docker::Same),
@@ -161,6 +162,26 @@ async fn changes_are_extracted(to: &Target) {
     let applied = Graph::merge(&[&base, &Graph::diff(&files(), &upper)]);
     let tree = to.tree(&applied, Offer::default()).await;
     assert_eq!(tree.keys().collect::<Vec<_>>(), ["added", "keep"]);
+}
+
+async fn inputs_are_required_and_passed_on(to: &Target) {
+    let (a, b) = (Graph::scratch().mkfile("/a", "a"), Graph::scratch().mkfile("/b", "b"));
+    let hidden = to.base().run("echo required; echo x > /hidden").root();
+    let passed = Graph::passthrough("test", &[&a, &hidden, &b], &[2, 0]);
+    let graph = passed.copy(&passed.output(1), "/a", "/");
+    let (tree, watched) = to.try_tree(&graph, Offer::default()).await;
+    assert_eq!(tree.unwrap().keys().collect::<Vec<_>>(), ["a", "b"]);
+    assert!(watched.output.contains("required"), "{watched:#?}");
+    watched.vertex("passthrough test");
+
+    let failing = to.base().run("exit 3").root();
+    let status =
+        to.failure(&Graph::passthrough("failing", &[&a, &failing], &[0]), Offer::default()).await;
+    assert_status(&status, Code::Unknown, "exit code: 3");
+    let status = to.failure(&Graph::passthrough("wrong", &[&a], &[1]), Offer::default()).await;
+    assert!(status.message().contains("invalid index 1"), "{status:?}");
+    let status = to.failure(&Graph::passthrough("", &[&a], &[0]), Offer::default()).await;
+    assert!(status.message().contains("without an ID"), "{status:?}");
 }
 
 async fn a_graph_in_a_graph_is_refused(to: &Target) {

@@ -30,6 +30,8 @@ pub(super) fn cases() -> Vec<Case> {
         case!(source_of_a_directory_that_is_refused, Docker::Same),
         case!(source_of_a_directory_that_changes, Docker::Same),
         case!(source_of_a_layout, Docker::Cannot("it has no layouts as sources")),
+        case!(source_of_a_blob, Docker::Cannot("it has no blobs as sources")),
+        case!(source_of_a_blob_in_a_layout, Docker::Cannot("it has no blobs as sources")),
         case!(source_of_an_unknown_scheme, Docker::Other("its words are other ones")),
     ]
 }
@@ -208,6 +210,41 @@ async fn source_of_a_layout(to: &Target) {
     client.solve(request).await.0.unwrap();
     let tree = crate::client::unpack(&client.received(0).archive);
     assert_eq!(tree["bin/sh"], "link busybox");
+}
+
+async fn source_of_a_blob(to: &Target) {
+    let digest = to.world.registry.put_blob(b"the blob");
+    let source = |digest: &str, attributes: &[(&str, &str)]| {
+        let image = to.world.image(&format!("base@{digest}"));
+        Graph::source(&format!("docker-image+blob://{image}"), attributes)
+    };
+    let attributes = [("http.filename", "b"), ("http.perm", "0640"), ("http.uid", "7")];
+    let tree = to.tree(&source(&digest.to_string(), &attributes), Offer::default()).await;
+    assert_eq!(tree, Tree::from([("b".to_owned(), "file 640 7:0 the blob".to_owned())]));
+    let missing = kiln_oci::Digest::of(b"missing").to_string();
+    let status = to.failure(&source(&missing, &[]), Offer::default()).await;
+    assert!(status.message().contains(&missing), "{status:?}");
+    let name = format!("docker-image+blob://{}", to.world.image("base:latest"));
+    let status = to.failure(&Graph::source(&name, &[]), Offer::default()).await;
+    assert!(status.message().contains("has no digest"), "{status:?}");
+}
+
+async fn source_of_a_blob_in_a_layout(to: &Target) {
+    let digest = kiln_oci::Digest::of(b"in a layout").to_string();
+    let blobs = crate::client::Blobs::from([(digest.clone(), b"in a layout".to_vec())]);
+    let offer = Offer::default();
+    offer.stores.0.lock().unwrap().insert("oci:blobs".to_owned(), blobs);
+    let client = to.client(offer).await;
+    let attributes = [("oci.store", "blobs"), ("oci.session", client.id.as_str())];
+    let source = |digest: &str| {
+        let graph = Graph::source(&format!("oci-layout+blob://any@{digest}"), &attributes);
+        crate::target::exporting(&graph, "tar", &[])
+    };
+    client.solve(source(&digest)).await.0.unwrap();
+    let tree = crate::client::unpack(&client.received(0).archive);
+    assert_eq!(tree[digest.strip_prefix("sha256:").unwrap()], "file 600 0:0 in a layout");
+    let missing = kiln_oci::Digest::of(b"missing").to_string();
+    assert!(client.solve(source(&missing)).await.0.is_err());
 }
 
 async fn source_of_an_unknown_scheme(to: &Target) {

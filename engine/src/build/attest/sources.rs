@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
-use kiln_attest::{Dependency, Local, SessionInput, image_purl};
+use kiln_attest::{Dependency, Local, SessionInput, blob_purl, image_purl};
 use kiln_llb::Definition;
 use kiln_llb::op::Op;
 use kiln_llb::op::{MountKind, NetMode, OpKind, SourceOp};
@@ -14,6 +14,11 @@ use super::super::lowering::options;
 use super::super::spec::{BuildSpec, DEFAULT_AGENT};
 use super::super::spec::{ContextPlace, DockerfilePlace};
 use crate::redact;
+
+/// The scheme of blobs in registries.
+const IMAGE_BLOB: &str = "docker-image+blob";
+/// The scheme of blobs in OCI layouts.
+const LAYOUT_BLOB: &str = "oci-layout+blob";
 
 /// The sources of a build.
 #[derive(Debug, Default)]
@@ -112,6 +117,10 @@ impl Sources {
                 }
                 dependency
             }
+            IMAGE_BLOB | LAYOUT_BLOB => {
+                let kind = if scheme == LAYOUT_BLOB { "oci" } else { "docker" };
+                self.pinned(&blob_uri(kind, rest), worker.pin(op))
+            }
             "git" => {
                 for attribute in ["git.authtokensecret", "git.authheadersecret", "git.mountsshsock"]
                 {
@@ -127,8 +136,9 @@ impl Sources {
         };
         let rank = match scheme {
             "docker-image" | "oci-layout" => 0,
-            "git" => 1,
-            _ => 2,
+            IMAGE_BLOB | LAYOUT_BLOB => 1,
+            "git" => 2,
+            _ => 3,
         };
         self.dependencies.insert((rank, dependency));
     }
@@ -217,6 +227,11 @@ fn image(kind: &str, text: &str, platform: Option<&Platform>) -> Dependency {
     let named = reference.tag().and_then(|tag| format!("{}:{tag}", reference.name()).parse().ok());
     let uri = image_purl(kind, &named.unwrap_or(reference), platform);
     Dependency { uri, digest: digest.into_iter().collect() }
+}
+
+/// Returns the package URL of a blob.
+fn blob_uri(kind: &str, text: &str) -> String {
+    text.parse().map_or_else(|_| text.to_owned(), |reference| blob_purl(kind, &reference))
 }
 
 /// Returns the address of a repository with its requested ref, without a subdirectory.
