@@ -62,7 +62,8 @@ async fn run() {
     });
     let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector).await;
     let mut bridge = LlbBridgeClient::new(channel.unwrap());
-    writeln!(io::stderr(), "the frontend has begun").unwrap();
+    let mut log = io::stderr();
+    writeln!(log, "the frontend has begun").unwrap();
     let returned = match Frontend::answer(&mut bridge, &options).await {
         Ok(answer) => ReturnRequest { result: Some(answer), error: None },
         Err(status) => {

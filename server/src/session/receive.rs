@@ -171,7 +171,7 @@ impl<'a, P: FnMut(Progress)> Receiver<'a, P> {
         let answers = requests.clone();
         let digests = into.digests.clone();
         let result = Self::new(&into.dir, requests, progress)
-            .and_then(|receiver| Self { is_shared, digests, ..receiver }.receive(&mut packets));
+            .and_then(|receiver| Self { digests, is_shared, ..receiver }.receive(&mut packets));
         let last = match &result {
             Ok(_) => Packet::finish(),
             Err(error) => Packet::error(kiln_oci::error::chain(error)),
