@@ -3,7 +3,7 @@
 //! The test program is such a frontend itself ([`program`]). The module [`image`] makes its image.
 
 #![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by them")]
+#![expect(clippy::unwrap_used, reason = "a test fails by them")]
 
 mod builds;
 #[allow(dead_code, reason = "other tests use the rest")]
