@@ -31,7 +31,7 @@ pub(crate) struct BuildArguments {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     /// Image of the frontend that reads the file, with arguments behind it; it runs whatever the file
-    /// or BUILDKIT_SYNTAX names, even if it is docker/dockerfile
+    /// or `BUILDKIT_SYNTAX` names, even if it is docker/dockerfile
     #[arg(long, value_name = "IMAGE")]
     pub(crate) frontend_image: Option<String>,
     /// Most bytes of an archive on standard input and of a file from a URL, as 16g; 0 for no limit

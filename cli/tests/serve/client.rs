@@ -17,6 +17,7 @@ use bollard_buildkit_proto::moby::buildkit::v1::{BytesMessage, SolveRequest, Sta
 use futures_util::stream::{self, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::metadata::{MetadataKey, MetadataValue};
 use tonic::transport::{Channel, Server};
 use tonic::{Request, Status};
@@ -57,6 +58,7 @@ pub(crate) struct Client {
     /// The services of the session.
     pub(crate) services: Services,
     _tasks: JoinSet<()>,
+    _ended: DropGuard,
 }
 
 /// Returns a text that no other call returns.
@@ -85,6 +87,9 @@ impl Client {
             data.truncate(length);
             (length > 0).then_some((BytesMessage { data }, reader))
         });
+        // A service that waits for ever would keep the connection.
+        let ended = CancellationToken::new();
+        let outgoing = outgoing.take_until(ended.clone().cancelled_owned());
         let mut request = Request::new(outgoing);
         let mut add = |name: &str, value: &str| {
             let name: MetadataKey<_> = name.parse().unwrap();
@@ -104,7 +109,7 @@ impl Client {
                 }
             }
         });
-        Self { channel, id, services, _tasks: tasks }
+        Self { channel, id, services, _tasks: tasks, _ended: ended.drop_guard() }
     }
 
     /// Returns the service of builds.
