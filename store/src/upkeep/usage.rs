@@ -189,13 +189,17 @@ impl Parts {
         reach: &Reach,
         by_chain: &HashMap<Digest, Vec<usize>>,
     ) {
-        let layers: Vec<usize> = reach
+        let mut layers: Vec<usize> = reach
             .chains
             .iter()
             .filter_map(|chain| by_chain.get(chain))
             .flatten()
             .copied()
             .collect();
+        // A layer's tree may have a part that is the tree of another layer.
+        layers.extend(Vec::from_iter(layers.iter().filter_map(|it| inventory.layers[*it].earlier)));
+        layers.sort_unstable();
+        layers.dedup();
         let packed = layers.iter().flat_map(|place| &inventory.layers[*place].blobs);
         let blobs: HashSet<Digest> = reach.blobs.iter().chain(packed).copied().collect();
         for place in &layers {
