@@ -278,29 +278,25 @@ impl CopyDifference<'_> {
         for path in &self.removed {
             dest.remove_all(path)?;
         }
-        let directories = self.directories.iter().map(|(key, metadata)| Finish {
+        // The attributes are set in the reverse order, so those of the root come last.
+        let root = self.root_mtime.map(|mtime| Finish {
+            path: PathBuf::from("/"),
+            attributes: Attributes { mtime: Some(mtime), ..Attributes::default() },
+            xattrs: Vec::new(),
+        });
+        let below = self.directories.iter().map(|(key, metadata)| Finish {
             path: rooted(key),
             attributes: attributes(metadata),
             xattrs: Vec::new(),
         });
-        let directories: Vec<Finish> = directories.collect();
+        let directories: Vec<Finish> = root.into_iter().chain(below).collect();
         let (jobs, links) = prepare(self.changed, self.dirs.len(), dest)?;
         let options = CopyOptions::default();
         for (dir, jobs) in self.dirs.iter().zip(&jobs) {
             Copier::new(View::of(dir), dest, &options).make_all(jobs, Path::new("/"))?;
         }
-        Copier::new(View::of(dest), dest, &options).complete(
-            &links,
-            &directories,
-            Path::new("/"),
-        )?;
-        match self.root_mtime {
-            Some(mtime) => {
-                let mtime = Attributes { mtime: Some(mtime), ..Attributes::default() };
-                dest.set_attributes(Path::new("/"), &mtime)
-            }
-            None => Ok(()),
-        }
+        let copier = Copier::new(View::of(dest), dest, &options);
+        copier.complete(&links, &directories, Path::new("/"))
     }
 }
 
@@ -364,3 +360,6 @@ fn rooted(key: &[u8]) -> PathBuf {
     let path: Vec<u8> = key.iter().map(|byte| if *byte == 0 { b'/' } else { *byte }).collect();
     names::rooted(&path)
 }
+
+#[cfg(test)]
+mod tests;
