@@ -166,3 +166,108 @@ pub(crate) fn forget_incomplete(transaction: &Connection) -> rusqlite::Result<us
         [],
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use kiln_tree::CopiedFiles;
+
+    use super::*;
+    use crate::{Damaged, Store};
+
+    /// A store with a whole tree and one on top of it, whose layer a cache record names.
+    fn opened() -> (tempfile::TempDir, Store, LayerId, LayerId) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let layers = store.layers();
+        let mut tree = layers.begin().unwrap();
+        fs::write(tree.fs().join("old"), "old").unwrap();
+        fs::write(tree.fs().join("both"), "old").unwrap();
+        tree.record(CopiedFiles::new());
+        let earlier = layers.commit(tree, None).unwrap();
+        layers.note_copied_tree(&shape(), &earlier).unwrap();
+        let mut tree = layers.begin().unwrap();
+        fs::write(tree.fs().join("both"), "new").unwrap();
+        tree.put_on(earlier.clone());
+        let later = layers.commit(tree, None).unwrap();
+        store.cache().put(&key(), &[Some(later.clone())], "COPY").unwrap();
+        drop((layers, store));
+        // The leases of the first store have ended.
+        let store = Store::open(dir.path()).unwrap();
+        (dir, store, earlier, later)
+    }
+
+    fn shape() -> Digest {
+        Digest::of(b"shape")
+    }
+
+    fn key() -> Digest {
+        Digest::of(b"key")
+    }
+
+    #[test]
+    fn a_tree_shows_the_earlier_one_below_it() {
+        let (_dir, store, earlier, later) = opened();
+        let layers = store.layers();
+        let read = |dir: &Dir, name: &str| {
+            std::io::read_to_string(dir.open_file(Path::new(name)).unwrap()).unwrap()
+        };
+        for dir in [layers.open_tree(&later).unwrap(), layers.open_linked_tree(&later).unwrap()] {
+            assert_eq!([read(&dir, "old"), read(&dir, "both")], ["old", "new"]);
+        }
+        let lowers = [layers.tree_path(&later), layers.tree_path(&earlier)];
+        assert_eq!(layers.lowers(Some(&later)).unwrap(), lowers);
+        assert_eq!(read(&layers.open_tree(&earlier).unwrap(), "both"), "old");
+        assert_eq!(store.check().unwrap(), []);
+    }
+
+    #[test]
+    fn an_earlier_tree_stays_as_long_as_it_is_needed() {
+        let (dir, store, earlier, later) = opened();
+        assert_eq!(store.collect().unwrap().layers, 0);
+        assert!(store.layers().exists(&earlier).unwrap());
+        let copied = store.layers().copied_tree(&shape()).unwrap().unwrap();
+        assert_eq!((&copied.layer, copied.record.len()), (&earlier, 3));
+        drop(store);
+        let store = Store::open(dir.path()).unwrap();
+        let pruned = store.prune(&crate::PruneOptions::default()).unwrap();
+        let ids: Vec<&str> = pruned.items.iter().map(|item| item.id.as_str()).collect();
+        assert_eq!(ids, [later.as_str(), earlier.as_str()], "the upper tree goes first");
+        assert!(store.layers().copied_tree(&shape()).unwrap().is_none());
+        assert_eq!(fs::read_dir(store.layers().trees_dir()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_tree_is_lost_with_the_earlier_one() {
+        let (_dir, store, earlier, later) = opened();
+        let layers = store.layers();
+        fs::write(layers.tree_path(&earlier).join("old"), "changed").unwrap();
+        let known = layers.get(&later).unwrap().unwrap();
+        assert!(layers.check_trees([&known]).is_err());
+        assert!(layers.copied_tree(&shape()).unwrap().is_none());
+        let found = store.check().unwrap();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].what, Damaged::Tree(earlier.clone()));
+        store.repair(&found).unwrap();
+        assert_eq!(store.check().unwrap(), []);
+        assert!(!layers.exists(&later).unwrap() && !layers.tree_path(&later).exists());
+        assert!(store.cache().get(&key()).unwrap().is_none());
+    }
+
+    #[test]
+    fn only_whole_trees_with_readable_records_are_built_upon() {
+        let (_dir, store, earlier, later) = opened();
+        let layers = store.layers();
+        let mut tree = layers.begin().unwrap();
+        tree.put_on(later.clone());
+        assert!(layers.commit(tree, None).is_err(), "a tree of three parts");
+        // A layer without a record isn't noted.
+        layers.note_copied_tree(&Digest::of(b"other"), &later).unwrap();
+        assert!(layers.copied_tree(&Digest::of(b"other")).unwrap().is_none());
+        let record = layers.trees_dir().join(earlier.as_str()).join(RECORD);
+        let bytes = fs::read(&record).unwrap();
+        fs::write(&record, &bytes[..bytes.len() - 1]).unwrap();
+        assert!(layers.copied_tree(&shape()).unwrap().is_none());
+    }
+}
