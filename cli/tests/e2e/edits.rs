@@ -138,7 +138,7 @@ fn differences(root: &Path) -> u32 {
 /// differences that were made.
 fn compare(kiln: &Kiln, seed: u64, edits: u32, arguments: &[&str]) -> u32 {
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    let _ = kiln.host("rm").args(["-rf", "ctx"]).status().unwrap();
+    let _ = fs::remove_dir_all(kiln.path("ctx"));
     let context = prepare(kiln, &mut random);
     built(kiln, "root", arguments);
     let mut made = 0;
@@ -148,7 +148,7 @@ fn compare(kiln: &Kiln, seed: u64, edits: u32, arguments: &[&str]) -> u32 {
         let next = built(kiln, "root", arguments);
         made += differences(&kiln.root());
         let cold = built(kiln, "cold", arguments);
-        let _ = kiln.host("rm").args(["-rf", "cold"]).status().unwrap();
+        let _ = fs::remove_dir_all(kiln.path("cold"));
         assert_eq!(next.layers, cold.layers, "seed {seed}, edit {number}");
         // An edit without an effect leaves the step cached.
         assert!(next.seen.is_none() || next.seen == cold.seen, "seed {seed}, edit {number}");
@@ -184,7 +184,7 @@ fn edited_contexts_are_copied_as_a_whole_without_mounts() {
     settle(&kiln.path("ctx"));
     let copied = built(&kiln, "root", &["--snapshotter=copy"]);
     assert_eq!(copied.layers, built(&kiln, "cold", &[]).layers);
-    kiln.write("ctx/Dockerfile", format!("{DOCKERFILE}RUN cat /src/d1/e1/g1\n"));
+    kiln.write("ctx/Dockerfile", format!("{DOCKERFILE}RUN ls -R /src\n"));
     let copied = built(&kiln, "root", &["--snapshotter=copy"]);
     assert_eq!(copied.layers, built(&kiln, "cold", &[]).layers);
 }
@@ -215,7 +215,7 @@ fn a_killed_build_of_an_edited_context_is_forgotten() {
     built(&kiln, "root", &[]);
     let whole = begun.elapsed();
     for number in 0..kills {
-        kiln.write("ctx/d0/e0/g0", format!("{number}"));
+        kiln.write("ctx/number", format!("{number}"));
         (0..2).for_each(|_| edit(&context, &mut random));
         settle(&context);
         let mut build = command(&kiln, &[]);
