@@ -35,7 +35,7 @@ impl Snapshots {
         pending.put_on(earlier.clone());
         let mut lowers = vec![self.store.layers().tree_path(earlier)];
         lowers.extend(self.lowers(parent)?);
-        Ok(Writable::open(Draft::on_lowers(pending, parent.cloned(), lowers))?)
+        Writable::open(Draft::on_lowers(pending, parent.cloned(), lowers))
     }
 
     /// Commits a tree of [`Snapshots::write_difference`] as a layer with these changes.

@@ -122,7 +122,7 @@ fn references(action: &FileAction) -> impl Iterator<Item = InputIndex> {
 /// The value of an index.
 enum Slot {
     Output(Output),
-    Open(Writable),
+    Open(Box<Writable>),
     /// Not created yet, or taken by the only action that uses it.
     Nothing,
 }
@@ -187,7 +187,7 @@ impl<'a> Run<'a> {
             let slot = if self.is_shared(position) {
                 Slot::Output(Output::Layer(Some(self.commit(target)?)))
             } else {
-                Slot::Open(target)
+                Slot::Open(Box::new(target))
             };
             if let (Some(number), Slot::Output(output)) = (action.output, &slot) {
                 outputs.push((number, output.clone()));
@@ -228,7 +228,7 @@ impl<'a> Run<'a> {
                 Ok(self.snapshots.write(layer.as_ref())?)
             }
             Slot::Open(_) | Slot::Nothing => match std::mem::replace(slot, Slot::Nothing) {
-                Slot::Open(writable) => Ok(writable),
+                Slot::Open(writable) => Ok(*writable),
                 _ => Err(unknown(index)),
             },
         }

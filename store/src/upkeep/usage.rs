@@ -197,7 +197,9 @@ impl Parts {
             .copied()
             .collect();
         // A layer's tree may have a part that is the tree of another layer.
-        layers.extend(Vec::from_iter(layers.iter().filter_map(|it| inventory.layers[*it].earlier)));
+        let earlier = layers.iter().filter_map(|place| inventory.layers[*place].earlier);
+        let earlier: Vec<usize> = earlier.collect();
+        layers.extend(earlier);
         layers.sort_unstable();
         layers.dedup();
         let packed = layers.iter().flat_map(|place| &inventory.layers[*place].blobs);

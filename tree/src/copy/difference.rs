@@ -323,12 +323,11 @@ fn prepare(
         let source = made.origin.as_ref().map_or(0, |origin| origin.dir);
         let inode = made.inode;
         let job = job(made, to.clone());
-        match inode.and_then(|inode| firsts.get(&inode).cloned()) {
-            Some(first) => links.push((job, first)),
-            None => {
-                firsts.extend(inode.map(|inode| (inode, to)));
-                jobs[source].push(job);
-            }
+        if let Some(first) = inode.and_then(|inode| firsts.get(&inode).cloned()) {
+            links.push((job, first));
+        } else {
+            firsts.extend(inode.map(|inode| (inode, to)));
+            jobs[source].push(job);
         }
     }
     Ok((jobs, links))

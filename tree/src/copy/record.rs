@@ -221,12 +221,11 @@ fn read_entry(rest: &mut &[u8], path: &mut Vec<u8>) -> io::Result<Recorded> {
     let first = Some(read_u32(rest)?).filter(|first| *first != NONE);
     let mtime = read_time(rest)?;
     let size = read_u64(rest)?;
-    let source = match read(rest)? {
-        [0] => None,
-        _ => {
-            let (device, inode) = (read_u64(rest)?, read_u64(rest)?);
-            Some(Identity { device, inode, ctime: read_time(rest)? })
-        }
+    let source = if read(rest)? == [0] {
+        None
+    } else {
+        let (device, inode) = (read_u64(rest)?, read_u64(rest)?);
+        Some(Identity { device, inode, ctime: read_time(rest)? })
     };
     let (path, owner) = (path.as_slice().into(), Owner { uid, gid });
     Ok(Recorded { path, kind, mode, owner, mtime, size, first, source })
