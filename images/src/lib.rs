@@ -39,6 +39,7 @@ mod below;
 mod blobs;
 mod budget;
 mod compression;
+mod copied;
 mod declare;
 mod document;
 mod draft;

@@ -21,7 +21,7 @@ impl Snapshots {
         for layer in chain {
             layers.check_trees([layer])?;
             let mut pending = layers.begin()?;
-            let source = layers.open_tree(&layer.id)?;
+            let source = layers.open_linked_tree(&layer.id)?;
             let dest = Dir::open(pending.fs())?;
             let changes = layers.changes(&layer.id)?;
             let (deletions, changes) = relink_changes(source.as_fd(), dest.as_fd(), &changes)?;
@@ -85,7 +85,7 @@ impl Snapshots {
         let layers = self.store.layers();
         layers.check_trees([layer])?;
         let mut pending = layers.begin()?;
-        let source = layers.open_tree(&layer.id)?;
+        let source = layers.open_linked_tree(&layer.id)?;
         let dest = Dir::open(pending.fs())?;
         let changes = layers.changes(&layer.id)?;
         let (_, changes) = relink_changes(source.as_fd(), dest.as_fd(), &changes)?;

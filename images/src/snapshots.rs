@@ -54,6 +54,16 @@ impl Writable {
     pub fn dir(&self) -> &Dir {
         &self.dir
     }
+
+    /// Opens a draft.
+    pub(crate) fn open(draft: Draft) -> Result<Self> {
+        Ok(Self { dir: draft.open()?, draft })
+    }
+
+    /// Closes the directory. Closing a mount writes its pending changes to the draft's directory.
+    pub(crate) fn close(self) -> Draft {
+        self.draft
+    }
 }
 
 impl Snapshots {
@@ -160,8 +170,7 @@ impl Snapshots {
     /// # Errors
     /// Fails if the layers can't be mounted.
     pub fn write(&self, parent: Option<&LayerId>) -> Result<Writable> {
-        let draft = self.draft(parent)?;
-        Ok(Writable { dir: draft.open()?, draft })
+        Writable::open(self.draft(parent)?)
     }
 
     /// Starts a tree whose root has the attributes of the root of the chain below.
@@ -186,10 +195,7 @@ impl Snapshots {
     /// # Errors
     /// Fails if the store can't be written.
     pub fn commit(&self, writable: Writable) -> Result<LayerId> {
-        let Writable { draft, dir } = writable;
-        // Closing the mount writes its pending changes to the directory.
-        drop(dir);
-        self.commit_draft(draft)
+        self.commit_draft(writable.close())
     }
 
     /// Commits a draft as a layer.
@@ -231,9 +237,7 @@ impl Snapshots {
 
     /// Commits a draft as the tree of a declared layer.
     pub(crate) fn attach(&self, writable: Writable, layer: &LayerId) -> Result<()> {
-        let Writable { draft, dir } = writable;
-        drop(dir);
-        let Finished { pending, work, .. } = draft.finish(&self.store)?;
+        let Finished { pending, work, .. } = writable.close().finish(&self.store)?;
         self.store.layers().attach(pending, layer)?;
         if let Some(work) = work {
             self.work_trees.keep(layer.clone(), work);

@@ -12,6 +12,7 @@ mod contents;
 mod id;
 pub(crate) mod integrity;
 pub(crate) mod lease;
+pub(crate) mod parts;
 pub(crate) mod pending;
 pub(crate) mod remote;
 pub(crate) mod rows;
@@ -28,6 +29,7 @@ use kiln_oci::Digest;
 
 pub use self::id::{LayerId, ParseLayerIdError};
 use self::integrity::TreeRecord;
+use self::parts::LinkedTrees;
 use self::rows::{columns, layer, select, select_by_chain};
 use self::snapshotter::{Snapshotter, Snapshotting};
 use self::views::Views;
@@ -53,6 +55,8 @@ pub struct Layer {
     pub description: Option<String>,
     /// The records of the tree, for detecting changes.
     pub(crate) tree: Option<TreeRecord>,
+    /// The layer whose tree is the lower part of this layer's tree ([`parts`]).
+    pub(crate) earlier: Option<LayerId>,
 }
 
 /// A packed form of a layer. The blob itself need not be in the store.
@@ -103,6 +107,7 @@ struct State {
     /// The chosen snapshotter, once it was needed.
     snapshotting: Arc<OnceLock<Snapshotting>>,
     views: Views,
+    linked: LinkedTrees,
 }
 
 /// Returns the identity of the chain that ends in a layer with `diff_id` on top of the chain

@@ -3,6 +3,7 @@
 //! ```text
 //! content/            an OCI image layout: oci-layout, index.json, blobs/sha256/…
 //! snapshots/ID/fs     a layer's tree, with overlayfs whiteouts; never changes once committed
+//! snapshots/ID/record what a tree was copied from, if later trees can be put on top of it
 //! ingest/DIGEST       incomplete blobs, left by downloads that broke off
 //! kiln.db             SQLite, WAL: blobs, layers, images, cache records, leases, builds
 //! tmp/PID-X/          all unfinished files of one process, with a file `lock` that it holds
@@ -115,6 +116,7 @@ pub use content::{Blob, BlobWriter, Content};
 pub use error::{Error, Result};
 pub use layers::integrity::Sealer;
 pub use layers::lease::Lease;
+pub use layers::parts::CopiedTree;
 pub use layers::pending::PendingTree;
 pub use layers::remote::CachedLayer;
 pub use layers::snapshotter::{Snapshotter, Snapshotting};

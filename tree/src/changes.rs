@@ -66,6 +66,11 @@ impl Changes {
         Ok(Self(marks.into_iter().map(|(path, mark)| (key(&path), mark)).collect()))
     }
 
+    /// Returns the changes of a layer with these unchanged entries, by their [keys](key).
+    pub(crate) fn of_unchanged(keys: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        Self(keys.into_iter().map(|key| (key, Mark::Unchanged)).collect())
+    }
+
     /// Returns `true` if the tar has exactly the entries of the upper directory.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -15,8 +15,10 @@
 //! There is one deliberate difference from BuildKit: a block device is copied as a block device.
 
 mod content;
+mod difference;
 mod direct;
 pub(crate) mod place;
+mod record;
 pub(crate) mod source;
 
 use std::path::{Path, PathBuf};
@@ -36,7 +38,9 @@ use crate::unpack::{UnpackOptions, unpack};
 use crate::view::View;
 use crate::{names, wildcard};
 
+pub use difference::{CopyDifference, difference_of_copies};
 pub use direct::plan as plan_copies;
+pub use record::{CopiedFiles, CopyRecord};
 
 /// The mode of new parent directories of the destination, unless the copy sets one.
 const PARENT_MODE: u32 = 0o755;
@@ -87,14 +91,38 @@ pub struct CopyOptions {
 /// # Errors
 /// Fails with BuildKit's messages if paths are missing or in the way.
 pub fn copy(source: View<'_>, dest: &Dir, options: &CopyOptions) -> Result<()> {
+    copy_recorded(source, dest, options, None)
+}
+
+/// Copies from `source` into `dest`, like [`copy`]. Adds the source files to `files`, if it is set.
+///
+/// # Errors
+/// See [`copy`].
+pub fn copy_recorded(
+    source: View<'_>,
+    dest: &Dir,
+    options: &CopyOptions,
+    mut files: Option<&mut CopiedFiles>,
+) -> Result<()> {
     for Copied { selected, name } in copied(source, dest, options)? {
+        let files = files.as_deref_mut();
         if let Some(archive) = archive(source, &selected, options) {
+            if let Some(files) = files {
+                files.abandon();
+            }
             unpack_archive(source.dir, &archive, dest, options)?;
             continue;
         }
-        copy_selected(source, selected, dest, &name, options)?;
+        copy_selected(&Copying { source, dest, options }, selected, &name, files)?;
     }
     Ok(())
+}
+
+/// A copy from a source into a tree.
+struct Copying<'a> {
+    source: View<'a>,
+    dest: &'a Dir,
+    options: &'a CopyOptions,
 }
 
 /// The entries to copy for one source path.
@@ -180,12 +208,12 @@ fn holder(options: &CopyOptions) -> Option<&Path> {
 
 /// Copies the selected entries of one source path, whose last component is `name`.
 fn copy_selected(
-    source: View<'_>,
+    copying: &Copying<'_>,
     selected: Selected,
-    dest: &Dir,
     name: &[u8],
-    options: &CopyOptions,
+    copied: Option<&mut CopiedFiles>,
 ) -> Result<()> {
+    let Copying { source, dest, options } = *copying;
     let files = selected.entries.iter().map(|picked| &picked.entry.metadata);
     dest.take_room(files.filter(|file| file.is_file()).map(|file| file.blocks * 512).sum())?;
     let parents = parents(options);
@@ -212,6 +240,11 @@ fn copy_selected(
     };
     if let Some(holder) = holder {
         made.extend(dest.mkdir_all(holder, &parents)?);
+    }
+    if let Some(copied) = copied {
+        for picked in selected.entries.iter().filter(|picked| !picked.entry.metadata.is_dir()) {
+            copied.add(&source::destination(picked, &target), &picked.entry.metadata);
+        }
     }
     source::Copier::new(source, dest, options).copy(selected, &target)?;
     dest.stamp(&made, options.mtime)

@@ -30,11 +30,12 @@ use kiln_oci::Digest;
 use kiln_oci::DigestHasher;
 
 use crate::error::Result;
-use crate::metadata::{FileKind, Metadata};
+use crate::metadata::Metadata;
 use crate::view::View;
 use crate::walk::Entry;
 use contents::Contents;
 pub use contents::{ContentHasher, WrittenFile, remember_written};
+pub(crate) use contents::is_settled;
 use listing::Listing;
 use select::{Picked, Selected};
 
@@ -206,15 +207,7 @@ impl Stream {
 
     fn entry(&mut self, entry: &Entry) {
         let metadata = &entry.metadata;
-        let (kind, major, minor) = match metadata.kind {
-            FileKind::File => (b'f', 0, 0),
-            FileKind::Directory => (b'd', 0, 0),
-            FileKind::Symlink => (b'l', 0, 0),
-            FileKind::Fifo => (b'p', 0, 0),
-            FileKind::Socket => (b's', 0, 0),
-            FileKind::CharDevice { major, minor } => (b'c', major, minor),
-            FileKind::BlockDevice { major, minor } => (b'b', major, minor),
-        };
+        let (kind, major, minor) = metadata.kind.letter();
         self.0.update(&[kind]);
         for number in [metadata.mode, metadata.owner.uid, metadata.owner.gid, major, minor] {
             self.0.update(&number.to_le_bytes());

@@ -142,6 +142,33 @@ impl FileKind {
         self == Self::File
     }
 
+    /// Returns a letter for the type, and the numbers of a device.
+    pub(crate) fn letter(self) -> (u8, u32, u32) {
+        match self {
+            Self::File => (b'f', 0, 0),
+            Self::Directory => (b'd', 0, 0),
+            Self::Symlink => (b'l', 0, 0),
+            Self::Fifo => (b'p', 0, 0),
+            Self::Socket => (b's', 0, 0),
+            Self::CharDevice { major, minor } => (b'c', major, minor),
+            Self::BlockDevice { major, minor } => (b'b', major, minor),
+        }
+    }
+
+    /// Returns the type with this [letter](Self::letter) and these numbers.
+    pub(crate) fn of_letter(letter: u8, major: u32, minor: u32) -> Option<Self> {
+        Some(match letter {
+            b'f' => Self::File,
+            b'd' => Self::Directory,
+            b'l' => Self::Symlink,
+            b'p' => Self::Fifo,
+            b's' => Self::Socket,
+            b'c' => Self::CharDevice { major, minor },
+            b'b' => Self::BlockDevice { major, minor },
+            _ => return None,
+        })
+    }
+
     /// Returns `true` for types with extended attributes that can be opened without side effects.
     pub(crate) fn has_xattrs(self) -> bool {
         matches!(self, Self::File | Self::Directory)

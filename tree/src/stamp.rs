@@ -15,8 +15,9 @@ use std::path::Path;
 
 use kiln_oci::{Digest, DigestHasher};
 
+use crate::copy::CopiedFiles;
 use crate::dir::Dir;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::metadata::{FileKind, Metadata};
 use crate::view::View;
 use crate::walk::{self, Entry};
@@ -57,6 +58,33 @@ pub fn stamp(dir: &Dir) -> Result<Stamp> {
 /// # Errors
 /// Fails if a directory or an entry's attributes can't be read.
 pub fn survey(dir: &Dir) -> Result<(Stamp, DiskUse)> {
+    survey_entries(dir).map(|(stamp, room, _)| (stamp, room))
+}
+
+/// Returns the stamp and the disk space of a tree, and the [record](crate::CopyRecord) of the
+/// copies that created it. The record is `None` if the tree can't be compared with others.
+///
+/// # Errors
+/// Fails if a directory or an entry's attributes can't be read.
+pub fn survey_copied(dir: &Dir, copied: &CopiedFiles) -> Result<Surveyed> {
+    let (stamp, room, entries) = survey_entries(dir)?;
+    let record = copied.record(&entries);
+    let record = record.map_err(|error| Error::io("record", Path::new("/"), error))?;
+    Ok(Surveyed { stamp, room, record })
+}
+
+/// The result of [`survey_copied`].
+#[derive(Debug)]
+pub struct Surveyed {
+    /// The stamp of the tree.
+    pub stamp: Stamp,
+    /// The disk space of the tree.
+    pub room: DiskUse,
+    /// The record of the tree, if it can be compared with others.
+    pub record: Option<Vec<u8>>,
+}
+
+fn survey_entries(dir: &Dir) -> Result<(Stamp, DiskUse, Vec<Entry>)> {
     let view = View::of_layer(dir);
     let entries = walk::entries(view, Path::new("/"))?;
     let mut hasher = DigestHasher::new();
@@ -69,7 +97,8 @@ pub fn survey(dir: &Dir) -> Result<(Stamp, DiskUse)> {
         hasher.update(&line);
     }
     let stamp = Stamp { entries: entries.len() as u64, digest: hasher.finish() };
-    Ok((stamp, disk_use(&entries)))
+    let room = disk_use(&entries);
+    Ok((stamp, room, entries))
 }
 
 fn disk_use(entries: &[Entry]) -> DiskUse {
@@ -96,15 +125,8 @@ fn disk_use(entries: &[Entry]) -> DiskUse {
 
 fn describe(entry: &Entry, line: &mut Vec<u8>) {
     let Metadata { kind, mode, owner, size, mtime, .. } = entry.metadata;
-    let (kind, size, major, minor) = match kind {
-        FileKind::File => (b'f', size, 0, 0),
-        FileKind::Directory => (b'd', 0, 0, 0),
-        FileKind::Symlink => (b'l', 0, 0, 0),
-        FileKind::Fifo => (b'p', 0, 0, 0),
-        FileKind::Socket => (b's', 0, 0, 0),
-        FileKind::CharDevice { major, minor } => (b'c', 0, major, minor),
-        FileKind::BlockDevice { major, minor } => (b'b', 0, major, minor),
-    };
+    let size = if kind == FileKind::File { size } else { 0 };
+    let (kind, major, minor) = kind.letter();
     line.push(kind);
     for number in [mode, owner.uid, owner.gid, major, minor, mtime.nanoseconds] {
         line.extend(number.to_le_bytes());

@@ -5,6 +5,7 @@
 //! more than once, or is read from. A chain of actions with one output therefore creates one layer.
 
 mod copy;
+mod difference;
 pub(crate) mod direct;
 mod mkdir;
 mod mkfile;
@@ -17,7 +18,9 @@ use std::sync::Arc;
 use kiln_event::Reporter;
 use kiln_images::{Packing, Snapshots, Writable, blocking};
 use kiln_llb::op::{Chown, FileAction, FileActionKind, FileOp, InputIndex, UserRef};
-use kiln_tree::{Attributes, Dir, Owner, Timestamp, View};
+use kiln_oci::Digest;
+use kiln_store::LayerId;
+use kiln_tree::{Attributes, CopiedFiles, Dir, Owner, Timestamp, View};
 use tokio_util::sync::CancellationToken;
 
 use crate::content;
@@ -44,7 +47,16 @@ pub(crate) async fn run(
     materialise(snapshots, &inputs, reporter).await?;
     snapshots.tell_of_copies(reporter)?;
     let (snapshots, op, cancel) = (snapshots.clone(), op.clone(), reporter.cancel.clone());
-    blocking(move || Run::new(&snapshots, &op, inputs, cancel).run()).await
+    blocking(move || {
+        let shape = difference::shape(&snapshots, &op, &inputs)?;
+        if let Some(shape) = &shape
+            && let Some(layer) = difference::run(&snapshots, &op, &inputs, shape)?
+        {
+            return Ok(vec![Output::Layer(Some(layer))]);
+        }
+        Run::new(&snapshots, &op, inputs, cancel).recording(shape).run()
+    })
+    .await
 }
 
 /// Checks a file op before its step runs.
@@ -110,7 +122,7 @@ fn references(action: &FileAction) -> impl Iterator<Item = InputIndex> {
 /// The value of an index.
 enum Slot {
     Output(Output),
-    Open(Writable),
+    Open(Box<Writable>),
     /// Not created yet, or taken by the only action that uses it.
     Nothing,
 }
@@ -143,6 +155,8 @@ struct Run<'a> {
     inputs: usize,
     slots: Vec<Slot>,
     cancel: CancellationToken,
+    /// The shape of copies whose tree gets a record, and their source files.
+    copied: Option<(Digest, CopiedFiles)>,
 }
 
 impl<'a> Run<'a> {
@@ -154,7 +168,12 @@ impl<'a> Run<'a> {
     ) -> Self {
         let count = inputs.len();
         let slots = inputs.into_iter().map(Slot::Output).collect();
-        Self { snapshots, op, inputs: count, slots, cancel }
+        Self { snapshots, op, inputs: count, slots, cancel, copied: None }
+    }
+
+    /// Records the source files of copies of a shape.
+    fn recording(self, shape: Option<Digest>) -> Self {
+        Self { copied: shape.map(|shape| (shape, CopiedFiles::new())), ..self }
     }
 
     fn run(mut self) -> Result<Vec<Output>> {
@@ -166,9 +185,9 @@ impl<'a> Run<'a> {
             let target = self.target(action.input)?;
             self.act(action, target.dir())?;
             let slot = if self.is_shared(position) {
-                Slot::Output(Output::Layer(Some(self.snapshots.commit(target)?)))
+                Slot::Output(Output::Layer(Some(self.commit(target)?)))
             } else {
-                Slot::Open(target)
+                Slot::Open(Box::new(target))
             };
             if let (Some(number), Slot::Output(output)) = (action.output, &slot) {
                 outputs.push((number, output.clone()));
@@ -177,6 +196,14 @@ impl<'a> Run<'a> {
         }
         outputs.sort_unstable_by_key(|(number, _)| *number);
         Ok(outputs.into_iter().map(|(_, output)| output).collect())
+    }
+
+    /// Commits a result as a layer. Copies that are recorded have one result.
+    fn commit(&mut self, target: Writable) -> Result<LayerId> {
+        Ok(match self.copied.take() {
+            Some((shape, copied)) => self.snapshots.commit_copied(target, &shape, copied)?,
+            None => self.snapshots.commit(target)?,
+        })
     }
 
     /// Returns `true` if the result of an action must become a layer.
@@ -201,7 +228,7 @@ impl<'a> Run<'a> {
                 Ok(self.snapshots.write(layer.as_ref())?)
             }
             Slot::Open(_) | Slot::Nothing => match std::mem::replace(slot, Slot::Nothing) {
-                Slot::Open(writable) => Ok(writable),
+                Slot::Open(writable) => Ok(*writable),
                 _ => Err(unknown(index)),
             },
         }
@@ -216,7 +243,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn act(&self, action: &FileAction, target: &Dir) -> Result<()> {
+    fn act(&mut self, action: &FileAction, target: &Dir) -> Result<()> {
         let owner = match owner_of(&action.kind) {
             Some(chown) => Some(owner::resolve(chown, |index| self.source(index))?),
             None => None,
@@ -224,7 +251,9 @@ impl<'a> Run<'a> {
         match &action.kind {
             FileActionKind::Copy(copy) => {
                 let source = self.source(action.secondary_input)?;
-                let copied = copy::copy(source.view(), target, copy, owner, self.snapshots.limits);
+                let (limits, files) = (self.snapshots.limits, self.copied.as_mut());
+                let files = files.map(|(_, files)| files);
+                let copied = copy::copy(source.view(), target, copy, owner, limits, files);
                 let index = action.secondary_input.map(|index| index as usize);
                 let is_in_key = index.is_some_and(|index| {
                     index < self.inputs && content::of_file(self.op, index).is_some()

@@ -21,6 +21,7 @@ mod demo;
 mod diff;
 mod direct;
 mod docker_images;
+mod edits;
 mod engine;
 mod explain;
 mod groups;

@@ -6,6 +6,7 @@ use rusqlite::Connection;
 use super::{CacheIndex, recipes};
 use crate::db::digest_column;
 use crate::error::Result;
+use crate::layers::parts::forget_incomplete;
 use crate::layers::remote::forget_cached;
 
 impl CacheIndex {
@@ -23,6 +24,26 @@ impl CacheIndex {
 /// form (a tree that came from another layer doesn't pack to that diff ID). Also deletes the layers
 /// above them, and the images and cache records that need them.
 pub(crate) fn forget_lost(transaction: &Connection) -> rusqlite::Result<()> {
+    forget_incomplete(transaction)?;
+    loop {
+        forget_lost_layers(transaction)?;
+        // A lost layer's tree may have been a part of other trees.
+        if forget_incomplete(transaction)? == 0 {
+            break;
+        }
+    }
+    let lost = "DELETE FROM cache_records WHERE key IN (
+            SELECT key FROM cache_outputs
+            WHERE layer IS NOT NULL AND layer NOT IN (SELECT id FROM layers))
+        RETURNING key";
+    for key in digest_column(transaction, lost)? {
+        recipes::note_lost(transaction, &key)?;
+    }
+    let orphans = "DELETE FROM cache_outputs WHERE key NOT IN (SELECT key FROM cache_records)";
+    transaction.execute(orphans, []).map(|_| ())
+}
+
+fn forget_lost_layers(transaction: &Connection) -> rusqlite::Result<()> {
     transaction.execute_batch(
         "WITH RECURSIVE lost(id) AS (
              SELECT id FROM layers WHERE NOT has_tree AND NOT EXISTS (
@@ -36,14 +57,5 @@ pub(crate) fn forget_lost(transaction: &Connection) -> rusqlite::Result<()> {
          DELETE FROM layers WHERE id IN (SELECT id FROM lost);
          DELETE FROM layer_blobs WHERE layer NOT IN (SELECT id FROM layers);
          DELETE FROM images WHERE digest NOT IN (SELECT digest FROM blobs);",
-    )?;
-    let lost = "DELETE FROM cache_records WHERE key IN (
-            SELECT key FROM cache_outputs
-            WHERE layer IS NOT NULL AND layer NOT IN (SELECT id FROM layers))
-        RETURNING key";
-    for key in digest_column(transaction, lost)? {
-        recipes::note_lost(transaction, &key)?;
-    }
-    let orphans = "DELETE FROM cache_outputs WHERE key NOT IN (SELECT key FROM cache_records)";
-    transaction.execute(orphans, []).map(|_| ())
+    )
 }

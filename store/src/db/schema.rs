@@ -294,6 +294,38 @@ CREATE TRIGGER layers_with_changes_deleted AFTER DELETE ON layers BEGIN
     DELETE FROM layer_changes WHERE layer = OLD.id;
 END;
 ",
+    // The column `earlier` names the layer whose tree is the lower part of this layer's tree. The
+    // table has the latest whole tree of copies of the same kind. A sum that is wrong stays wrong.
+    "
+ALTER TABLE layers ADD COLUMN earlier TEXT;
+CREATE INDEX layers_by_earlier ON layers (earlier) WHERE earlier IS NOT NULL;
+DROP TRIGGER layers_inserted;
+DROP TRIGGER layers_updated;
+UPDATE layers SET sum = row_sum(id, parent, diff_id, chain_id, has_tree, created_at, description,
+    stamp, entries, seal, earlier)
+    WHERE sum IS row_sum(id, parent, diff_id, chain_id, has_tree, created_at, description, stamp,
+        entries, seal);
+CREATE TRIGGER layers_inserted AFTER INSERT ON layers BEGIN
+    UPDATE layers SET sum = row_sum(id, parent, diff_id, chain_id, has_tree, created_at,
+        description, stamp, entries, seal, earlier) WHERE id = NEW.id;
+END;
+CREATE TRIGGER layers_updated AFTER UPDATE OF id, parent, diff_id, chain_id, has_tree, created_at,
+    description, stamp, entries, seal, earlier ON layers
+    WHEN OLD.sum IS row_sum(OLD.id, OLD.parent, OLD.diff_id, OLD.chain_id, OLD.has_tree,
+        OLD.created_at, OLD.description, OLD.stamp, OLD.entries, OLD.seal, OLD.earlier) BEGIN
+    UPDATE layers SET sum = row_sum(id, parent, diff_id, chain_id, has_tree, created_at,
+        description, stamp, entries, seal, earlier) WHERE id = NEW.id;
+END;
+
+CREATE TABLE copied_trees (
+    shape BLOB PRIMARY KEY,
+    layer TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX copied_trees_by_layer ON copied_trees (layer);
+CREATE TRIGGER copied_layers_deleted AFTER DELETE ON layers BEGIN
+    DELETE FROM copied_trees WHERE layer = OLD.id;
+END;
+",
 ];
 
 /// Returns the version of an index; 0 for an empty one.

@@ -16,7 +16,7 @@ use rusqlite::{Connection, Row};
 /// The expression for the checksum of a row of `layers`.
 pub(crate) const LAYER: &str = "row_sum(layers.id, layers.parent, layers.diff_id, layers.chain_id,
     layers.has_tree, layers.created_at, layers.description, layers.stamp, layers.entries,
-    layers.seal)";
+    layers.seal, layers.earlier)";
 
 /// The expression for the checksum of a row of `layer_blobs`.
 pub(crate) const LAYER_BLOB: &str = "row_sum(layer_blobs.layer, layer_blobs.digest,

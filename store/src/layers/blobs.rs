@@ -57,7 +57,7 @@ impl Layers {
             known
         } else {
             let id = LayerId::fresh();
-            let row = NewLayer { id: &id, parent, diff_id: Some(diff_id), tree: None };
+            let row = NewLayer::without_tree(&id, parent, diff_id);
             insert(transaction, &row, Some(chain))?;
             id
         };
@@ -110,7 +110,7 @@ impl Layers {
                 known
             } else {
                 let id = LayerId::fresh();
-                let row = NewLayer { id: &id, parent, diff_id: Some(diff_id), tree: None };
+                let row = NewLayer::without_tree(&id, parent, diff_id);
                 insert(transaction, &row, chain.as_ref())?;
                 id
             };

@@ -42,17 +42,28 @@ impl Layers {
     /// Fails if a tree was changed.
     pub fn check_trees<'a>(&self, layers: impl IntoIterator<Item = &'a Layer>) -> Result<()> {
         for layer in layers.into_iter().filter(|layer| layer.has_tree) {
-            let Some(record) = &layer.tree else { continue };
-            if self.is_believed(&layer.id, record) {
-                continue;
+            self.check_tree(layer)?;
+            if let Some(earlier) = &layer.earlier {
+                match self.get(earlier)? {
+                    Some(earlier) if earlier.is_whole() => self.check_tree(&earlier)?,
+                    _ => return Err(Error::damaged(format!("tree of layer {}", layer.id))),
+                }
             }
-            if self.stamp_of(&layer.id).ok() != Some(record.stamp) {
-                return Err(Error::damaged(format!("tree of layer {}", layer.id)));
-            }
-            self.believe(&layer.id);
-            if record.stamp.entries > SMALL {
-                self.note_checked(&layer.id)?;
-            }
+        }
+        Ok(())
+    }
+
+    fn check_tree(&self, layer: &Layer) -> Result<()> {
+        let Some(record) = &layer.tree else { return Ok(()) };
+        if self.is_believed(&layer.id, record) {
+            return Ok(());
+        }
+        if self.stamp_of(&layer.id).ok() != Some(record.stamp) {
+            return Err(Error::damaged(format!("tree of layer {}", layer.id)));
+        }
+        self.believe(&layer.id);
+        if record.stamp.entries > SMALL {
+            self.note_checked(&layer.id)?;
         }
         Ok(())
     }

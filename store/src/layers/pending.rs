@@ -5,9 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kiln_tree::{Changes, Dir};
+use kiln_tree::{Changes, CopiedFiles, Dir};
 use rustix::fs::CWD;
 
+use super::LayerId;
 use crate::error::{Error, Result};
 use crate::room::Room;
 use crate::room::cap::Claim;
@@ -24,6 +25,8 @@ pub struct PendingTree {
     work: PathBuf,
     claim: Arc<Claim>,
     changes: Changes,
+    copied: Option<CopiedFiles>,
+    earlier: Option<LayerId>,
     placed: bool,
 }
 
@@ -33,7 +36,8 @@ impl PendingTree {
         let (fs, work) = (dir.join("fs"), room.process().fresh());
         let claim = Arc::new(room.claim());
         let (room, changes) = (room.clone(), Changes::default());
-        let pending = Self { room, dir, fs, work, claim, changes, placed: false };
+        let (copied, earlier) = (None, None);
+        let pending = Self { room, dir, fs, work, claim, changes, copied, earlier, placed: false };
         for path in [&pending.fs, &pending.work] {
             fs::create_dir(path).map_err(Error::io("create", path))?;
         }
@@ -64,6 +68,27 @@ impl PendingTree {
     /// Stores the differences between the tar of the layer and the tree.
     pub fn note(&mut self, changes: Changes) {
         self.changes = changes;
+    }
+
+    /// Notes the source files behind the entries of the tree. It gets a record, with which later
+    /// copies compare themselves ([`Layers::copied_tree`](super::Layers::copied_tree)).
+    pub fn record(&mut self, copied: CopiedFiles) {
+        self.copied = Some(copied);
+    }
+
+    /// Notes that the tree has only the differences from the tree of another layer.
+    pub fn put_on(&mut self, earlier: LayerId) {
+        self.earlier = Some(earlier);
+    }
+
+    /// Returns the source files behind the entries, if they were noted.
+    pub(crate) fn copied(&self) -> Option<&CopiedFiles> {
+        self.copied.as_ref()
+    }
+
+    /// Returns the layer whose tree is the lower part of the tree.
+    pub(crate) fn earlier(&self) -> Option<&LayerId> {
+        self.earlier.as_ref()
     }
 
     /// Returns the differences between the tar of the layer and the tree.

@@ -45,8 +45,7 @@ impl Layers {
                 known
             } else {
                 let id = LayerId::from_index(name::fresh());
-                let diff_id = Some(&cached.diff_id);
-                let row = NewLayer { id: &id, parent, diff_id, tree: None };
+                let row = NewLayer::without_tree(&id, parent, &cached.diff_id);
                 insert(transaction, &row, Some(&chain))?;
                 transaction
                     .prepare_cached("UPDATE layers SET created_at = ?2 WHERE id = ?1")?

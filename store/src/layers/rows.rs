@@ -15,7 +15,7 @@ pub(crate) fn columns() -> String {
     format!(
         "layers.id, layers.parent, layers.diff_id, layers.chain_id, layers.has_tree,
          layers.created_at, layers.description, layers.stamp, layers.entries, layers.seal,
-         layers.checked_at, layers.sum IS {sum}"
+         layers.checked_at, layers.sum IS {sum}, layers.earlier"
     )
 }
 
@@ -26,6 +26,19 @@ pub(crate) struct NewLayer<'a> {
     pub(crate) diff_id: Option<&'a Digest>,
     /// The records of the layer's tree, if it has one.
     pub(crate) tree: Option<NewTree>,
+    /// The layer whose tree is the lower part of the tree.
+    pub(crate) earlier: Option<&'a LayerId>,
+}
+
+impl<'a> NewLayer<'a> {
+    /// Returns a layer with a diff ID and without a tree.
+    pub(crate) fn without_tree(
+        id: &'a LayerId,
+        parent: Option<&'a LayerId>,
+        diff_id: &'a Digest,
+    ) -> Self {
+        Self { id, parent, diff_id: Some(diff_id), tree: None, earlier: None }
+    }
 }
 
 /// The records of a tree that are taken when it is stored.
@@ -40,8 +53,8 @@ pub(crate) fn insert(
     chain: Option<&Digest>,
 ) -> rusqlite::Result<()> {
     let sql = "INSERT INTO layers (id, parent, diff_id, chain_id, has_tree, created_at, stamp,
-                                   entries, disk, shared, tree_epoch, checked_at)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10,
+                                   entries, disk, shared, earlier, tree_epoch, checked_at)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11,
                        (SELECT value FROM meta WHERE key = 'epoch'), ?6)";
     let room = row.tree.as_ref().map_or_else(DiskUse::default, |tree| tree.room);
     transaction.prepare_cached(sql)?.execute((
@@ -55,6 +68,7 @@ pub(crate) fn insert(
         row.tree.as_ref().map(|tree| tree.stamp.entries.cast_signed()),
         room.own.cast_signed(),
         room.shared.cast_signed(),
+        row.earlier.map(LayerId::as_str),
     ))?;
     Ok(())
 }
@@ -187,5 +201,6 @@ pub(crate) fn layer(row: &Row<'_>) -> rusqlite::Result<Layer> {
         created_at: row.get(5)?,
         description: row.get(6)?,
         tree: stamp.map(|stamp| TreeRecord { stamp, seal, checked_at }),
+        earlier: row.get::<_, Option<String>>(12)?.map(LayerId::from_index),
     })
 }

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use kiln_tree::{Dir, survey};
+use kiln_tree::{Dir, survey, survey_copied};
 
 use super::changes::put_changes;
+use super::parts::{RECORD, blocks_around};
 use super::pending::PendingTree;
 use super::rows::{NewLayer, NewTree, insert, select};
 use super::{LayerId, Layers};
@@ -12,7 +13,6 @@ use crate::error::{Error, Result};
 use crate::name;
 use crate::room::Room;
 use crate::room::lock::KeyGuard;
-use crate::room::measure::blocks_of;
 
 impl Layers {
     /// Begins a new tree.
@@ -32,10 +32,16 @@ impl Layers {
                 break id;
             }
         };
-        let row = NewLayer { id: &id, parent, diff_id: None, tree: Some(look) };
+        let earlier = tree.earlier();
+        let row = NewLayer { id: &id, parent, diff_id: None, tree: Some(look), earlier };
         let stored = self.room.record(&claim, "store a layer", |transaction| {
             if let Some(parent) = parent
                 && select(transaction, parent.as_str())?.is_none()
+            {
+                return Ok(false);
+            }
+            if let Some(earlier) = earlier
+                && !select(transaction, earlier.as_str())?.is_some_and(|layer| layer.is_whole())
             {
                 return Ok(false);
             }
@@ -79,7 +85,7 @@ impl Layers {
         }
         let known = self.room.record(&claim, "attach a tree", |transaction| {
             let sql = "UPDATE layers SET has_tree = 1, stamp = ?2, entries = ?3, seal = NULL,
-                       checked_at = ?4, disk = ?5, shared = ?6,
+                       checked_at = ?4, disk = ?5, shared = ?6, earlier = NULL,
                        tree_epoch = (SELECT value FROM meta WHERE key = 'epoch')
                        WHERE id = ?1";
             let changed = transaction.prepare_cached(sql)?.execute((
@@ -103,17 +109,10 @@ impl Layers {
         Ok(())
     }
 
-    /// Returns the path of the layer's tree, whether it exists or not.
+    /// Returns the path of the layer's tree, whether it exists or not. It may have only the
+    /// differences from another tree ([`Layers::open_tree`]).
     pub fn tree_path(&self, id: &LayerId) -> PathBuf {
         tree_path(&self.room, id.as_str())
-    }
-
-    /// Opens the layer's tree, which no longer changes.
-    ///
-    /// # Errors
-    /// Fails if the tree doesn't exist.
-    pub fn open_tree(&self, id: &LayerId) -> Result<Dir> {
-        Ok(Dir::open(&self.tree_path(id))?.without_devices())
     }
 
     /// Returns the directory that contains all trees as `ID/fs`, for mounts with short names.
@@ -130,7 +129,18 @@ pub(crate) fn tree_path(room: &Room, id: &str) -> PathBuf {
 /// Takes the stamp of a finished tree and measures its disk space. The work directory of overlayfs
 /// is not included, since it is removed before the tree is placed.
 fn look_at(tree: &PendingTree) -> Result<NewTree> {
-    let (stamp, mut room) = survey(&Dir::open(tree.fs())?)?;
-    room.own += blocks_of(tree.dir())?;
+    let dir = Dir::open(tree.fs())?;
+    let (stamp, mut room) = match tree.copied() {
+        Some(copied) => {
+            let surveyed = survey_copied(&dir, copied)?;
+            if let Some(record) = surveyed.record {
+                let path = tree.dir().join(RECORD);
+                std::fs::write(&path, record).map_err(Error::io("write", &path))?;
+            }
+            (surveyed.stamp, surveyed.room)
+        }
+        None => survey(&dir)?,
+    };
+    room.own += blocks_around(tree.dir())?;
     Ok(NewTree { stamp, room })
 }

@@ -17,7 +17,7 @@ const KEPT: usize = 8;
 /// The tree of a chain, assembled of hard links. It exists as long as a reference to it.
 #[derive(Debug)]
 pub struct AssembledTree {
-    path: PathBuf,
+    pub(super) path: PathBuf,
 }
 
 impl AssembledTree {
@@ -32,7 +32,7 @@ impl AssembledTree {
 pub(super) struct Views(Mutex<VecDeque<(LayerId, Arc<AssembledTree>)>>);
 
 impl Layers {
-    /// Returns the trees of a chain, uppermost first. All must exist.
+    /// Returns the directories with the trees of a chain, uppermost first. All must exist.
     ///
     /// # Errors
     /// Fails if a tree is missing or was changed.
@@ -40,7 +40,11 @@ impl Layers {
         let Some(top) = top else { return Ok(Vec::new()) };
         let chain = self.chain(top)?;
         self.check_trees(&chain)?;
-        Ok(chain.iter().rev().map(|layer| self.tree_path(&layer.id)).collect())
+        let parts: Vec<PathBuf> = chain.iter().rev().flat_map(|it| self.parts(it)).collect();
+        if parts.len() <= Overlay::MAX_LOWERS || parts.len() == chain.len() {
+            return Ok(parts);
+        }
+        chain.iter().rev().map(|layer| self.linked_path(layer)).collect()
     }
 
     /// Returns a chain as a readable directory. All its trees must exist.

@@ -165,6 +165,9 @@ impl Upkeep {
         if layer.tree.as_ref().is_some_and(|record| record.stamp != stamp) {
             return Ok(Some("it was changed"));
         }
+        if !layers.has_all_parts(&layer)? {
+            return Ok(Some("a part of it is missing"));
+        }
         let Ok(seal) = layers.seal_of(id) else { return Ok(Some("it can't be read")) };
         match layer.tree {
             Some(TreeRecord { seal: Some(known), .. }) if known != seal => {

@@ -2,7 +2,8 @@
 //! collection, pruning and the account of disk space use it.
 //!
 //! A layer is *pinned* if an image or a lease of a living process reaches it. It is *kept* if a
-//! cache record names it, or if it is below a kept or pinned layer. Otherwise it is garbage. An
+//! cache record names it, or if a kept or pinned layer needs it: as a layer below, or for its tree,
+//! which is the lower part of the other's tree. Otherwise it is garbage. An
 //! image reaches its manifests, configs and layers' blobs, and the layers with the chain IDs that
 //! result from its config's diff IDs.
 //!
@@ -50,6 +51,8 @@ pub(crate) struct ImageReach {
 pub(crate) struct Node {
     pub(crate) id: String,
     pub(crate) parent: Option<usize>,
+    /// The layer whose tree is the lower part of this layer's tree.
+    pub(crate) earlier: Option<usize>,
     pub(crate) chain: Option<Digest>,
     /// The disk space of the tree in bytes.
     pub(crate) tree_bytes: u64,
@@ -63,6 +66,13 @@ pub(crate) struct Node {
     pub(crate) is_imaged: bool,
     /// `true` if the layer is pinned or kept.
     pub(crate) is_alive: bool,
+}
+
+/// A row of a layer, with the IDs of the layers that it needs.
+struct LayerRow {
+    node: Node,
+    parent: Option<String>,
+    earlier: Option<String>,
 }
 
 /// A cache record in the inventory.
@@ -146,16 +156,19 @@ impl Inventory {
 
     fn take_layers(&mut self, connection: &Connection) -> rusqlite::Result<HashMap<String, usize>> {
         let sql =
-            "SELECT id, parent, chain_id, has_tree, coalesce(disk, 0), created_at, description
+            "SELECT id, parent, chain_id, has_tree, coalesce(disk, 0), created_at, description,
+                    earlier
                    FROM layers ORDER BY created_at, id";
         let rows = connection
             .prepare_cached(sql)?
             .query_map([], |row| {
                 let has_tree: bool = row.get(3)?;
                 let tree_bytes = if has_tree { row.get::<_, i64>(4)? as u64 } else { 0 };
+                let earlier = if has_tree { row.get(7)? } else { None };
                 let node = Node {
                     id: row.get(0)?,
                     parent: None,
+                    earlier: None,
                     chain: row.get::<_, Option<[u8; 32]>>(2)?.map(Digest::from_bytes),
 
                     tree_bytes,
@@ -168,17 +181,15 @@ impl Inventory {
                     is_imaged: false,
                     is_alive: false,
                 };
-                Ok((node, row.get(1)?))
+                Ok(LayerRow { node, parent: row.get(1)?, earlier })
             })?
-            .collect::<rusqlite::Result<Vec<(Node, Option<String>)>>>()?;
+            .collect::<rusqlite::Result<Vec<LayerRow>>>()?;
         let places: HashMap<String, usize> =
-            rows.iter().enumerate().map(|(place, (node, _))| (node.id.clone(), place)).collect();
+            rows.iter().enumerate().map(|(place, row)| (row.node.id.clone(), place)).collect();
+        let place = |id: Option<String>| id.and_then(|id| places.get(&id).copied());
         self.layers = rows
             .into_iter()
-            .map(|(node, parent)| Node {
-                parent: parent.and_then(|parent| places.get(&parent).copied()),
-                ..node
-            })
+            .map(|row| Node { parent: place(row.parent), earlier: place(row.earlier), ..row.node })
             .collect();
         Ok(places)
     }
@@ -243,12 +254,15 @@ impl Inventory {
         Ok(())
     }
 
-    /// Marks a layer and those below it, until `mark` returns `false` for a layer that is marked
-    /// already.
+    /// Marks a layer, those below it, and those with parts of their trees. `mark` returns `false`
+    /// for a layer that is marked already.
     fn spread(&mut self, place: usize, mark: impl Fn(&mut Node) -> bool) {
-        let mut at = Some(place);
-        while let Some(place) = at.filter(|place| mark(&mut self.layers[*place])) {
-            at = self.layers[place].parent;
+        let mut waiting = vec![place];
+        while let Some(place) = waiting.pop() {
+            let node = &mut self.layers[place];
+            if mark(node) {
+                waiting.extend(node.parent.into_iter().chain(node.earlier));
+            }
         }
     }
 

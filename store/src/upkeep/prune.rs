@@ -201,7 +201,7 @@ fn cache_bytes(inventory: &Inventory) -> u64 {
 struct Choice<'a> {
     inventory: &'a mut Inventory,
     options: &'a PruneOptions,
-    /// The number of layers directly above each layer.
+    /// The number of layers directly above each layer, and of those with a tree on top of its tree.
     above: Vec<usize>,
     records: Vec<usize>,
     items: Vec<PrunedItem>,
@@ -213,8 +213,8 @@ impl<'a> Choice<'a> {
     fn new(inventory: &'a mut Inventory, options: &'a PruneOptions) -> Self {
         let mut above = vec![0; inventory.layers.len()];
         for node in inventory.layers.iter().filter(|node| node.is_alive) {
-            if let Some(parent) = node.parent {
-                above[parent] += 1;
+            for needed in node.parent.into_iter().chain(node.earlier) {
+                above[needed] += 1;
             }
         }
         Self { inventory, options, above, records: Vec::new(), items: Vec::new(), freed: 0 }
@@ -239,11 +239,12 @@ impl<'a> Choice<'a> {
             self.give_up(place);
             let lost = self.drop_records(place);
             self.inventory.layers[place].is_alive = false;
-            let parent = self.inventory.layers[place].parent;
-            if let Some(parent) = parent {
-                self.above[parent] -= 1;
+            let node = &self.inventory.layers[place];
+            let needed: Vec<usize> = node.parent.into_iter().chain(node.earlier).collect();
+            for needed in &needed {
+                self.above[*needed] -= 1;
             }
-            for next in lost.into_iter().chain(parent) {
+            for next in lost.into_iter().chain(needed) {
                 if self.is_leaf(next) {
                     leaves.push(Reverse((self.used_at(next), next)));
                 }
@@ -255,7 +256,7 @@ impl<'a> Choice<'a> {
         self.inventory.revive();
     }
 
-    /// Returns `true` if no layer is above this one, and no image or lease holds it.
+    /// Returns `true` if no layer needs this one, and no image or lease holds it.
     fn is_leaf(&self, place: usize) -> bool {
         let node = &self.inventory.layers[place];
         node.is_alive && !node.is_leased && !node.is_imaged && self.above[place] == 0

@@ -12,9 +12,9 @@ use kiln_tree::{Dir, FileKind, View, walk};
 
 use crate::db::text_column;
 use crate::error::Result;
+use crate::layers::parts::blocks_around;
 use crate::layers::trees::tree_path;
 use crate::room::Room;
-use crate::room::measure::blocks_of;
 
 /// Measures the trees without a known size, which an older version of kiln has stored.
 pub(crate) fn measure_unknown(room: &Room) -> Result<()> {
@@ -27,7 +27,7 @@ pub(crate) fn measure_unknown(room: &Room) -> Result<()> {
         let Ok((_, size)) = Dir::open(&path).and_then(|dir| kiln_tree::survey(&dir)) else {
             continue;
         };
-        let own = size.own + blocks_of(&room.trees().join(&id))?;
+        let own = size.own + blocks_around(&room.trees().join(&id))?;
         set(room, &[(id, own, size.shared)])?;
     }
     Ok(())
@@ -60,7 +60,7 @@ pub(crate) fn recount_shared(room: &Room) -> Result<()> {
             continue;
         };
         let place = sizes.len();
-        let mut own = blocks_of(&room.trees().join(&id))?;
+        let mut own = blocks_around(&room.trees().join(&id))?;
         for metadata in entries.iter().map(|entry| &entry.metadata) {
             let bytes = metadata.blocks * 512;
             if metadata.links < 2 || metadata.kind == FileKind::Directory {

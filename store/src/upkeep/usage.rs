@@ -189,13 +189,19 @@ impl Parts {
         reach: &Reach,
         by_chain: &HashMap<Digest, Vec<usize>>,
     ) {
-        let layers: Vec<usize> = reach
+        let mut layers: Vec<usize> = reach
             .chains
             .iter()
             .filter_map(|chain| by_chain.get(chain))
             .flatten()
             .copied()
             .collect();
+        // A layer's tree may have a part that is the tree of another layer.
+        let earlier = layers.iter().filter_map(|place| inventory.layers[*place].earlier);
+        let earlier: Vec<usize> = earlier.collect();
+        layers.extend(earlier);
+        layers.sort_unstable();
+        layers.dedup();
         let packed = layers.iter().flat_map(|place| &inventory.layers[*place].blobs);
         let blobs: HashSet<Digest> = reach.blobs.iter().chain(packed).copied().collect();
         for place in &layers {

@@ -39,20 +39,10 @@ const SETGID: u32 = 0o2000;
 /// # Errors
 /// Fails if a source is missing or can't be read.
 pub fn plan<'a>(copies: &[(View<'a>, CopyOptions)], below: &dyn Below) -> Result<Option<Plan<'a>>> {
-    let mut layer = Layer { below, made: BTreeMap::new(), now: now() };
-    for (number, (source, options)) in copies.iter().enumerate() {
-        for (part, copied) in copied(*source, below, options)?.into_iter().enumerate() {
-            if archive(*source, &copied.selected, options).is_some() {
-                return Ok(None);
-            }
-            let from = From { copy: number, part, name: copied.name };
-            if layer.copy(copied.selected, &from, options)?.is_none() {
-                return Ok(None);
-            }
-        }
-    }
+    let Some(mut layer) = Layer::of(copies, below)? else { return Ok(None) };
     let dirs: Vec<&Dir> = copies.iter().map(|(source, _)| source.dir).collect();
-    layer.leave_out_unchanged(&dirs)?;
+    let unchanged = layer.unchanged(&dirs)?;
+    layer.leave_out(&unchanged);
     Ok(Some(Plan::of(dirs, layer.items())))
 }
 
@@ -70,19 +60,24 @@ struct From {
 }
 
 /// A layer under construction.
-struct Layer<'a> {
+pub(super) struct Layer<'a> {
     below: &'a dyn Below,
     /// The entries of the layer, in the order of a walk.
-    made: BTreeMap<Vec<u8>, Made>,
+    pub(super) made: BTreeMap<Vec<u8>, Made>,
     now: Timestamp,
+    /// The time of the root, if a copy sets it.
+    pub(super) root_mtime: Option<Timestamp>,
 }
 
-struct Made {
-    entry: Entry,
-    origin: Option<Origin>,
+/// An entry of a layer, with the metadata of the copy. The device, the inode and the change time
+/// are those of the source.
+pub(super) struct Made {
+    pub(super) entry: Entry,
+    /// The place of a file with a content.
+    pub(super) origin: Option<Origin>,
     /// The identity of a file with several names: the copy, its source path, the device and the
     /// inode.
-    inode: Option<(usize, usize, u64, u64)>,
+    pub(super) inode: Option<(usize, usize, u64, u64)>,
 }
 
 /// The type of the entry at a path.
@@ -97,7 +92,28 @@ enum Found {
 /// A result that is `None` if computing it requires a tree.
 type Maybe<T> = Option<T>;
 
-impl Layer<'_> {
+impl<'a> Layer<'a> {
+    /// Returns the layer that a chain of copies creates on top of the tree `below`, or `None` if it
+    /// requires a tree.
+    pub(super) fn of(
+        copies: &[(View<'_>, CopyOptions)],
+        below: &'a dyn Below,
+    ) -> Result<Maybe<Self>> {
+        let mut layer = Self { below, made: BTreeMap::new(), now: now(), root_mtime: None };
+        for (number, (source, options)) in copies.iter().enumerate() {
+            for (part, copied) in copied(*source, below, options)?.into_iter().enumerate() {
+                if archive(*source, &copied.selected, options).is_some() {
+                    return Ok(None);
+                }
+                let from = From { copy: number, part, name: copied.name };
+                if layer.copy(copied.selected, &from, options)?.is_none() {
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(layer))
+    }
+
     /// Performs a copy, like `copy_selected` in a tree.
     fn copy(
         &mut self,
@@ -187,6 +203,8 @@ impl Layer<'_> {
         for (path, attributes) in finishes.into_iter().rev() {
             if self.appear(&path)? {
                 self.change(&path, attributes);
+            } else {
+                self.root_mtime = attributes.mtime;
             }
         }
         Ok(Some(()))
@@ -295,11 +313,12 @@ impl Layer<'_> {
 
     /// Records that an entry is created in the parent directory of `path`.
     fn touch_parent(&mut self, path: &Path) -> Result<()> {
-        if let Some(parent) = path.parent()
-            && self.appear(parent)?
-        {
+        let Some(parent) = path.parent() else { return Ok(()) };
+        if self.appear(parent)? {
             let mtime = Some(self.now);
             self.change(parent, Attributes { mtime, ..Attributes::default() });
+        } else {
+            self.root_mtime = None;
         }
         Ok(())
     }
@@ -344,9 +363,8 @@ impl Layer<'_> {
         (!is_in_the_way).then_some(real)
     }
 
-    /// Removes entries that equal those of the tree below, except for directories that contain
-    /// remaining entries.
-    fn leave_out_unchanged(&mut self, dirs: &[&Dir]) -> Result<()> {
+    /// Returns the keys of the entries that equal those of the tree below.
+    pub(super) fn unchanged(&self, dirs: &[&Dir]) -> Result<HashSet<Vec<u8>>> {
         let mut openers: Vec<_> = dirs.iter().map(|dir| Opener::new(dir)).collect();
         let mut unchanged: HashSet<Vec<u8>> = HashSet::new();
         // The last directory that doesn't exist below, with a separator. The entries in it are new.
@@ -364,6 +382,11 @@ impl Layer<'_> {
                 _ => {}
             }
         }
+        Ok(unchanged)
+    }
+
+    /// Removes unchanged entries, except for directories that contain remaining entries.
+    fn leave_out(&mut self, unchanged: &HashSet<Vec<u8>>) {
         let mut holders: HashSet<Vec<u8>> = HashSet::new();
         let keys: Vec<Vec<u8>> = self.made.keys().rev().cloned().collect();
         for key in keys {
@@ -373,7 +396,6 @@ impl Layer<'_> {
                 holders.insert(key[..end].to_vec());
             }
         }
-        Ok(())
     }
 
     /// Compares two entries, like `is_unchanged` in trees.

@@ -58,16 +58,18 @@ pub(crate) struct Copier<'a> {
 }
 
 /// A file to create.
-struct Job {
-    picked: Picked,
+pub(super) struct Job {
+    pub(super) picked: Picked,
     /// `true` if the path may exist already.
-    occupied: bool,
+    pub(super) occupied: bool,
+    /// The path at which the file is created, if it doesn't follow from the path of the source.
+    pub(super) to: Option<PathBuf>,
 }
 
 impl Job {
     /// Returns the path at which the file is created.
     fn path(&self, target: &Path) -> PathBuf {
-        destination(&self.picked, target)
+        self.to.clone().unwrap_or_else(|| destination(&self.picked, target))
     }
 }
 
@@ -91,10 +93,10 @@ pub(super) struct Placement {
 }
 
 /// A directory and its final attributes.
-struct Finish {
-    path: PathBuf,
-    attributes: Attributes,
-    xattrs: Vec<Xattr>,
+pub(super) struct Finish {
+    pub(super) path: PathBuf,
+    pub(super) attributes: Attributes,
+    pub(super) xattrs: Vec<Xattr>,
 }
 
 /// The work that the first pass leaves to the others.
@@ -133,6 +135,12 @@ impl<'a> Copier<'a> {
     /// Copies the entries to `target`, a real path whose parent exists.
     pub(crate) fn copy(&self, selected: Selected, target: &Path) -> Result<()> {
         let work = self.prepare(selected, target)?;
+        self.make_all(&work.jobs, target)?;
+        self.complete(&work.links, &work.directories, target)
+    }
+
+    /// Runs the second pass: creates files, links and nodes.
+    pub(super) fn make_all(&self, jobs: &[Job], target: &Path) -> Result<()> {
         let hands = || TaskBuffers {
             opener: Opener::new(self.source.dir),
             place: Place::new(self.dest),
@@ -141,18 +149,28 @@ impl<'a> Copier<'a> {
         let make = |hands: &mut TaskBuffers<'a>, jobs: &[Job]| {
             jobs.iter().try_for_each(|job| self.make(hands, job, &job.path(target)))
         };
-        if work.jobs.len() > TASK {
-            let tasks: Vec<Result<()>> = work.jobs.par_chunks(TASK).map_init(hands, make).collect();
+        if jobs.len() > TASK {
+            let tasks: Vec<Result<()>> = jobs.par_chunks(TASK).map_init(hands, make).collect();
             // Of several errors, the first in the order of the tree is reported.
-            tasks.into_iter().collect::<Result<()>>()?;
+            tasks.into_iter().collect::<Result<()>>()
         } else {
-            make(&mut hands(), &work.jobs)?;
+            make(&mut hands(), jobs)
         }
+    }
+
+    /// Runs the third pass: creates further names of files, each with the path of the first one, and
+    /// sets the attributes of directories, the last one first.
+    pub(super) fn complete(
+        &self,
+        links: &[(Job, PathBuf)],
+        directories: &[Finish],
+        target: &Path,
+    ) -> Result<()> {
         let mut place = Place::new(self.dest);
-        for (job, first) in &work.links {
+        for (job, first) in links {
             self.link(&mut place, job, &job.path(target), first)?;
         }
-        for Finish { path, attributes, xattrs } in work.directories.iter().rev() {
+        for Finish { path, attributes, xattrs } in directories.iter().rev() {
             place.finish_directory(path, attributes, xattrs)?;
         }
         Ok(())
@@ -173,7 +191,7 @@ impl<'a> Copier<'a> {
                 place.replace(&to, entry.metadata.is_dir())?;
             }
             if !entry.metadata.is_dir() {
-                let job = Job { occupied: !is_fresh, picked };
+                let job = Job { occupied: !is_fresh, picked, to: None };
                 let metadata = &job.picked.entry.metadata;
                 let inode = (metadata.device, metadata.inode);
                 let is_apart = matches!(self.manner, Treatment::Apart | Treatment::Share);

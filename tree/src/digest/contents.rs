@@ -138,7 +138,7 @@ fn hash_file(mut file: &File, expected: u64, buffer: &mut [u8]) -> io::Result<Co
 }
 
 /// Returns `true` if any change after `before` (nanoseconds since 1970) would change the metadata.
-fn is_settled(metadata: &Metadata, before: i128) -> bool {
+pub(crate) fn is_settled(metadata: &Metadata, before: i128) -> bool {
     let last = metadata.ctime.max(metadata.mtime);
     let is_coarse = metadata.ctime.nanoseconds == 0;
     let tick = if is_coarse { COARSE_TICK_NANOSECONDS } else { TICK_NANOSECONDS };

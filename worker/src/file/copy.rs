@@ -4,20 +4,23 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use kiln_llb::op::CopyAction;
-use kiln_tree::{ArchiveLimits, CopyOptions, Dir, ModeChange, Owner, Timestamp, View};
+use kiln_tree::{ArchiveLimits, CopiedFiles, CopyOptions, Dir, ModeChange, Owner, Timestamp, View};
 
 use crate::error::{Error, Result};
 
-/// Copies the selection of an action from `source` into `target`.
+/// Copies the selection of an action from `source` into `target`, and adds the source files to
+/// `copied`, if it is set.
 pub(super) fn copy(
     source: View<'_>,
     target: &Dir,
     action: &CopyAction,
     owner: Option<Owner>,
     limits: ArchiveLimits,
+    copied: Option<&mut CopiedFiles>,
 ) -> Result<()> {
     let options = options(action, owner, limits)?;
-    kiln_tree::copy(source, target, &options).map_err(|error| missing(error, &[source]))
+    kiln_tree::copy_recorded(source, target, &options, copied)
+        .map_err(|error| missing(error, &[source]))
 }
 
 /// Returns the options of a copy action.

@@ -8,6 +8,7 @@ use kiln_event::Reporter;
 use kiln_images::{Base, Packing, Snapshots, blocking, pack_stream};
 use kiln_llb::op::{FileAction, FileActionKind, FileOp, InputIndex};
 use kiln_store::LayerId;
+use kiln_tree::CopyOptions;
 
 use super::{Source, copy, owner, owner_of};
 use crate::error::{Error, Result};
@@ -47,20 +48,18 @@ fn sources(op: &FileOp, inputs: &[Output]) -> Vec<Output> {
 }
 
 /// A chain of copies and its base.
-struct Copies<'a> {
-    op: &'a FileOp,
-    inputs: &'a [Output],
-    top: Option<&'a LayerId>,
+pub(super) struct Copies<'a> {
+    pub(super) op: &'a FileOp,
+    pub(super) inputs: &'a [Output],
+    pub(super) top: Option<&'a LayerId>,
 }
 
 impl Copies<'_> {
-    fn pack(
+    /// Returns the source and the options of each copy, or `None` if an action is no copy.
+    pub(super) fn sources(
         &self,
         snapshots: &Snapshots,
-        mut base: Base,
-        packing: Packing,
-        reporter: &Reporter,
-    ) -> Result<Option<LayerId>> {
+    ) -> Result<Option<Vec<(Source, CopyOptions)>>> {
         let source = |index: InputIndex| match index {
             None => Ok(Source::Dir(snapshots.read(None)?)),
             Some(index) => Source::of(snapshots, &self.inputs[index as usize]),
@@ -75,6 +74,17 @@ impl Copies<'_> {
             let options = copy::options(copied, owner, snapshots.limits)?;
             copies.push((source(action.secondary_input)?, options));
         }
+        Ok(Some(copies))
+    }
+
+    fn pack(
+        &self,
+        snapshots: &Snapshots,
+        mut base: Base,
+        packing: Packing,
+        reporter: &Reporter,
+    ) -> Result<Option<LayerId>> {
+        let Some(copies) = self.sources(snapshots)? else { return Ok(None) };
         let views: Vec<_> =
             copies.iter().map(|(source, options)| (source.view(), options.clone())).collect();
         let sources: Vec<_> = copies.iter().map(|(source, _)| source.view()).collect();
