@@ -299,7 +299,7 @@ impl Segments<'_, '_> {
         // changes only the last time.
         let times = |metadata: &Metadata| {
             let changed = self.plan.items[item].origin.as_ref().map(|_| metadata.ctime);
-            (metadata.mtime, changed.unwrap_or(Timestamp::default()))
+            (metadata.mtime, changed.unwrap_or_default())
         };
         self.file(item).is_some_and(|known| {
             known.kind == found.kind
