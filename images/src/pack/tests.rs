@@ -226,7 +226,9 @@ fn damaged_segments_are_not_used() {
         assert!(kept.len() > 3 && kept.iter().all(|kept| kept.blob == blob.digest));
         // The first segment changes, so the others are loaded one by one.
         let mut segments: Vec<_> = kept.into_iter().map(|kept| kept.segment).collect();
-        segments.iter_mut().for_each(|segment| segment.digest[0] ^= 1);
+        for segment in &mut segments {
+            segment.digest[0] ^= 1;
+        }
         content.put_segments(&blob.digest, &segments).unwrap();
         fs::write(work.tree().join("a"), "first").unwrap();
         let plan = Plan::new(&dir, OPTIONS).unwrap();

@@ -16,7 +16,7 @@ use super::cut::{Cutter, PART, Shape};
 use super::header::BLOCK;
 use super::{Item, Plan};
 use crate::error::{Error, Result};
-use crate::metadata::{Metadata, Timestamp};
+use crate::metadata::Metadata;
 use crate::names;
 use crate::walk::Opener;
 
