@@ -79,7 +79,7 @@ pub use load::{ArchivedImage, LoadOptions, LoadedImage, LoadedName, bring, load}
 pub use lost::{LostBlob, LostBlobs};
 pub use oci_layout::{blob_path, open_blob};
 pub use origin::Origin;
-pub use pack::{PackedLayer, Packer, locate_layer, pack_plan, pack_stream};
+pub use pack::{PackedLayer, Packer, locate_layer, pack_plan, pack_stream, packed_before};
 pub use pull::{PullRequest, Pulled};
 pub use relink::copy_attributes;
 pub use resolve::{Image, ImageResolver, ImageResolverOptions, PullPolicy, Resolved};

@@ -96,6 +96,28 @@ pub fn locate_layer(store: &Store, id: &LayerId, packing: Packing) -> Result<Opt
     Ok(far)
 }
 
+/// Returns a blob of a layer that was packed here before, and that the store doesn't have any more.
+/// Returns `None` if the store has a blob of the layer.
+///
+/// # Errors
+/// Fails if the store fails.
+pub fn packed_before(store: &Store, id: &LayerId, packing: Packing) -> Result<Option<PackedLayer>> {
+    let missing = || kiln_store::Error::Missing { what: "layer", name: id.to_string() };
+    let layer = store.layers().get(id)?.ok_or_else(missing)?;
+    let Some(diff_id) = layer.diff_id else { return Ok(None) };
+    let mut found = None;
+    for blob in store.layers().blobs(id)? {
+        if store.content().size(&blob.digest)?.is_some() {
+            return Ok(None);
+        }
+        let compression = Compression::of(&blob.media_type);
+        if blob.origin.is_none() && compression == Some(packing.compression) {
+            found = Some(packed(&layer, diff_id, packing.compression, &blob));
+        }
+    }
+    Ok(found)
+}
+
 impl fmt::Debug for Packer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Packer").field("packing", &self.packing).finish_non_exhaustive()
