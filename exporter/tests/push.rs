@@ -1,5 +1,6 @@
 //! Tests of pushes: the requests that a registry receives.
 
+#![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
 use kiln_event::Reporter;
