@@ -16,7 +16,7 @@ use crate::assemble::{Assembled, Image, Style};
 use crate::attest::Attester;
 use crate::error::{Error, Result};
 use crate::exported::Exported;
-use crate::output::{Export, Output, OutputEpoch};
+use crate::output::{Export, Output, OutputEpoch, registry};
 use crate::push::Remote;
 use crate::{config, rewrite};
 
@@ -212,16 +212,19 @@ fn pack_chain(
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<Option<Result<PackedLayer>>>> =
         Mutex::new(chain.iter().map(|_| None).collect());
+    let (store, remote) = (context.store, context.remote);
     let located = |id: &LayerId| {
         if !output.is_packing_given
-            && let Some(found) = output.exporter.find_layer(context.store, id)?
+            && let Some(found) = output.exporter.find_layer(store, id)?
         {
             return Ok(Some(found));
         }
-        if output.is_elsewhere() {
-            Ok(locate_layer(context.store, id, output.packing)?)
-        } else {
-            Ok(None)
+        if !output.is_elsewhere() {
+            return Ok(None);
+        }
+        match locate_layer(store, id, output.packing)? {
+            Some(found) => Ok(Some(found)),
+            None => registry::find_pushed(output, id, store, remote),
         }
     };
     let work = || {

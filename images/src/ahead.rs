@@ -22,7 +22,6 @@ use kiln_store::{LayerId, Store};
 use kiln_tree::ArchiveLimits;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::budget;
 use crate::compression::Packing;
 use crate::error::Result;
 use crate::fetcher::Fetcher;
@@ -172,7 +171,6 @@ impl Work {
 /// Creates the pool of background threads.
 fn pool() -> std::result::Result<ThreadPool, rayon::ThreadPoolBuildError> {
     let begin = |_| {
-        budget::enter_background();
         // If the kernel refuses, the layers are packed at normal priority.
         let _ = rustix::process::setpriority_process(None, NICENESS);
     };

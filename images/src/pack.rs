@@ -11,6 +11,10 @@
 //! The new blob is recorded with the layer. A layer is packed only once: other threads and
 //! processes wait for a lock and find the blob.
 
+mod driver;
+mod kept;
+mod planned;
+
 use std::fmt;
 use std::io::{self, Read, Write};
 
@@ -19,9 +23,11 @@ use kiln_oci::{Digest, HashingWriter};
 use kiln_store::{BlobWriter, Layer, LayerBlob, LayerId, Store};
 use kiln_tree::{ArchiveLimits, Plan};
 
-use crate::compression::{Compression, Compressor, Packing};
+use crate::compression::{Compression, Packing};
+use crate::compressor::Compressor;
 use crate::error::{Error, Result};
 use crate::fetcher::Fetcher;
+use planned::PlannedFiles;
 
 /// The number of bytes between two progress reports.
 const REPORT: u64 = 1 << 20;
@@ -88,6 +94,28 @@ pub fn locate_layer(store: &Store, id: &LayerId, packing: Packing) -> Result<Opt
         }
     }
     Ok(far)
+}
+
+/// Returns a blob of a layer that was packed here before, and that the store doesn't have any more.
+/// Returns `None` if the store has a blob of the layer.
+///
+/// # Errors
+/// Fails if the store fails.
+pub fn packed_before(store: &Store, id: &LayerId, packing: Packing) -> Result<Option<PackedLayer>> {
+    let missing = || kiln_store::Error::Missing { what: "layer", name: id.to_string() };
+    let layer = store.layers().get(id)?.ok_or_else(missing)?;
+    let Some(diff_id) = layer.diff_id else { return Ok(None) };
+    let mut found = None;
+    for blob in store.layers().blobs(id)? {
+        if store.content().size(&blob.digest)?.is_some() {
+            return Ok(None);
+        }
+        let compression = Compression::of(&blob.media_type);
+        if blob.origin.is_none() && compression == Some(packing.compression) {
+            found = Some(packed(&layer, diff_id, packing.compression, &blob));
+        }
+    }
+    Ok(found)
 }
 
 impl fmt::Debug for Packer<'_> {
@@ -176,7 +204,7 @@ impl Packer<'_> {
         let name = format!("packing layer {}", layer.id);
         let (diff_id, blob) = if let Some(blob) = self.source_blob(layer)? {
             let file = self.store.content().open(&blob.digest)?;
-            self.compress(&name, |sink| {
+            self.context(&name).compress(|sink| {
                 let (mut plain, _) = self.limits.decompress(file)?;
                 copy(&mut plain, sink).map_err(Into::into)
             })?
@@ -184,10 +212,8 @@ impl Packer<'_> {
             self.store.layers().check_trees([layer])?;
             let dir = self.store.layers().open_tree(&layer.id)?;
             let changes = self.store.layers().changes(&layer.id)?;
-            self.compress(&name, |sink| {
-                Plan::of_changes(&dir, &changes)?.write(sink)?;
-                Ok(())
-            })?
+            let plan = Plan::of_changes(&dir, &changes)?;
+            self.context(&name).pack(&plan, PlannedFiles::Layer)?
         } else {
             let name = format!(
                 "of layer {}",
@@ -204,12 +230,8 @@ impl Packer<'_> {
         Ok(packed(layer, diff_id, self.packing.compression, &blob))
     }
 
-    fn compress(
-        &self,
-        name: &str,
-        fill: impl FnOnce(&mut dyn Write) -> std::result::Result<(), Failure>,
-    ) -> Result<(Digest, LayerBlob)> {
-        compress(self.store, self.packing, self.progress, name, fill)
+    fn context<'b>(&'b self, name: &'b str) -> PackContext<'b> {
+        PackContext { store: self.store, packing: self.packing, progress: self.progress, name }
     }
 
     /// Returns a blob to compress again. A base image's blob is fetched even if the layer has a
@@ -247,6 +269,16 @@ impl Packer<'_> {
     }
 }
 
+/// The context of packing one layer.
+#[derive(Clone, Copy)]
+struct PackContext<'a> {
+    store: &'a Store,
+    packing: Packing,
+    progress: &'a Reporter,
+    /// The name in progress reports.
+    name: &'a str,
+}
+
 /// Creates a blob of the tar that `fill` writes, for a layer without a tree. Returns the tar's
 /// digest, too.
 ///
@@ -258,34 +290,59 @@ pub fn pack_stream(
     progress: &Reporter,
     fill: &mut dyn FnMut(&mut dyn Write) -> kiln_tree::Result<()>,
 ) -> Result<(Digest, LayerBlob)> {
-    compress(store, packing, progress, "packing layer", |sink| fill(sink).map_err(Into::into))
+    let context = PackContext { store, packing, progress, name: "packing layer" };
+    context.compress(|sink| fill(sink).map_err(Into::into))
 }
 
-/// Compresses the output of `fill` into a blob. Returns the digest of the uncompressed output, too.
-fn compress(
+/// Creates a blob of a planned tar, for a layer without a tree. Compresses only the segments that
+/// no blob in the store has. Returns the tar's digest, too.
+///
+/// # Errors
+/// Fails if a file can't be read, or if the store fails.
+pub fn pack_plan(
     store: &Store,
     packing: Packing,
     progress: &Reporter,
-    name: &str,
-    fill: impl FnOnce(&mut dyn Write) -> std::result::Result<(), Failure>,
+    plan: &Plan<'_>,
 ) -> Result<(Digest, LayerBlob)> {
-    let failed = |source| Error::Pack { layer: name.to_owned(), source };
-    let compressor = Compressor::new(store.content().writer()?, packing);
-    let mut sink = Meter::new(compressor, name, progress);
-    if let Err(failure) = fill(&mut sink) {
-        if progress.is_cancelled() {
-            return Err(Error::Cancelled);
+    let context = PackContext { store, packing, progress, name: "packing layer" };
+    context.pack(plan, PlannedFiles::Sources)
+}
+
+impl PackContext<'_> {
+    /// Packs a plan into a blob. Returns the digest of the tar, too.
+    fn pack(&self, plan: &Plan<'_>, files: PlannedFiles) -> Result<(Digest, LayerBlob)> {
+        match planned::pack(*self, plan, files)? {
+            Some(packed) => Ok(packed),
+            None => self.compress(|sink| Ok(plan.write(sink).map(drop)?)),
         }
-        return Err(match failure {
-            Failure::Tree(error) => error.into(),
-            Failure::Io(error) => failed(error),
-        });
     }
-    let (compressor, diff_id, bytes) = sink.finish();
-    let blob = compressor.finish().map_err(failed)?.commit(None)?;
-    progress.status(name, bytes, None, true);
-    let media_type = packing.compression.media_type(true).to_owned();
-    Ok((diff_id, LayerBlob { media_type, digest: blob.digest, size: blob.size, origin: None }))
+
+    /// Compresses the output of `fill` into a blob. Returns the digest of the uncompressed output,
+    /// too.
+    fn compress(
+        &self,
+        fill: impl FnOnce(&mut dyn Write) -> std::result::Result<(), Failure>,
+    ) -> Result<(Digest, LayerBlob)> {
+        let Self { store, packing, progress, name } = *self;
+        let failed = |source| Error::Pack { layer: name.to_owned(), source };
+        let compressor = Compressor::new(store.content().writer()?, packing);
+        let mut sink = Meter::new(compressor, name, progress);
+        if let Err(failure) = fill(&mut sink) {
+            if progress.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            return Err(match failure {
+                Failure::Tree(error) => error.into(),
+                Failure::Io(error) => failed(error),
+            });
+        }
+        let (compressor, diff_id, bytes) = sink.finish();
+        let blob = compressor.finish().map_err(failed)?.commit(None)?;
+        progress.status(name, bytes, None, true);
+        let media_type = packing.compression.media_type(true).to_owned();
+        Ok((diff_id, LayerBlob { media_type, digest: blob.digest, size: blob.size, origin: None }))
+    }
 }
 
 fn packed(
@@ -374,3 +431,6 @@ impl Write for Meter<'_> {
         self.inner.flush()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::digest::common::hazmat::{SerializableState, SerializedState};
 use sha2::{Digest as _, Sha256};
 
 /// A SHA-256 digest. Its text is `sha256:` and 64 lower-case hexadecimal digits.
@@ -123,6 +124,17 @@ impl DigestHasher {
     pub fn finish(self) -> Digest {
         Digest(self.0.finalize().into())
     }
+
+    /// Returns the state after the bytes so far, from which [`DigestHasher::resume`] continues.
+    pub fn state(&self) -> Vec<u8> {
+        self.0.serialize().to_vec()
+    }
+
+    /// Returns a hasher that continues from a state. Returns `None` if `state` isn't one.
+    pub fn resume(state: &[u8]) -> Option<Self> {
+        let state = SerializedState::<Sha256>::try_from(state).ok()?;
+        Sha256::deserialize(&state).ok().map(Self)
+    }
 }
 
 impl fmt::Debug for DigestHasher {
@@ -218,6 +230,20 @@ mod tests {
         for text in ["", "sha256:", "sha256:../../x", "sha256:abc", &upper, &long, "md5:00"] {
             assert!(text.parse::<Digest>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn hashers_continue_from_states() {
+        let content: Vec<u8> = (0..1000_u32).map(|number| number as u8).collect();
+        for middle in [0, 1, 63, 64, 65, 640, 1000] {
+            let mut first = DigestHasher::new();
+            first.update(&content[..middle]);
+            let mut second = DigestHasher::resume(&first.state()).unwrap();
+            second.update(&content[middle..]);
+            assert_eq!(second.finish(), Digest::of(&content));
+        }
+        assert!(DigestHasher::resume(b"").is_none());
+        assert!(DigestHasher::resume(&[255; 105]).is_none());
     }
 
     #[test]

@@ -12,10 +12,11 @@
 
 pub(crate) mod images;
 pub(crate) mod ingest;
+pub(crate) mod segments;
 pub(crate) mod volumes;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek as _, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -276,6 +277,25 @@ impl BlobWriter {
     /// Returns a hasher with the state of the bytes written so far.
     pub fn hasher(&self) -> DigestHasher {
         self.hasher.clone()
+    }
+
+    /// Begins an empty blob with the first `size` bytes of another one, which `state` is the
+    /// hasher's state of.
+    ///
+    /// # Errors
+    /// Fails if there is no room, or if the bytes can't be copied.
+    pub fn begin_with(&mut self, mut other: &File, size: u64, state: &[u8]) -> io::Result<()> {
+        let hasher = DigestHasher::resume(state)
+            .filter(|_| self.size == 0)
+            .ok_or_else(|| io::Error::other("the state of a hasher is damaged"))?;
+        self.claim.ensure(&self.room, size).map_err(io::Error::other)?;
+        other.rewind()?;
+        let copied = io::copy(&mut other.take(size), &mut self.file)?;
+        if copied != size {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        (self.hasher, self.size) = (hasher, size);
+        Ok(())
     }
 
     /// Discards the written bytes, even if they would be kept for the next attempt.

@@ -111,6 +111,7 @@ pub use cache::recipes::{Recipes, Removal, RemovalReason};
 pub use cache::{CacheIndex, CacheKind};
 pub use content::images::publication::Batch;
 pub use content::images::{ImageRow, Images};
+pub use content::segments::{BlobSegment, KeptSegment, common_start};
 pub use content::volumes::{VolumeGuard, Volumes};
 pub use content::{Blob, BlobWriter, Content};
 pub use error::{Error, Result};

@@ -18,8 +18,11 @@
 //! layer is created, so the tree below need not be mounted for packing.
 
 mod changed;
+mod cut;
 mod header;
 pub(crate) mod overlay;
+mod segments;
+mod slicer;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -41,6 +44,8 @@ use crate::walk::{self, Entry, EntryPath, Opener};
 use header::Header;
 pub(crate) use header::{octal, put_sum, record};
 use overlay::Deletion;
+pub use segments::{ContentDigest, ContentHasher, FilePart, Segments, content_of};
+pub use slicer::Slicer;
 use stream::Stream;
 pub use together::{find_conflict, write_together};
 
@@ -110,6 +115,8 @@ pub(crate) struct Origin {
     pub(crate) dir: usize,
     /// The path in that directory, as a walk returns it.
     pub(crate) path: EntryPath,
+    /// The modification time of the file. The entry's own may have been replaced.
+    pub(crate) mtime: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,16 +1,18 @@
 //! `type=registry`: images that are pushed to registries.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use kiln_images::{PackedLayer, packed_before};
 use kiln_oci::Reference;
 use kiln_registry::Repository;
+use kiln_store::{LayerId, Store};
 
 use super::image::Image;
 use super::keys::{Checked, Keys};
 use super::{Export, Output, options};
 use crate::error::{Error, Result};
 use crate::export::ExportContext;
-use crate::push::{PushContext, Shipment, push};
+use crate::push::{PushContext, Remote, Shipment, push};
 
 /// Reads the keys of `type=registry`: the image is pushed, and stored on request.
 pub(super) fn parse(keys: &mut Keys) -> Checked<Output> {
@@ -30,6 +32,30 @@ impl Output {
     pub fn registry() -> Self {
         Self { push: true, ..Self::new(Image { is_stored: false }) }
     }
+}
+
+/// Returns the blob of a layer that was packed before, if the store doesn't have it but all
+/// repositories of the output do. Such a layer needs neither packing nor an upload.
+pub(crate) fn find_pushed(
+    output: &Output,
+    layer: &LayerId,
+    store: &Store,
+    remote: Option<Remote<'_>>,
+) -> Result<Option<PackedLayer>> {
+    let Some(remote) = remote.filter(|_| output.push && !output.names.is_empty()) else {
+        return Ok(None);
+    };
+    let Some(packed) = packed_before(store, layer, output.packing)? else {
+        return Ok(None);
+    };
+    let repositories: BTreeSet<Repository> = output.names.iter().map(Repository::from).collect();
+    for repository in &repositories {
+        let has = remote.client.has_blob(repository, &packed.digest);
+        if !remote.runtime.block_on(has)? {
+            return Ok(None);
+        }
+    }
+    Ok(Some(packed))
 }
 
 /// Pushes an image under each of its names, or by digest only.

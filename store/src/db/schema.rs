@@ -326,6 +326,27 @@ CREATE TRIGGER copied_layers_deleted AFTER DELETE ON layers BEGIN
     DELETE FROM copied_trees WHERE layer = OLD.id;
 END;
 ",
+    // The table has the segments of packed layers' blobs: see `content::segments`.
+    "
+CREATE TABLE segments (
+    blob       BLOB NOT NULL,
+    number     INTEGER NOT NULL,
+    key        BLOB NOT NULL,
+    offset     INTEGER NOT NULL,
+    size       INTEGER NOT NULL,
+    length     INTEGER NOT NULL,
+    crc        INTEGER NOT NULL,
+    digest     BLOB NOT NULL,
+    tar_state  BLOB NOT NULL,
+    blob_state BLOB NOT NULL,
+    sum        INTEGER NOT NULL,
+    PRIMARY KEY (blob, number)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX segments_by_key ON segments (key);
+CREATE TRIGGER blobs_with_segments_deleted AFTER DELETE ON blobs BEGIN
+    DELETE FROM segments WHERE blob = OLD.digest;
+END;
+",
 ];
 
 /// Returns the version of an index; 0 for an empty one.

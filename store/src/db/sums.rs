@@ -44,8 +44,13 @@ pub(crate) const LAYER_CONTENTS: &str = "row_sum(layer_contents.diff_id, layer_c
 /// The expression for the checksum of a row of `layer_changes`.
 pub(crate) const LAYER_CHANGES: &str = "row_sum(layer_changes.layer, layer_changes.changes)";
 
+/// The expression for the checksum of a row of `segments`.
+pub(crate) const SEGMENT: &str = "row_sum(segments.blob, segments.number, segments.key,
+    segments.offset, segments.size, segments.length, segments.crc, segments.digest,
+    segments.tar_state, segments.blob_state)";
+
 /// The tables with checksums, and the expressions for these.
-pub(crate) const TABLES: [(&str, &str); 8] = [
+pub(crate) const TABLES: [(&str, &str); 9] = [
     ("layers", LAYER),
     ("layer_blobs", LAYER_BLOB),
     ("images", IMAGE),
@@ -54,6 +59,7 @@ pub(crate) const TABLES: [(&str, &str); 8] = [
     ("file_pages", FILE_PAGE),
     ("layer_contents", LAYER_CONTENTS),
     ("layer_changes", LAYER_CHANGES),
+    ("segments", SEGMENT),
 ];
 
 /// The error of a row whose checksum is wrong.

@@ -221,7 +221,8 @@ impl<'a> Layer<'a> {
         path_limit::check(relative(to), 0)?;
         self.touch_parent(to)?;
         let metadata = &mut entry.metadata;
-        let origin = Origin { dir: from.copy, path: entry.path.clone() };
+        let (dir, path) = (from.copy, entry.path.clone());
+        let origin = Origin { dir, path, mtime: metadata.mtime };
         let Attributes { mode, owner, mtime } = attributes(options, metadata);
         let inode = (metadata.links > 1 && metadata.is_file()).then_some((
             from.copy,

@@ -5,7 +5,7 @@
 //! build mounts the layer, it is unpacked like a base image's.
 
 use kiln_event::Reporter;
-use kiln_images::{Base, Packing, Snapshots, blocking, pack_stream};
+use kiln_images::{Base, Packing, Snapshots, blocking, pack_plan};
 use kiln_llb::op::{FileAction, FileActionKind, FileOp, InputIndex};
 use kiln_store::LayerId;
 use kiln_tree::CopyOptions;
@@ -98,7 +98,7 @@ impl Copies<'_> {
         }
         let Some(plan) = planned else { return Ok(None) };
         let store = &snapshots.store;
-        let packed = pack_stream(store, packing, reporter, &mut |sink| plan.write(sink).map(drop));
+        let packed = pack_plan(store, packing, reporter, &plan);
         let cancelled = reporter.is_cancelled();
         let failed =
             |error: kiln_images::Error| if cancelled { Error::Cancelled } else { error.into() };
