@@ -28,6 +28,7 @@ pub(crate) async fn run(command: Command, settings: &Settings, printer: &Printer
         Command::Serve(arguments) => {
             Box::pin(commands::serve::run(&arguments, settings, printer)).await
         }
+        Command::Bake(arguments) => commands::bake::run(&arguments, printer),
         Command::Builds(arguments) => builds(&arguments, settings, printer),
         Command::Run(arguments) => {
             return Box::pin(commands::run::run(arguments.into_inner(), settings, printer)).await;
@@ -182,6 +183,7 @@ async fn buildx(
     printer: &Printer,
 ) -> Result<ExitCode> {
     match arguments.command {
+        BuildxCommand::Bake(arguments) => commands::bake::run(&arguments, printer),
         BuildxCommand::Build(arguments) => {
             Box::pin(commands::build::run(*arguments, settings, printer)).await
         }
