@@ -7,7 +7,7 @@ use kiln_bake::{Definition, ReadOptions};
 use serde::Serialize;
 
 use crate::arguments::bake::BakeArguments;
-use crate::rendering::printer::{Printer, table};
+use crate::rendering::printer::Printer;
 use crate::settings::bake::BakeRequest;
 
 /// A list that the user asks for.
@@ -42,7 +42,7 @@ pub(crate) fn run(arguments: &BakeArguments, printer: &Printer) -> Result<ExitCo
         }
     });
     match text {
-        Ok(text) => printer.text(text.trim_end()),
+        Ok(text) => printer.text(text.strip_suffix('\n').unwrap_or(&text)),
         Err(error) => {
             let found = error.downcast_ref::<kiln_bake::Error>();
             if let Some(excerpt) = found.and_then(kiln_bake::Error::excerpt) {
@@ -117,4 +117,22 @@ impl Listing {
         let rows: Vec<Vec<String>> = entries.iter().map(row).collect();
         Ok(table(heading, &rows))
     }
+}
+
+/// Aligns rows in columns below a heading. The last cell of a row may have several lines.
+fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
+    let heading: Vec<String> = heading.iter().map(|&cell| cell.to_owned()).collect();
+    let lines: Vec<&Vec<String>> = std::iter::once(&heading).chain(rows).collect();
+    let width = |column: usize| lines.iter().map(|row| row[column].chars().count()).max();
+    let last = heading.len() - 1;
+    let widths: Vec<usize> = (0..last).map(|column| width(column).unwrap_or_default()).collect();
+    let mut text = String::new();
+    for row in lines {
+        for (cell, &width) in row.iter().zip(&widths) {
+            text.push_str(&format!("{cell:width$}   "));
+        }
+        text.push_str(&row[last]);
+        text.push('\n');
+    }
+    text
 }
