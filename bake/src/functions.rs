@@ -24,8 +24,6 @@ mod semver;
 mod sets;
 mod strings;
 
-pub(crate) use dates::timestamp_text;
-
 /// A function.
 pub(crate) struct Function {
     /// The name.

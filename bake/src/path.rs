@@ -111,7 +111,7 @@ impl Class {
         let negated = pattern.get(at) == Some(&'^');
         at += usize::from(negated);
         let mut spans = Vec::new();
-        let mut character = |at: &mut usize| {
+        let character = |at: &mut usize| {
             let mut found = *pattern.get(*at)?;
             if found == '\\' {
                 *at += 1;

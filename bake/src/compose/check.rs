@@ -2,6 +2,11 @@
 
 use super::yaml::Node;
 
+/// The fields of a file.
+const TOP: [&str; 9] = [
+    "configs", "include", "models", "name", "networks", "secrets", "services", "version", "volumes",
+];
+
 /// The fields of `build`.
 const BUILD: [&str; 26] = [
     "additional_contexts",
@@ -37,6 +42,11 @@ pub(super) fn check_model(model: &Node) -> Result<(), String> {
     let Node::Map(fields) = model else {
         return Err("top-level object must be a mapping".into());
     };
+    for name in fields.keys() {
+        if !TOP.contains(&name.as_str()) && !name.starts_with("x-") {
+            return Err(format!("additional properties '{name}' not allowed"));
+        }
+    }
     match fields.get("services") {
         None | Some(Node::Reset) => return Ok(()),
         Some(Node::Map(_) | Node::Override(_)) => {}

@@ -26,7 +26,7 @@ impl Reader<'_> {
         let filled = |name: &str| text(name).filter(|text| !text.is_empty());
         let mut target = Target {
             name: self.name.replace('.', "_"),
-            context: filled("context").map(|context| local(loader, context)),
+            context: Some(local(loader, filled("context").unwrap_or_else(|| ".".into()))),
             dockerfile: filled("dockerfile"),
             dockerfile_inline: filled("dockerfile_inline"),
             args: self.arguments(loader)?,

@@ -317,9 +317,15 @@ fn resolve(text: &str, is_plain: bool, tag: Option<&Tag>) -> Node {
 
 fn syntax_error(error: &ScanError) -> String {
     let place = error.marker();
-    let (line, column) = (place.line(), place.col() + 1);
-    format!("yaml: line {line}, column {column}: did not find expected key or value: {}", error.info())
-        .replace("expected key or value", expected(&error.info()))
+    let info = error.info();
+    // Other parsers count the lines of what they parse from zero, and those of tokens from one.
+    let line = if info.contains("scanning") { place.line() } else { place.line().saturating_sub(1) };
+    format!(
+        "yaml: line {line}, column {}: did not find {}: {info} (line {})",
+        place.col() + 1,
+        expected(&info),
+        place.line()
+    )
 }
 
 /// Says what was expected where YAML breaks off.
