@@ -1,5 +1,6 @@
 //! Bodies: attributes and blocks, in the form in which they are looked up.
 
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::diagnostic::Diagnostic;
@@ -21,6 +22,8 @@ pub(crate) enum Body {
 pub(crate) struct NativeBody {
     /// The attributes, in the order of the file.
     pub(crate) attributes: Vec<Attribute>,
+    /// The names of the attributes, and where they are.
+    pub(crate) names: HashMap<Rc<str>, Range>,
     /// The blocks, in the order of the file.
     pub(crate) blocks: Vec<Block>,
     /// The place that is to blame for something missing.
@@ -138,20 +141,12 @@ fn check_labels(block: &Block, labels: &[&str]) -> Result<(), Diagnostic> {
                 labels.join(", ")
             )
         };
-        return Err(Diagnostic::new(
-            format!("Extraneous label for {kind}"),
-            detail,
-            extra.range,
-        ));
+        return Err(Diagnostic::new(format!("Extraneous label for {kind}"), detail, extra.range));
     }
     if let Some(missing) = labels.get(block.labels.len()) {
         return Err(Diagnostic::new(
             format!("Missing {missing} for {kind}"),
-            format!(
-                "All {kind} blocks must have {} labels ({}).",
-                labels.len(),
-                labels.join(", ")
-            ),
+            format!("All {kind} blocks must have {} labels ({}).", labels.len(), labels.join(", ")),
             block.open,
         ));
     }

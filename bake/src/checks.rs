@@ -92,8 +92,9 @@ fn check_agents(target: &Target, surroundings: &dyn Surroundings) -> Result<(), 
         }
         let failed =
             |why: String| Error::new(format!("failed to convert agent config {shown}: {why}"));
-        let for_id =
-            |why: String| failed(format!("failed to convert agent config for ID: {:?}: {why}", agent.id));
+        let for_id = |why: String| {
+            failed(format!("failed to convert agent config for ID: {:?}: {why}", agent.id))
+        };
         if agent.paths.is_empty() || agent.paths == [""] {
             let socket = surroundings.variable("SSH_AUTH_SOCK").unwrap_or_default();
             if socket.is_empty() {
@@ -182,9 +183,7 @@ fn check_annotation(annotation: &str) -> Result<(), Error> {
         return Ok(());
     }
     let Some((key, _)) = annotation.split_once('=') else {
-        return Err(Error::new(format!(
-            "invalid annotation {annotation:?}, expected key=value"
-        )));
+        return Err(Error::new(format!("invalid annotation {annotation:?}, expected key=value")));
     };
     let Some((kinds, _)) = key.split_once(':') else {
         return Ok(());
@@ -216,9 +215,23 @@ fn check_annotation(annotation: &str) -> Result<(), Error> {
 
 /// Checks the form of a limit of processes.
 fn check_ulimit(limit: &str) -> Result<(), Error> {
+    const ORDER: &str = "ulimit soft limit must be less than or equal to hard limit";
     const NAMES: [&str; 15] = [
-        "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc",
-        "rss", "rtprio", "rttime", "sigpending", "stack",
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
     ];
     let Some((name, values)) = limit.split_once('=') else {
         return Err(Error::new(format!("invalid ulimit argument: {limit}")));
@@ -228,9 +241,8 @@ fn check_ulimit(limit: &str) -> Result<(), Error> {
     }
     let parts: Vec<&str> = values.split(':').collect();
     let number = |text: &str| {
-        text.parse::<i64>().map_err(|_| {
-            Error::new(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
-        })
+        text.parse::<i64>()
+            .map_err(|_| Error::new(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))
     };
     let (soft, hard) = match parts.as_slice() {
         [both] => (number(both)?, number(both)?),
@@ -244,7 +256,6 @@ fn check_ulimit(limit: &str) -> Result<(), Error> {
             )));
         }
     };
-    const ORDER: &str = "ulimit soft limit must be less than or equal to hard limit";
     if hard != -1 && soft == -1 {
         return Err(Error::new(format!("{ORDER}: soft: -1 (unlimited), hard: {hard}")));
     }

@@ -35,7 +35,7 @@ pub(crate) struct Composed {
 /// Says what is wrong with it.
 pub(crate) fn check(file: &File, options: &ReadOptions<'_>) -> Result<(), String> {
     let mut loader = Loader::new(options)?;
-    let model = loader.own_model(&file.content)?;
+    let model = loader.load(&file.name, &file.content)?;
     check::check_model(&model)
 }
 
@@ -48,10 +48,10 @@ pub(crate) fn read(files: &[&File], options: &ReadOptions<'_>) -> Result<Compose
     let mut model = Node::Map(BTreeMap::new());
     for file in files {
         let next = loader.load(&file.name, &file.content)?;
-        check::check_model(&next)?;
         model = merge::merge(model, next, &mut Vec::new());
     }
     let model = merge::finished(model);
+    check::check_model(&model)?;
     check::check_consistency(&model)?;
     let mut targets = Vec::new();
     for (name, service) in model.get("services").into_iter().flat_map(Node::fields) {
@@ -66,5 +66,7 @@ pub(crate) fn read(files: &[&File], options: &ReadOptions<'_>) -> Result<Compose
         targets: (!names.is_empty()).then_some(names),
         ..Group::default()
     };
-    Ok(Composed { groups: vec![group], targets, warnings: loader.warnings })
+    let has_services = model.get("services").is_some_and(|node| node.fields().next().is_some());
+    let groups = if has_services { vec![group] } else { Vec::new() };
+    Ok(Composed { groups, targets, warnings: loader.warnings })
 }

@@ -38,14 +38,15 @@ pub(crate) fn convert(value: &Value, want: &Type) -> Result<Value, String> {
 /// A conversion that may fail for some values is possible only if it may be `lossy`.
 pub(crate) fn is_possible(have: &Type, want: &Type, lossy: bool) -> bool {
     match (have, want) {
-        (_, Type::Dynamic) => true,
-        (Type::Dynamic, _) => lossy,
-        (Type::Number | Type::Bool, Type::String) => true,
-        (Type::String, Type::Number | Type::Bool) => lossy,
+        (_, Type::Dynamic) | (Type::Number | Type::Bool, Type::String) => true,
+        (Type::Dynamic, _) | (Type::String, Type::Number | Type::Bool) => lossy,
         (Type::Object(have), Type::Object(want)) => is_object_possible(have, want, lossy),
         (Type::Tuple(have), Type::Tuple(want)) => {
             have.len() == want.len()
-                && have.iter().zip(want.iter()).all(|pair| is_same_or_possible(pair.0, pair.1, lossy))
+                && have
+                    .iter()
+                    .zip(want.iter())
+                    .all(|pair| is_same_or_possible(pair.0, pair.1, lossy))
         }
         (Type::List(have), Type::Set(want)) => lossy && is_same_or_possible(have, want, lossy),
         (Type::List(have) | Type::Set(have), Type::List(want))
@@ -194,7 +195,7 @@ fn entries(given: &Entries, element: &Type, map: Option<Type>) -> Result<Value, 
     for (name, value) in given {
         converted.insert(name.clone(), convert(value, &element)?);
     }
-    let element = settled(element, converted.values());
+    let element = settled(&element, converted.values());
     if converted.values().any(|value| !conforms(value, &element)) {
         return Err("attribute types must all match for conversion to map".into());
     }
@@ -217,7 +218,7 @@ fn elements(
     };
     let converted = given.iter().map(|value| convert(value, &element));
     let mut converted = converted.collect::<Result<Vec<_>, _>>()?;
-    let element = settled(element, converted.iter());
+    let element = settled(&element, converted.iter());
     if converted.iter().any(|value| !conforms(value, &element)) {
         let kind = if is_set { "set" } else { "list" };
         let types: Vec<Type> = converted.iter().map(Value::type_of).collect();
@@ -237,7 +238,7 @@ fn conforms(value: &Value, element: &Type) -> bool {
 }
 
 /// Fills in what isn't known of an element's type from the elements.
-fn settled<'a>(element: Type, mut values: impl Iterator<Item = &'a Value>) -> Type {
+fn settled<'a>(element: &Type, mut values: impl Iterator<Item = &'a Value>) -> Type {
     let element = element.without_optional();
     if !element.has_dynamic() {
         return element;

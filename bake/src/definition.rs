@@ -148,12 +148,11 @@ impl Definition {
         let mut places: BTreeMap<String, usize> = BTreeMap::new();
         let mut merged: Vec<Target> = Vec::with_capacity(self.targets.len());
         for target in self.targets.drain(..) {
-            match places.get(&target.name) {
-                Some(index) => merged[*index].merge(target),
-                None => {
-                    places.insert(target.name.clone(), merged.len());
-                    merged.push(target);
-                }
+            if let Some(index) = places.get(&target.name) {
+                merged[*index].merge(target);
+            } else {
+                places.insert(target.name.clone(), merged.len());
+                merged.push(target);
             }
         }
         self.targets = merged;
@@ -169,24 +168,18 @@ fn located(found: &[Diagnostic], names: &FileNames, files: &[File]) -> Error {
 }
 
 /// Finds out the syntax of a file and parses it, compose files apart.
-fn parse(
-    file: &File,
-    names: &mut FileNames,
-    options: &ReadOptions<'_>,
-) -> Result<Parsed, Error> {
+fn parse(file: &File, names: &mut FileNames, options: &ReadOptions<'_>) -> Result<Parsed, Error> {
     let lower = file.name.to_lowercase();
     let ends = |suffix: &str| lower.ends_with(suffix);
     if ends(".yml") || ends(".yaml") {
         compose::check(file, options)?;
         return Ok(Parsed::Compose);
     }
-    let single = |error: Diagnostic, names: &FileNames| {
-        located(&[error], names, std::slice::from_ref(file))
-    };
+    let single =
+        |error: Diagnostic, names: &FileNames| located(&[error], names, std::slice::from_ref(file));
     if ends(".json") || ends(".hcl") {
         let id = names.add(&file.name);
-        let parsed =
-            if file.name.ends_with(".json") { parse_json(file, id) } else { parse_native(file, id) };
+        let parsed = if ends(".json") { parse_json(file, id) } else { parse_native(file, id) };
         return parsed.map(Parsed::Native).map_err(|error| single(error, names));
     }
     let as_compose = match compose::check(file, options) {
@@ -219,7 +212,7 @@ fn text_of(file: &File, id: FileId) -> Result<&str, Diagnostic> {
         Ok(text) => Ok(text.strip_prefix('\u{feff}').unwrap_or(text)),
         Err(error) => {
             let valid = &file.content[..error.valid_up_to()];
-            let line = valid.iter().filter(|byte| **byte == b'\n').count() as u32 + 1;
+            let line = valid.split(|byte| *byte == b'\n').count() as u32;
             let start = valid.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
             let column = String::from_utf8_lossy(&valid[start..]).chars().count() as u32 + 1;
             let place = Position { line, column };

@@ -15,11 +15,7 @@ pub(crate) struct Diagnostic {
 
 impl Diagnostic {
     /// Makes an error at a place.
-    pub(crate) fn new(
-        summary: impl Into<String>,
-        detail: impl Into<String>,
-        range: Range,
-    ) -> Self {
+    pub(crate) fn new(summary: impl Into<String>, detail: impl Into<String>, range: Range) -> Self {
         Self { summary: summary.into(), detail: detail.into(), range: Some(range) }
     }
 
@@ -41,7 +37,9 @@ pub(crate) fn describe(diagnostics: &[Diagnostic], names: &FileNames) -> String 
     };
     let mut text = first.describe(names);
     if diagnostics.len() > 1 {
-        text.push_str(&format!(", and {} other diagnostic(s)", diagnostics.len() - 1));
+        text.push_str(", and ");
+        text.push_str(&(diagnostics.len() - 1).to_string());
+        text.push_str(" other diagnostic(s)");
     }
     text
 }

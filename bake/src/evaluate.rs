@@ -135,12 +135,12 @@ impl<'a> Evaluator<'a> {
             Value::UNKNOWN
         };
         self.budget.leave();
-        self.weighed(value, expression.range, errors)
+        Self::weighed(value, expression.range, errors)
     }
 
     /// Returns a value unless it is too large.
-    fn weighed(&self, value: Value, range: Range, errors: &mut Vec<Diagnostic>) -> Value {
-        if self.budget.allows(value.weight()) {
+    fn weighed(value: Value, range: Range, errors: &mut Vec<Diagnostic>) -> Value {
+        if Budget::allows(value.weight()) {
             return value;
         }
         errors.push(limits::too_large(range));
@@ -163,7 +163,7 @@ impl<'a> Evaluator<'a> {
             }
             Kind::Call(call) => self.call(call, expression, scope, errors),
             Kind::Conditional { condition, yes, no } => {
-                self.conditional(conditional::Parts { condition, yes, no }, scope, errors)
+                self.conditional(&conditional::Parts { condition, yes, no }, scope, errors)
             }
             Kind::Index { collection, key, bracket, .. } => {
                 let collection = self.evaluate(collection, scope, errors);
@@ -181,9 +181,7 @@ impl<'a> Evaluator<'a> {
             Kind::JsonObject { items, .. } => self.json_object(items, scope, errors),
             Kind::For(each) => self.each(each, scope, errors),
             Kind::Splat { source, each, .. } => self.splat(source, each, scope, errors),
-            Kind::Element => {
-                self.elements.borrow().last().cloned().unwrap_or(Value::UNKNOWN)
-            }
+            Kind::Element => self.elements.borrow().last().cloned().unwrap_or(Value::UNKNOWN),
             Kind::Binary { operator, left, right } => {
                 let operation = operators::Operation { operator: *operator, left, right };
                 self.binary(&operation, expression.range, scope, errors)
@@ -197,12 +195,7 @@ impl<'a> Evaluator<'a> {
     }
 
     /// Evaluates a text of a JSON file.
-    fn json_text(
-        &self,
-        text: &JsonText,
-        scope: &Scope<'_>,
-        errors: &mut Vec<Diagnostic>,
-    ) -> Value {
+    fn json_text(&self, text: &JsonText, scope: &Scope<'_>, errors: &mut Vec<Diagnostic>) -> Value {
         match text.template() {
             Ok(template) => self.evaluate(template, scope, errors),
             Err(error) => {
@@ -303,12 +296,7 @@ impl<'a> Evaluator<'a> {
     }
 
     /// Evaluates a key of an object, where a bare word stands for itself.
-    fn object_key(
-        &self,
-        item: &Item,
-        scope: &Scope<'_>,
-        errors: &mut Vec<Diagnostic>,
-    ) -> Value {
+    fn object_key(&self, item: &Item, scope: &Scope<'_>, errors: &mut Vec<Diagnostic>) -> Value {
         if item.key_is_computed {
             return self.evaluate(&item.key, scope, errors);
         }

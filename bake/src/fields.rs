@@ -76,15 +76,15 @@ pub(crate) fn parse_size(text: &str) -> Result<i64, String> {
     let last = text.rfind(is_part).ok_or_else(|| format!("invalid size: '{text}'"))?;
     let number = text[..=last].trim_end_matches(' ');
     let unit = text[last + 1..].to_lowercase();
-    let value: f64 = number.parse().map_err(|_| {
-        format!("strconv.ParseFloat: parsing {}: invalid syntax", quote(number))
-    })?;
+    let value: f64 = number
+        .parse()
+        .map_err(|_| format!("strconv.ParseFloat: parsing {}: invalid syntax", quote(number)))?;
     if value < 0.0 {
         return Err(format!("invalid size: '{text}'"));
     }
     let power = match unit.as_bytes() {
         [] | b"b" => 0,
-        [first, rest @ ..] if matches!(rest, b"" | b"b" | b"ib") => {
+        [first] | [first, b'b'] | [first, b'i', b'b'] => {
             match b"kmgtp".iter().position(|letter| letter == first) {
                 Some(index) => index as i32 + 1,
                 None => return Err(format!("invalid suffix: '{unit}'")),

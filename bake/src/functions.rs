@@ -238,10 +238,7 @@ pub(crate) fn text(values: &[Value], index: usize) -> Result<&str, Failure> {
 }
 
 /// Returns the number of an argument.
-pub(crate) fn number(
-    values: &[Value],
-    index: usize,
-) -> Result<&crate::number::Number, Failure> {
+pub(crate) fn number(values: &[Value], index: usize) -> Result<&crate::number::Number, Failure> {
     match values.get(index) {
         Some(Value::Number(number)) => Ok(number),
         _ => Err(Failure::argument(index, "number required")),
@@ -251,11 +248,7 @@ pub(crate) fn number(
 /// Returns an argument as a whole number.
 pub(crate) fn whole(values: &[Value], index: usize) -> Result<i64, Failure> {
     number(values, index)?.to_i64().ok_or_else(|| {
-        Failure::new(format!(
-            "value must be a whole number, between {} and {}",
-            i64::MIN,
-            i64::MAX
-        ))
+        Failure::new(format!("value must be a whole number, between {} and {}", i64::MIN, i64::MAX))
     })
 }
 
@@ -265,4 +258,27 @@ pub(crate) fn items(values: &[Value], index: usize) -> Result<&[Value], Failure>
         .get(index)
         .and_then(Value::items)
         .ok_or_else(|| Failure::argument(index, "list required"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names;
+    use crate::target::ATTRIBUTES;
+
+    #[test]
+    fn the_documentation_has_every_function_and_attribute() {
+        let text = include_str!("../../docs/reference/bake.md");
+        let (above, functions) = text.split_once("\n## Functions\n").unwrap();
+        let (functions, _) = functions.split_once("\n## ").unwrap();
+        let mut known: Vec<&str> = names().collect();
+        known.sort_unstable();
+        let shown: Vec<&str> = functions
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+            .collect();
+        assert_eq!(shown, known);
+        for attribute in ATTRIBUTES {
+            assert!(above.contains(&format!("\n| `{attribute}` |")), "{attribute}");
+        }
+    }
 }

@@ -9,7 +9,9 @@ use std::rc::Rc;
 
 use crate::body::{Attribute, Body};
 use crate::diagnostic::Diagnostic;
-use crate::evaluate::{Binding, Evaluator, FreeName, Scope, UserFunction, called_functions, free_names};
+use crate::evaluate::{
+    Binding, Evaluator, FreeName, Scope, UserFunction, called_functions, free_names,
+};
 use crate::expression::Expression;
 use crate::functions;
 use crate::limits;
@@ -23,9 +25,9 @@ mod blocks;
 mod declarations;
 mod variables;
 
-pub(crate) use variables::VariableInfo;
 use blocks::{BlockState, Member};
 use declarations::{Declarations, FunctionDeclaration, VariableDeclaration};
+pub(crate) use variables::VariableInfo;
 
 /// Why something can't be resolved.
 #[derive(Clone, Debug)]
@@ -242,9 +244,7 @@ impl Interpreter<'_> {
                 return Err(Trouble::Message(format!("cannot access {kind} as a variable")));
             }
             Some(None) => {
-                return Err(Trouble::Message(format!(
-                    "cannot traverse {kind} without attribute"
-                )));
+                return Err(Trouble::Message(format!("cannot traverse {kind} without attribute")));
             }
             Some(Some(block)) => block.clone(),
         };
@@ -288,8 +288,7 @@ impl Interpreter<'_> {
         if !self.touched_functions.insert(name.clone()) {
             return Err(Trouble::Message(format!("function cycle not allowed for {name}")));
         }
-        let missing =
-            |part: &str| Trouble::Message(format!("empty {part} not allowed for {name}"));
+        let missing = |part: &str| Trouble::Message(format!("empty {part} not allowed for {name}"));
         let declaration = &self.functions[index];
         let result = declaration.result.clone().ok_or_else(|| missing("result"))?;
         let parameters = declaration.parameters.clone().ok_or_else(|| missing("params"))?;
@@ -311,8 +310,7 @@ impl Interpreter<'_> {
             self.resolve_function(&name).map_err(|trouble| {
                 let declaration = &self.functions[index];
                 let parameters = declaration.parameters.as_ref();
-                let place =
-                    parameters.map_or(declaration.name_range, |attribute| attribute.range);
+                let place = parameters.map_or(declaration.name_range, |attribute| attribute.range);
                 trouble.at("Invalid function", place)
             })?;
         }

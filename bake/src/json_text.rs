@@ -79,7 +79,7 @@ fn write_text(value: &str, text: &mut String) {
             '\u{8}' => text.push_str("\\b"),
             '\u{c}' => text.push_str("\\f"),
             '<' | '>' | '&' | '\u{2028}' | '\u{2029}' | '\0'..='\u{1f}' => {
-                text.push_str(&format!("\\u{:04x}", character as u32));
+                crate::quote::escape(text, "\\u", 4, character);
             }
             character => text.push(character),
         }
@@ -104,9 +104,8 @@ fn natural(json: &Json) -> Value {
         Json::Text(text) => Value::text(text),
         Json::Array(items) => Value::tuple(items.iter().map(natural).collect()),
         Json::Object(properties) => {
-            let entries = properties.iter().map(|(name, value)| {
-                (Rc::from(name.as_str()), natural(value))
-            });
+            let entries =
+                properties.iter().map(|(name, value)| (Rc::from(name.as_str()), natural(value)));
             Value::object(entries.collect::<Entries>())
         }
     }
@@ -137,9 +136,7 @@ fn fit(json: &Json, want: &Type) -> Result<Value, String> {
             _ => Err("missing expected {".into()),
         },
         (Json::Bool(value), Type::Bool) => Ok(Value::Bool(*value)),
-        (Json::Text(text), Type::Bool) => {
-            crate::convert::convert(&Value::text(text), &Type::Bool)
-        }
+        (Json::Text(text), Type::Bool) => crate::convert::convert(&Value::text(text), &Type::Bool),
         (_, Type::Bool) => Err("bool is required".into()),
         (Json::Number(text) | Json::Text(text), Type::Number) => {
             Number::parse(text).map(Value::Number).ok_or_else(|| "a number is required".into())

@@ -15,6 +15,8 @@ pub(crate) const OPERATORS: usize = 400;
 pub(crate) const DEPTH: usize = 1_200;
 /// The most levels of groups, of parents, and of targets that use each other.
 pub(crate) const CHAIN: usize = 500;
+/// The most policies of a target.
+pub(crate) const POLICIES: usize = 10_000;
 /// The largest file, in bytes.
 pub(crate) const FILE_SIZE: usize = 16 * 1024 * 1024;
 /// The most steps of evaluation.
@@ -59,7 +61,7 @@ impl Budget {
     }
 
     /// Returns `true` if a value of a weight may be made.
-    pub(crate) fn allows(&self, weight: u64) -> bool {
+    pub(crate) fn allows(weight: u64) -> bool {
         weight <= WEIGHT
     }
 }

@@ -113,13 +113,7 @@ impl Number {
         let biased = (bits >> 52) as i64;
         let fraction = bits & ((1 << 52) - 1);
         let mantissa = if biased == 0 { fraction } else { fraction | (1 << 52) };
-        Some(Self::rounded(
-            negative,
-            BigUint::from(mantissa),
-            biased.max(1) - 1075,
-            false,
-            DOUBLE,
-        ))
+        Some(Self::rounded(negative, BigUint::from(mantissa), biased.max(1) - 1075, false, DOUBLE))
     }
 
     /// Returns the nearest `f64`.

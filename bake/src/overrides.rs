@@ -81,8 +81,8 @@ impl Override {
 impl Overrides {
     /// Adds an override.
     pub(crate) fn add(&mut self, given: &Override, environment: Option<String>) {
-        let same = |setting: &&mut Setting| setting.key == given.key && setting.name == given.name;
-        let index = self.0.iter_mut().position(|mut setting| same(&&mut setting));
+        let same = |setting: &Setting| setting.key == given.key && setting.name == given.name;
+        let index = self.0.iter().position(same);
         let index = index.unwrap_or_else(|| {
             self.0.push(Setting {
                 key: given.key.clone(),
@@ -181,9 +181,9 @@ impl Setting {
     /// Returns the name within the attribute.
     fn name(&self, form: &str) -> Result<String, Error> {
         let key = &self.key;
-        self.name.clone().ok_or_else(|| {
-            Error::new(format!("invalid format for {key}, expecting {key}.{form}"))
-        })
+        self.name
+            .clone()
+            .ok_or_else(|| Error::new(format!("invalid format for {key}, expecting {key}.{form}")))
     }
 
     /// Returns the value as a boolean.

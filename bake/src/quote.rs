@@ -16,14 +16,21 @@ pub(crate) fn quote(text: &str) -> String {
             '\u{b}' => quoted.push_str("\\v"),
             '\u{c}' => quoted.push_str("\\f"),
             character if character.is_control() && (character as u32) < 0x80 => {
-                quoted.push_str(&format!("\\x{:02x}", character as u32));
+                escape(&mut quoted, "\\x", 2, character);
             }
             character if character.is_control() => {
-                quoted.push_str(&format!("\\u{:04x}", character as u32));
+                escape(&mut quoted, "\\u", 4, character);
             }
             character => quoted.push(character),
         }
     }
     quoted.push('"');
     quoted
+}
+
+/// Writes a character as hexadecimal digits after a mark.
+pub(crate) fn escape(text: &mut String, mark: &str, digits: usize, character: char) {
+    let number = format!("{:0digits$x}", character as u32);
+    text.push_str(mark);
+    text.push_str(&number);
 }

@@ -21,7 +21,9 @@ fn is_scp_style(context: &str) -> bool {
     };
     let is_name = |text: &str| {
         !text.is_empty()
-            && text.chars().all(|character| character.is_ascii_alphanumeric() || "._-".contains(character))
+            && text
+                .chars()
+                .all(|character| character.is_ascii_alphanumeric() || "._-".contains(character))
     };
     is_name(user) && is_name(host) && !path.is_empty()
 }

@@ -21,7 +21,10 @@ pub(crate) fn read(expression: &Expression) -> Result<Type, Diagnostic> {
             return refuse(constructor_needs(word));
         }
         Some(word) => {
-            return refuse(format!("The keyword {} is not a valid type specification.", quote(word)));
+            return refuse(format!(
+                "The keyword {} is not a valid type specification.",
+                quote(word)
+            ));
         }
         None => {}
     }

@@ -85,9 +85,7 @@ fn preferred(types: &[Type], lossy: bool) -> Option<Type> {
     order.dedup();
     order
         .into_iter()
-        .find(|want| {
-            types.iter().all(|have| have == *want || is_possible(have, want, lossy))
-        })
+        .find(|want| types.iter().all(|have| have == *want || is_possible(have, want, lossy)))
         .cloned()
 }
 
@@ -138,10 +136,7 @@ fn mixed(types: &[Type], lossy: bool, collect: impl Fn(&Type) -> Option<Type>) -
 
 /// Returns a type if all of the types can be converted to it.
 fn checked(want: Type, types: &[Type], lossy: bool) -> Option<Type> {
-    types
-        .iter()
-        .all(|have| *have == want || is_possible(have, &want, lossy))
-        .then_some(want)
+    types.iter().all(|have| *have == want || is_possible(have, &want, lossy)).then_some(want)
 }
 
 /// Unifies objects: to an object if their attributes have the same names, else to a map.

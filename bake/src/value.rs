@@ -226,25 +226,21 @@ impl Value {
             (Self::Null(_), Self::Null(_)) => Ordering::Equal,
             (Self::Null(_), _) => Ordering::Greater,
             (_, Self::Null(_)) => Ordering::Less,
-            (Self::Map(left) | Self::Object(left), Self::Map(right) | Self::Object(right)) => {
-                left.entries.iter().map(|(name, value)| (name, Some(value))).fold(
-                    Ordering::Equal,
-                    |order, (name, value)| {
-                        order.then_with(|| match (value, right.entries.get(name)) {
-                            (Some(left), Some(right)) => left.set_order(right),
-                            _ => Ordering::Less,
-                        })
-                    },
-                )
-            }
+            (Self::Map(left) | Self::Object(left), Self::Map(right) | Self::Object(right)) => left
+                .entries
+                .iter()
+                .map(|(name, value)| (name, Some(value)))
+                .fold(Ordering::Equal, |order, (name, value)| {
+                    order.then_with(|| match (value, right.entries.get(name)) {
+                        (Some(left), Some(right)) => left.set_order(right),
+                        _ => Ordering::Less,
+                    })
+                }),
             _ => match (self.items(), other.items()) {
                 (Some(left), Some(right)) => {
-                    let order = left
-                        .iter()
-                        .zip(right)
-                        .fold(Ordering::Equal, |order, pair| {
-                            order.then_with(|| pair.0.set_order(pair.1))
-                        });
+                    let order = left.iter().zip(right).fold(Ordering::Equal, |order, pair| {
+                        order.then_with(|| pair.0.set_order(pair.1))
+                    });
                     order.then(left.len().cmp(&right.len()))
                 }
                 _ => Ordering::Equal,

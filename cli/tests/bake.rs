@@ -4,6 +4,7 @@
 //! with a bare environment.
 
 #![allow(clippy::disallowed_methods, reason = "tests open the files that they create")]
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use std::fs;
 use std::os::unix::net::UnixListener;

@@ -2,11 +2,6 @@
 
 use super::yaml::Node;
 
-/// The fields of a file.
-const TOP: [&str; 9] = [
-    "configs", "include", "models", "name", "networks", "secrets", "services", "version", "volumes",
-];
-
 /// The fields of `build`.
 const BUILD: [&str; 26] = [
     "additional_contexts",
@@ -42,10 +37,8 @@ pub(super) fn check_model(model: &Node) -> Result<(), String> {
     let Node::Map(fields) = model else {
         return Err("top-level object must be a mapping".into());
     };
-    for name in fields.keys() {
-        if !TOP.contains(&name.as_str()) && !name.starts_with("x-") {
-            return Err(format!("additional properties '{name}' not allowed"));
-        }
+    if !fields.contains_key("services") && !fields.contains_key("secrets") {
+        return Err("empty compose file".into());
     }
     match fields.get("services") {
         None | Some(Node::Reset) => return Ok(()),
@@ -60,7 +53,7 @@ pub(super) fn check_model(model: &Node) -> Result<(), String> {
         let place = format!("services.{name}");
         match service {
             Node::Map(_) => check_service(service, &place)?,
-            Node::Reset | Node::Override(_) => {}
+            Node::Null | Node::Reset | Node::Override(_) => {}
             _ => return Err(format!("{place} must be a mapping")),
         }
     }
@@ -174,7 +167,8 @@ pub(super) fn check_consistency(model: &Node) -> Result<(), String> {
                 "declares mutually exclusive `dockerfile` and `dockerfile_inline`".into(),
             ));
         }
-        for (context, value) in build.get("additional_contexts").into_iter().flat_map(Node::fields) {
+        for (context, value) in build.get("additional_contexts").into_iter().flat_map(Node::fields)
+        {
             let other = value.text().unwrap_or_default();
             if let Some(other) = other.strip_prefix("service:")
                 && services.and_then(|services| services.get(other)).is_none()

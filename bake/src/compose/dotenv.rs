@@ -35,7 +35,8 @@ pub(super) fn parse(
             rest = after_line(rest);
             continue;
         }
-        if let Some(behind) = rest.strip_prefix("export").filter(|text| text.starts_with([' ', '\t']))
+        if let Some(behind) =
+            rest.strip_prefix("export").filter(|text| text.starts_with([' ', '\t']))
         {
             rest = behind.trim_start_matches([' ', '\t']);
         }
@@ -64,7 +65,9 @@ pub(super) fn parse(
         } else {
             let mut known = Known { values: &values, lookup };
             expand(&found.text, &mut known, 0).map_err(|failure| match failure {
-                Failure::Invalid => format!("Invalid template: {}", crate::quote::quote(&found.text)),
+                Failure::Invalid => {
+                    format!("Invalid template: {}", crate::quote::quote(&found.text))
+                }
                 Failure::Other(why) => why,
             })?
         };
@@ -119,9 +122,8 @@ fn value(text: &str) -> Result<Found<'_>, String> {
             Some('r') => content.push('\r'),
             Some('t') => content.push('\t'),
             Some('$') => content.push_str("$$"),
-            Some('\\') => content.push('\\'),
+            Some('\\') | None => content.push('\\'),
             Some(next) => content.extend(['\\', next]),
-            None => content.push('\\'),
         }
     }
     Err(format!("unterminated quoted value {}", first_line(text)))

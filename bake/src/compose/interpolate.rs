@@ -127,13 +127,11 @@ fn name_at_start(text: &str) -> &str {
 
 /// Returns a value, or nothing with a note.
 fn plain(name: &str, values: &mut dyn Values) -> String {
-    match values.value(name) {
-        Some(value) => value,
-        None => {
-            values.note_missing(name);
-            String::new()
-        }
+    let value = values.value(name);
+    if value.is_none() {
+        values.note_missing(name);
     }
+    value.unwrap_or_default()
 }
 
 /// Returns what stands for the inside of braces.

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::dotenv;
 use super::interpolate::{self, Values};
 use super::merge::merge;
 use super::shape::{change, field, lengthen};
 use super::yaml::{self, Node};
-use super::{check, dotenv};
 use crate::checks::reason;
 use crate::definition::ReadOptions;
 use crate::path;
@@ -39,8 +39,7 @@ impl Values for Loader<'_> {
     }
 
     fn note_missing(&mut self, name: &str) {
-        let warning =
-            format!("The \"{name}\" variable is not set. Defaulting to a blank string.");
+        let warning = format!("The \"{name}\" variable is not set. Defaulting to a blank string.");
         if !self.warnings.contains(&warning) {
             self.warnings.push(warning);
         }
@@ -106,7 +105,6 @@ impl<'a> Loader<'a> {
             return Err("too many files are included".into());
         }
         let mut model = self.own_model(content)?;
-        check::check_model(&model)?;
         self.including.push(path::clean(name));
         let included = field(&mut model, "include").map(|node| std::mem::replace(node, Node::Null));
         self.extend_all(&mut model, name)?;
@@ -115,6 +113,9 @@ impl<'a> Loader<'a> {
             add_included(&mut model, other)?;
         }
         self.including.pop();
+        if let Node::Map(fields) = &mut model {
+            fields.remove("include");
+        }
         Ok(model)
     }
 
@@ -218,7 +219,6 @@ impl<'a> Loader<'a> {
                 let outer = self.folder.clone();
                 self.folder = path::join(&outer, &folder);
                 let far = self.own_model(content.as_bytes())?;
-                check::check_model(&far)?;
                 let mut base = self.extended(&far, &path, &other, chain)?;
                 self.folder = outer;
                 self.rebase_service(&mut base, &folder);
@@ -237,7 +237,9 @@ impl<'a> Loader<'a> {
     /// Makes the paths of a model relative to the folder above.
     fn rebase_model(&self, model: &mut Node, folder: &str) {
         if let Some(Node::Map(services)) = field(model, "services") {
-            services.values_mut().for_each(|service| self.rebase_service(service, folder));
+            for service in services.values_mut() {
+                self.rebase_service(service, folder);
+            }
         }
         if let Some(Node::Map(secrets)) = field(model, "secrets") {
             for secret in secrets.values_mut() {

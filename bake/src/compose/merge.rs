@@ -42,9 +42,9 @@ pub(super) fn finished(node: Node) -> Node {
     match node {
         Node::Override(inner) => finished(*inner),
         Node::Reset => Node::Null,
-        Node::List(items) => {
-            Node::List(items.into_iter().filter(|item| *item != Node::Reset).map(finished).collect())
-        }
+        Node::List(items) => Node::List(
+            items.into_iter().filter(|item| *item != Node::Reset).map(finished).collect(),
+        ),
         Node::Map(fields) => {
             let kept = fields.into_iter().filter(|(_, node)| *node != Node::Reset);
             Node::Map(kept.map(|(name, node)| (name, finished(node))).collect())

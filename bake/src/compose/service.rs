@@ -38,13 +38,15 @@ impl Reader<'_> {
             pull: is_on(build, "pull"),
             no_cache: is_on(build, "no_cache"),
             contexts: contexts(build, loader),
-            cache_from: optional(entries::from_texts(list(build, "cache_from").into_iter().flatten())?),
+            cache_from: optional(entries::from_texts(
+                list(build, "cache_from").into_iter().flatten(),
+            )?),
             cache_to: optional(entries::from_texts(list(build, "cache_to").into_iter().flatten())?),
             attest: optional(attestations(build)?),
             extra_hosts: extra_hosts(build),
             secrets: optional(self.secrets(loader)?),
             ssh: optional(agents(build)?),
-            ulimits: optional(ulimits(build)),
+            ulimits: optional(ulimits(build)?),
             ..Target::default()
         };
         if let Some(size) = text("shm_size") {
@@ -68,16 +70,14 @@ impl Reader<'_> {
         let mut environment: Option<BTreeMap<String, String>> = None;
         let mut arguments = OptionalTexts::new();
         for (name, value) in given.fields() {
-            let value = match value.text() {
-                Some(value) => Some(value),
-                None => {
-                    if environment.is_none() {
-                        environment = Some(self.environment(loader)?);
-                    }
-                    let own = environment.as_ref().and_then(|values| values.get(name).cloned());
-                    own.or_else(|| loader.value(name))
+            let mut value = value.text();
+            if value.is_none() {
+                if environment.is_none() {
+                    environment = Some(self.environment(loader)?);
                 }
-            };
+                let own = environment.as_ref().and_then(|values| values.get(name).cloned());
+                value = own.or_else(|| loader.value(name));
+            }
             if let Some(value) = value {
                 arguments.insert(name.clone(), Some(value));
             }
@@ -199,11 +199,24 @@ fn agents(build: &Node) -> Result<Vec<Ssh>, String> {
 }
 
 /// Returns limits. A single number limits to nothing, as users of compose files know it.
-fn ulimits(build: &Node) -> Vec<String> {
-    let limits = build.get("ulimits").into_iter().flat_map(Node::fields);
-    let text = |(name, value): (&String, &Node)| {
-        let limit = |key: &str| value.get(key).and_then(Node::text).unwrap_or_else(|| "0".into());
-        format!("{name}={}:{}", limit("soft"), limit("hard"))
-    };
-    limits.map(text).collect()
+fn ulimits(build: &Node) -> Result<Vec<String>, String> {
+    let mut limits = Vec::new();
+    for (name, value) in build.get("ulimits").into_iter().flat_map(Node::fields) {
+        let limit = |key: &str| match value.get(key) {
+            Some(Node::Whole(number)) => Ok(*number),
+            Some(other) => other
+                .text()
+                .and_then(|text| text.parse().ok())
+                .ok_or_else(|| format!("services.build.ulimits.{name}.{key} must be an integer")),
+            None => Ok(0),
+        };
+        let (soft, hard) = (limit("soft")?, limit("hard")?);
+        if hard != -1 && soft > hard {
+            return Err(format!(
+                "ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}"
+            ));
+        }
+        limits.push(format!("{name}={soft}:{hard}"));
+    }
+    Ok(limits)
 }

@@ -95,7 +95,8 @@ fn hosts(node: Node) -> Node {
                 let values = hosts.entry(name).or_default();
                 match value {
                     Node::List(items) => {
-                        values.extend(items.iter().filter_map(Node::text).map(|text| address(&text)));
+                        values
+                            .extend(items.iter().filter_map(Node::text).map(|text| address(&text)));
                     }
                     other => values.extend(other.text().map(|text| address(&text))),
                 }

@@ -245,7 +245,8 @@ impl<'a> Builder<'a> {
         let mut merged = Vec::new();
         self.path.push(String::new());
         while let Some(event) = self.next()? {
-            let is_merge = matches!(&event, Event::Scalar(text, ScalarStyle::Plain, ..) if text == "<<");
+            let is_merge =
+                matches!(&event, Event::Scalar(text, ScalarStyle::Plain, ..) if text == "<<");
             let line = self.line;
             let Some(key) = self.node(event)? else { break };
             let name = self.key(key);
@@ -319,7 +320,8 @@ fn syntax_error(error: &ScanError) -> String {
     let place = error.marker();
     let info = error.info();
     // Other parsers count the lines of what they parse from zero, and those of tokens from one.
-    let line = if info.contains("scanning") { place.line() } else { place.line().saturating_sub(1) };
+    let line =
+        if info.contains("scanning") { place.line() } else { place.line().saturating_sub(1) };
     format!(
         "yaml: line {line}, column {}: did not find {}: {info} (line {})",
         place.col() + 1,

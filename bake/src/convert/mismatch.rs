@@ -100,7 +100,9 @@ fn is_confusing(have: &Type, want: &Type) -> bool {
         || *want == Type::String
         || matches!(
             (have, want),
-            (Type::Number, Type::Bool) | (Type::Bool, Type::Number) | (Type::Tuple(_), Type::Object(_))
+            (Type::Number, Type::Bool)
+                | (Type::Bool, Type::Number)
+                | (Type::Tuple(_), Type::Object(_))
         );
     !clear
 }

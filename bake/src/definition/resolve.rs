@@ -1,6 +1,7 @@
 //! Targets that are chosen, with everything that they inherit and use.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -55,9 +56,8 @@ impl Definition {
                 }
             }
         }
-        let lookup = |name: &str| {
-            options.uses_environment.then(|| options.surroundings.variable(name))
-        };
+        let lookup =
+            |name: &str| options.uses_environment.then(|| options.surroundings.variable(name));
         let resolver = Resolver {
             definition: self,
             index: self.targets.iter().rev().map(|target| (&*target.name, target)).collect(),
@@ -67,9 +67,9 @@ impl Definition {
         for name in &chosen {
             let members = resolver.members(name, &mut BTreeMap::new(), 0)?;
             for target in members.targets {
-                if !plan.targets.contains_key(&target) {
-                    let resolved = resolver.target(&target)?;
-                    plan.targets.insert(target, resolved);
+                if let Entry::Vacant(place) = plan.targets.entry(target) {
+                    let resolved = resolver.target(place.key())?;
+                    place.insert(resolved);
                 }
             }
             for name in members.groups {
@@ -80,8 +80,9 @@ impl Definition {
         }
         plan.set_default(&chosen);
         let names: Vec<String> = plan.targets.keys().cloned().collect();
+        let mut linked = BTreeSet::new();
         for name in names {
-            resolver.links(&name, &mut plan, &mut Vec::new())?;
+            resolver.links(&name, &mut plan, &mut Vec::new(), &mut linked)?;
         }
         Ok(plan)
     }
@@ -95,10 +96,10 @@ impl Plan {
             if name == DEFAULT && self.groups.contains_key(DEFAULT) {
                 continue;
             }
-            let group = self.groups.entry(DEFAULT.into()).or_insert_with(|| Group {
-                name: DEFAULT.into(),
-                ..Group::default()
-            });
+            let group = self
+                .groups
+                .entry(DEFAULT.into())
+                .or_insert_with(|| Group { name: DEFAULT.into(), ..Group::default() });
             group.targets.get_or_insert_default().push(name.clone());
         }
         if let Some(Group { targets: Some(targets), .. }) = self.groups.get_mut(DEFAULT) {
@@ -171,7 +172,7 @@ impl Resolver<'_> {
         let resolved = self.inherited(name, &mut BTreeMap::new(), 0)?;
         let mut target = resolved.unwrap_or_default();
         target.inherits = None;
-        target.name = name.to_owned();
+        name.clone_into(&mut target.name);
         if target.context.is_none() {
             let folder = target.base.default.as_deref().filter(|_| target.base.uses_default);
             target.context = Some(folder.map_or(".".into(), |folder| rebased(folder, ".")));
@@ -211,12 +212,23 @@ impl Resolver<'_> {
             overrides.apply(&mut target)?;
         }
         target.normalize();
+        // Otherwise the list would double wherever two parents have one of their own in common.
+        target.inherits = None;
+        if target.policy.as_ref().is_some_and(|list| list.len() > crate::limits::POLICIES) {
+            return Err(Error::new(format!("target {name} has too many policies")));
+        }
         visited.insert(name.to_owned(), Some(target.clone()));
         Ok(Some(target))
     }
 
     /// Resolves the targets that a target uses as contexts.
-    fn links(&self, name: &str, plan: &mut Plan, path: &mut Vec<String>) -> Result<(), Error> {
+    fn links(
+        &self,
+        name: &str,
+        plan: &mut Plan,
+        path: &mut Vec<String>,
+        done: &mut BTreeSet<String>,
+    ) -> Result<(), Error> {
         path.push(name.to_owned());
         let contexts = plan.targets.get(name).and_then(|target| target.contexts.clone());
         for context in contexts.into_iter().flat_map(BTreeMap::into_values) {
@@ -238,7 +250,9 @@ impl Resolver<'_> {
                 target.is_linked = true;
                 plan.targets.insert(linked.to_owned(), target);
             }
-            self.links(linked, plan, path)?;
+            if !done.contains(linked) {
+                self.links(linked, plan, path, done)?;
+            }
             let Some(other) = plan.targets.get(linked) else {
                 continue;
             };
@@ -261,6 +275,7 @@ impl Resolver<'_> {
                 )));
             }
         }
+        done.insert(name.to_owned());
         path.pop();
         Ok(())
     }

@@ -61,14 +61,16 @@ impl Definition {
             let parsed = Override::parse(text)?;
             let names = self.overridden(&parsed.pattern)?;
             let environment = match &parsed.value {
-                None if parsed.key == "args" => match lookup(parsed.name.as_deref().unwrap_or("")) {
-                    // Without look-ups, the argument becomes empty.
-                    None => Some(String::new()),
-                    Some(Some(value)) => Some(value),
-                    Some(None) => {
-                        continue;
+                None if parsed.key == "args" => {
+                    match lookup(parsed.name.as_deref().unwrap_or("")) {
+                        // Without look-ups, the argument becomes empty.
+                        None => Some(String::new()),
+                        Some(Some(value)) => Some(value),
+                        Some(None) => {
+                            continue;
+                        }
                     }
-                },
+                }
                 _ => None,
             };
             for name in names {

@@ -27,7 +27,7 @@ impl Entry for Attestation {
             let (key, value) =
                 field.split_once('=').ok_or_else(|| format!("invalid value {field}"))?;
             match key.to_lowercase().trim() {
-                "type" => entry.kind = value.to_owned(),
+                "type" => value.clone_into(&mut entry.kind),
                 "disabled" => {
                     entry.disabled = fields::parse_bool(value)
                         .map_err(|error| format!("invalid value {field}: {error}"))?;

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use serde::{Serialize, Serializer};
 
 use super::{Entry, text_map, text_map_value};
+use crate::fields;
 use crate::json_text;
 use crate::quote::quote;
 use crate::types::Type;
 use crate::value::Value;
-use crate::fields;
 
 /// A cache.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Entry for CacheEntry {
             let (key, value) =
                 field.split_once('=').ok_or_else(|| format!("invalid value {field}"))?;
             match key.to_lowercase().as_str() {
-                "type" => entry.kind = value.to_owned(),
+                "type" => value.clone_into(&mut entry.kind),
                 key => {
                     entry.attributes.insert(key.to_owned(), value.to_owned());
                 }

@@ -42,8 +42,8 @@ impl Entry for Output {
             let (key, value) =
                 field.split_once('=').ok_or_else(|| format!("invalid value {field}"))?;
             match key.to_lowercase().trim() {
-                "type" => entry.kind = value.to_owned(),
-                "dest" => entry.destination = value.to_owned(),
+                "type" => value.clone_into(&mut entry.kind),
+                "dest" => value.clone_into(&mut entry.destination),
                 key => {
                     entry.attributes.insert(key.to_owned(), value.to_owned());
                 }

@@ -46,10 +46,7 @@ impl Policy {
                         other => other.to_owned(),
                     };
                     if !LEVELS.contains(&&*level) {
-                        return Err(format!(
-                            "{}: not a valid logrus Level: {value:?}",
-                            invalid()
-                        ));
+                        return Err(format!("{}: not a valid logrus Level: {value:?}", invalid()));
                     }
                     policy.log_level = Some(level);
                 }

@@ -11,8 +11,8 @@ use crate::functions::{self, Failure, Function, Parameter};
 use crate::quote::quote;
 use crate::source::Range;
 use crate::suggest;
-use crate::typespec;
 use crate::types::Type;
+use crate::typespec;
 use crate::value::Value;
 
 /// The function that a call means.
@@ -73,7 +73,7 @@ impl Callee {
             Self::BuiltIn(_) => self.parameter(index).name.into(),
             Self::User(function) => {
                 let name = function.parameters.get(index).or(function.variadic.as_ref());
-                name.map(|name| name.to_string()).unwrap_or_default().into()
+                name.map(ToString::to_string).unwrap_or_default().into()
             }
         }
     }
@@ -133,7 +133,7 @@ impl Evaluator<'_> {
         match self.run(&callee, &values) {
             Ok(value) => value,
             Err(failure) => {
-                errors.push(self.failed(call, &callee, &arguments, failure));
+                errors.push(Self::failed(call, &callee, &arguments, &failure));
                 Value::UNKNOWN
             }
         }
@@ -145,7 +145,10 @@ impl Evaluator<'_> {
         if let Some((namespace, _)) = call.name.rsplit_once("::") {
             return Diagnostic::new(
                 SUMMARY,
-                format!("There are no functions in namespace {}.", quote(&format!("{namespace}::"))),
+                format!(
+                    "There are no functions in namespace {}.",
+                    quote(&format!("{namespace}::"))
+                ),
                 call.name_range,
             );
         }
@@ -308,7 +311,9 @@ impl Evaluator<'_> {
                 .range
                 .map(|range| format!(" (at {})", self.files.describe(range)))
                 .unwrap_or_default();
-            text.push_str(&format!("- {}{place}\n  {}\n", error.summary, error.detail));
+            for part in ["- ", &error.summary, &place, "\n  ", &error.detail, "\n"] {
+                text.push_str(part);
+            }
         }
         text.push_str("\nAt least one expression must produce a successful result");
         if arguments.is_empty() {
@@ -324,11 +329,10 @@ impl Evaluator<'_> {
 
     /// Says why a call failed, at the argument that is to blame.
     fn failed(
-        &self,
         call: &Call,
         callee: &Callee,
         arguments: &[Argument<'_>],
-        failure: Failure,
+        failure: &Failure,
     ) -> Diagnostic {
         let whole = call.name_range.to(call.close);
         match failure.argument {

@@ -25,7 +25,7 @@ impl Evaluator<'_> {
     /// count.
     pub(super) fn conditional(
         &self,
-        parts: Parts<'_>,
+        parts: &Parts<'_>,
         scope: &Scope<'_>,
         errors: &mut Vec<Diagnostic>,
     ) -> Value {

@@ -1,6 +1,7 @@
 //! Loops and splats.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::rc::Rc;
 
 use super::{Binding, Evaluator, Scope};
@@ -96,12 +97,7 @@ impl Evaluator<'_> {
     }
 
     /// Evaluates the condition with unknown names, to find errors that every element would repeat.
-    fn check_condition(
-        &self,
-        each: &For,
-        scope: &Scope<'_>,
-        errors: &mut Vec<Diagnostic>,
-    ) -> bool {
+    fn check_condition(&self, each: &For, scope: &Scope<'_>, errors: &mut Vec<Diagnostic>) -> bool {
         let Some(condition) = &each.condition else {
             return true;
         };
@@ -205,19 +201,22 @@ impl Evaluator<'_> {
             let value = self.evaluate(&each.value, &inner, errors);
             if each.groups {
                 groups.entry(name).or_default().push(value);
-            } else if entries.contains_key(&name) {
-                errors.push(Diagnostic::new(
-                    "Duplicate object key",
-                    format!(
-                        "Two different items produced the key {} in this 'for' expression. If \
-                         duplicates are expected, use the ellipsis (...) after the value \
-                         expression to enable grouping by key.",
-                        crate::quote::quote(&name)
-                    ),
-                    key.range,
-                ));
             } else {
-                entries.insert(name, value);
+                match entries.entry(name) {
+                    Entry::Vacant(place) => {
+                        place.insert(value);
+                    }
+                    Entry::Occupied(place) => errors.push(Diagnostic::new(
+                        "Duplicate object key",
+                        format!(
+                            "Two different items produced the key {} in this 'for' expression. If \
+                             duplicates are expected, use the ellipsis (...) after the value \
+                             expression to enable grouping by key.",
+                            crate::quote::quote(place.key())
+                        ),
+                        key.range,
+                    )),
+                }
             }
             if self.budget.is_spent() {
                 return Value::UNKNOWN;

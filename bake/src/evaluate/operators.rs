@@ -182,9 +182,7 @@ fn numbers(operator: Binary, left: &Number, right: &Number) -> Result<Value, &'s
         Binary::Add => (left.add(right), "can't compute sum of opposing infinities"),
         Binary::Subtract => (left.subtract(right), "can't subtract infinity from itself"),
         Binary::Multiply => (left.multiply(right), "can't multiply zero by infinity"),
-        Binary::Divide => {
-            (left.divide(right), "can't divide zero by zero or infinity by infinity")
-        }
+        Binary::Divide => (left.divide(right), "can't divide zero by zero or infinity by infinity"),
         _ => (left.modulo(right), "can't use modulo with zero and infinity"),
     };
     result.map(Value::Number).ok_or(error)

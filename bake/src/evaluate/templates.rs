@@ -101,6 +101,6 @@ impl Evaluator<'_> {
     /// Returns `true` if a text may still grow. Long texts cost steps.
     fn has_room(&self, text: &str) -> bool {
         let weight = text.len() as u64 / 64;
-        self.budget.allows(weight) && self.budget.take(weight / 64)
+        limits::Budget::allows(weight) && self.budget.take(weight / 64)
     }
 }

@@ -19,9 +19,12 @@ pub(super) const FUNCTIONS: &[Function] = &[
         }
         Ok(Value::Bool(at(&v[0], &v[1]).is_some()))
     }),
-    Function::new("index", &[COLLECTION, Parameter::any("key")], ParameterKind::Any, |_, values| {
-        index(values)
-    }),
+    Function::new(
+        "index",
+        &[COLLECTION, Parameter::any("key")],
+        ParameterKind::Any,
+        |_, values| index(values),
+    ),
     Function::new("length", &[COLLECTION], ParameterKind::Number, |_, values| {
         let length = match &values[0] {
             Value::Map(mapping) => Some(mapping.entries.len()),

@@ -75,16 +75,12 @@ fn operate(operator: Binary, values: &[Value]) -> Result<Value, Failure> {
 
 /// Returns the first argument that isn't null.
 fn coalesce(values: &[Value]) -> Result<Value, Failure> {
-    let types: Vec<Type> = values
-        .iter()
-        .map(Value::type_of)
-        .filter(|kind| *kind != Type::Dynamic)
-        .collect();
+    let types: Vec<Type> =
+        values.iter().map(Value::type_of).filter(|kind| *kind != Type::Dynamic).collect();
     let common = if types.is_empty() && !values.is_empty() {
         Type::Dynamic
     } else {
-        unify(&types, true)
-            .ok_or_else(|| Failure::new("all arguments must have the same type"))?
+        unify(&types, true).ok_or_else(|| Failure::new("all arguments must have the same type"))?
     };
     for value in values {
         match value {

@@ -50,7 +50,9 @@ pub(super) const FUNCTIONS: &[Function] = &[
 
 /// Writes bytes as hexadecimal digits.
 fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = b"0123456789abcdef";
+    let pairs = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    pairs.map(|digit| char::from(digits[usize::from(digit)])).collect()
 }
 
 /// Hashes a password.

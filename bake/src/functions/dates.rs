@@ -34,9 +34,8 @@ pub(super) const FUNCTIONS: &[Function] = &[
         |_, values| {
             let moment = parse(text(values, 0)?).map_err(Failure::new)?;
             let span = duration::parse(text(values, 1)?).map_err(Failure::new)?;
-            let sum = moment
-                .checked_add(span)
-                .ok_or_else(|| Failure::new("the time is out of range"))?;
+            let sum =
+                moment.checked_add(span).ok_or_else(|| Failure::new("the time is out of range"))?;
             Ok(Value::text(rfc3339(sum)))
         },
     ),
@@ -47,7 +46,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         "unixtimestampparse",
         &[Parameter::number("unix_timestamp")],
         ParameterKind::Any,
-        |_, values| parts(unix(number(values, 0)?)?),
+        |_, values| Ok(parts(unix(number(values, 0)?)?)),
     ),
 ];
 
@@ -93,7 +92,7 @@ fn format_timestamp(values: &[Value]) -> Result<Value, Failure> {
 }
 
 /// Returns the parts of a time as an object.
-fn parts(moment: OffsetDateTime) -> Result<Value, Failure> {
+fn parts(moment: OffsetDateTime) -> Value {
     let mut entries = Entries::new();
     let mut add = |name: &str, value: i64| {
         entries.insert(name.into(), Value::Number(Number::from(value)));
@@ -112,7 +111,7 @@ fn parts(moment: OffsetDateTime) -> Result<Value, Failure> {
     entries.insert("month_name".into(), Value::text(moment.month().to_string()));
     entries.insert("weekday_name".into(), Value::text(moment.weekday().to_string()));
     entries.insert("rfc3339".into(), Value::text(rfc3339(moment)));
-    Ok(Value::object(entries))
+    Value::object(entries)
 }
 
 /// Writes a time with its offset.
@@ -163,8 +162,8 @@ fn parse(written: &str) -> Result<OffsetDateTime, String> {
     let zone = reader.zone().map_err(invalid)?;
     let out_of_range = || invalid("day out of range".into());
     let month = Month::try_from(month as u8).map_err(|_| out_of_range())?;
-    let date = Date::from_calendar_date(year as i32, month, day as u8)
-        .map_err(|_| out_of_range())?;
+    let date =
+        Date::from_calendar_date(year as i32, month, day as u8).map_err(|_| out_of_range())?;
     let time = Time::from_hms_nano(hour as u8, minute as u8, second as u8, nanoseconds)
         .map_err(|_| out_of_range())?;
     Ok(PrimitiveDateTime::new(date, time).assume_offset(zone))
@@ -182,9 +181,10 @@ impl TimeReader<'_> {
             return Err(format!("end of string before {what}"));
         }
         let digits = self.rest.get(..length).unwrap_or(self.rest);
-        let value = digits.parse::<u32>().ok().filter(|_| {
-            digits.len() == length && digits.bytes().all(|byte| byte.is_ascii_digit())
-        });
+        let value = digits
+            .parse::<u32>()
+            .ok()
+            .filter(|_| digits.len() == length && digits.bytes().all(|byte| byte.is_ascii_digit()));
         match value {
             Some(value) if (least..=most).contains(&value) => {
                 self.rest = &self.rest[length..];
@@ -286,9 +286,7 @@ fn quoted<'a>(pattern: &'a str, text: &mut String) -> Result<&'a str, Failure> {
     }
     let mut rest = &pattern[1..];
     loop {
-        let end = rest
-            .find('\'')
-            .ok_or_else(|| Failure::argument(0, "unterminated literal '"))?;
+        let end = rest.find('\'').ok_or_else(|| Failure::argument(0, "unterminated literal '"))?;
         text.push_str(&rest[..end]);
         rest = &rest[end + 1..];
         match rest.strip_prefix('\'') {

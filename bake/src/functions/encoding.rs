@@ -19,9 +19,9 @@ pub(super) const FUNCTIONS: &[Function] = &[
                 "failed to decode base64 data: illegal base64 data at input byte {offset}"
             ))
         })?;
-        String::from_utf8(bytes)
-            .map(Value::text)
-            .map_err(|_| Failure::new("the result of decoding the provided string is not valid UTF-8"))
+        String::from_utf8(bytes).map(Value::text).map_err(|_| {
+            Failure::new("the result of decoding the provided string is not valid UTF-8")
+        })
     }),
     Function::new("base64encode", STR, ParameterKind::String, |_, values| {
         Ok(Value::text(STANDARD.encode(text(values, 0)?)))
@@ -40,7 +40,10 @@ fn url_encode(text: &str) -> String {
                 encoded.push(char::from(byte));
             }
             b' ' => encoded.push('+'),
-            other => encoded.push_str(&format!("%{other:02X}")),
+            other => {
+                let digit = |value: u8| char::from(b"0123456789ABCDEF"[usize::from(value)]);
+                encoded.extend(['%', digit(other >> 4), digit(other & 15)]);
+            }
         }
     }
     encoded

@@ -32,6 +32,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
 
 /// A place in a pattern at which a value is written.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 struct Verb {
     raw: String,
     offset: usize,
@@ -180,7 +181,7 @@ fn read_verb(pattern: &str, offset: usize, next: usize) -> Result<Verb, Failure>
     match pattern[at..].chars().next() {
         Some(letter) if letter.is_ascii_alphabetic() => {
             verb.letter = letter;
-            verb.raw = pattern[offset..=at].to_owned();
+            pattern[offset..=at].clone_into(&mut verb.raw);
             Ok(verb)
         }
         _ => Err(bad_character(pattern, at)),
@@ -199,11 +200,7 @@ fn bad_character(pattern: &str, at: usize) -> Failure {
 
 /// Says that a value can't be written by a verb.
 fn unsupported(verb: &Verb, reason: &str) -> Failure {
-    Failure::new(format!(
-        "unsupported value for {} at {}: {reason}",
-        quote(&verb.raw),
-        verb.offset
-    ))
+    Failure::new(format!("unsupported value for {} at {}: {reason}", quote(&verb.raw), verb.offset))
 }
 
 /// Writes a value.
@@ -216,8 +213,7 @@ fn write(verb: &Verb, value: &Value) -> Result<String, Failure> {
             Value::String(text) if !verb.sharp => Ok(pad(verb, text)),
             Value::Number(number) if !verb.sharp => Ok(pad(verb, &number.general_text())),
             value => {
-                let text =
-                    json_text::encode(value).map_err(|error| unsupported(verb, &error))?;
+                let text = json_text::encode(value).map_err(|error| unsupported(verb, &error))?;
                 Ok(pad(verb, &text))
             }
         },

@@ -25,12 +25,9 @@ pub(super) const FUNCTIONS: &[Function] = &[
             Ok(Value::texts(kept.filter(|text| !text.is_empty())))
         },
     ),
-    Function::new("concat", &[], ANY, |_, values| concat(values))
-        .with_more(Parameter::any("seqs")),
+    Function::new("concat", &[], ANY, |_, values| concat(values)).with_more(Parameter::any("seqs")),
     Function::new("distinct", &[ANY_LIST], ANY, |_, values| distinct(values)),
-    Function::new("element", &[LIST, Parameter::number("index")], ANY, |_, values| {
-        element(values)
-    }),
+    Function::new("element", &[LIST, Parameter::number("index")], ANY, |_, values| element(values)),
     Function::new("flatten", &[LIST], ANY, |_, values| flatten(values)),
     Function::new("indexof", &[LIST, Parameter::any("value")], ParameterKind::Number, |_, v| {
         index_of(v)
@@ -59,8 +56,8 @@ fn chunks(values: &[Value]) -> Result<Value, Failure> {
     let list = items(values, 0)?;
     let size = whole(values, 1)
         .map_err(|failure| Failure::new(format!("invalid size: {}", failure.message)))?;
-    let size = usize::try_from(size)
-        .map_err(|_| Failure::new("the size argument must be positive"))?;
+    let size =
+        usize::try_from(size).map_err(|_| Failure::new("the size argument must be positive"))?;
     let kind = values[0].type_of();
     if list.is_empty() {
         return Ok(Value::list(kind, Vec::new()));
@@ -189,9 +186,7 @@ fn index_of(values: &[Value]) -> Result<Value, Failure> {
         return Err(Failure::new("cannot search an empty list"));
     }
     let found = sequence.items.iter().position(|item| item.equals(&values[1]) == Some(true));
-    found
-        .map(|index| Value::Number(index.into()))
-        .ok_or_else(|| Failure::new("item not found"))
+    found.map(|index| Value::Number(index.into())).ok_or_else(|| Failure::new("item not found"))
 }
 
 /// Turns the order around.

@@ -48,12 +48,13 @@ fn keys(values: &[Value]) -> Result<Value, Failure> {
 fn lookup(values: &[Value]) -> Result<Value, Failure> {
     let key = text(values, 1)?;
     match &values[0] {
-        Value::Object(mapping) => {
-            Ok(mapping.entries.get(key).unwrap_or(&values[2]).clone())
-        }
+        Value::Object(mapping) => Ok(mapping.entries.get(key).unwrap_or(&values[2]).clone()),
         Value::Map(mapping) => {
             let default = convert(&values[2], &mapping.element).map_err(|_| {
-                Failure::argument(2, "the default value must have the same type as the map elements")
+                Failure::argument(
+                    2,
+                    "the default value must have the same type as the map elements",
+                )
             })?;
             Ok(mapping.entries.get(key).cloned().unwrap_or(default))
         }

@@ -20,7 +20,9 @@ pub(super) const FUNCTIONS: &[Function] = &[
     Function::new("cidrnetmask", &[PREFIX], ParameterKind::String, |_, values| {
         let prefix = Prefix::read(text(values, 0)?)?;
         if prefix.width == 128 {
-            return Err(Failure::new("IPv6 addresses cannot have a netmask: use the prefix length"));
+            return Err(Failure::new(
+                "IPv6 addresses cannot have a netmask: use the prefix length",
+            ));
         }
         Ok(Value::text(address(prefix.mask(), prefix.width)))
     }),
@@ -47,8 +49,12 @@ struct Prefix {
 impl Prefix {
     /// Reads a prefix. Bits behind the prefix are dropped.
     fn read(written: &str) -> Result<Self, Failure> {
-        let invalid =
-            || Failure::argument(0, format!("invalid CIDR expression: invalid CIDR address: {written}"));
+        let invalid = || {
+            Failure::argument(
+                0,
+                format!("invalid CIDR expression: invalid CIDR address: {written}"),
+            )
+        };
         let (address, length) = written.split_once('/').ok_or_else(invalid)?;
         let (base, width) = match address.parse::<IpAddr>().map_err(|_| invalid())? {
             IpAddr::V4(address) => (u128::from(u32::from(address)), 32),

@@ -51,9 +51,8 @@ struct Pattern {
 impl Pattern {
     /// Reads a pattern.
     fn read(pattern: &str) -> Result<Self, Failure> {
-        let expression = compile(pattern).map_err(|error| {
-            Failure::argument(0, format!("invalid regexp pattern: {error}"))
-        })?;
+        let expression = compile(pattern)
+            .map_err(|error| Failure::argument(0, format!("invalid regexp pattern: {error}")))?;
         let names: Vec<Option<String>> =
             expression.capture_names().skip(1).map(|name| name.map(str::to_owned)).collect();
         if names.iter().any(Option::is_some) && names.iter().any(Option::is_none) {
@@ -90,9 +89,8 @@ impl Pattern {
             return Value::tuple((1..=self.names.len()).map(group).collect());
         }
         let named = self.names.iter().enumerate();
-        let entries = named.filter_map(|(index, name)| {
-            Some((name.as_deref()?.into(), group(index + 1)))
-        });
+        let entries =
+            named.filter_map(|(index, name)| Some((name.as_deref()?.into(), group(index + 1))));
         Value::object(entries.collect::<Entries>())
     }
 }

@@ -30,7 +30,9 @@ impl Version {
         let invalid = || Failure::new("invalid semantic version");
         let version = Self::parse(written, false).ok_or_else(invalid)?;
         let starts_with_zero = |part: &str| {
-            part.len() > 1 && part.starts_with('0') && part.bytes().all(|byte| byte.is_ascii_digit())
+            part.len() > 1
+                && part.starts_with('0')
+                && part.bytes().all(|byte| byte.is_ascii_digit())
         };
         if version.pre.split('.').any(starts_with_zero) {
             return Err(Failure::new("version segment starts with 0"));
@@ -129,8 +131,7 @@ impl Constraints {
     /// Reads constraints.
     fn read(written: &str) -> Result<Self, Failure> {
         let groups = written.split("||").map(|group| {
-            read_group(group)
-                .ok_or_else(|| Failure::new(format!("improper constraint: {group}")))
+            read_group(group).ok_or_else(|| Failure::new(format!("improper constraint: {group}")))
         });
         Ok(Self(groups.collect::<Result<_, _>>()?))
     }
@@ -162,7 +163,8 @@ fn read_group(written: &str) -> Option<Vec<Constraint>> {
     while index < words.len() {
         let is_span = words.get(index + 1) == Some(&"-");
         if is_span {
-            constraints.push(Constraint { operator: ">=", version: constraint_version(words[index])? });
+            constraints
+                .push(Constraint { operator: ">=", version: constraint_version(words[index])? });
             let last = constraint_version(words.get(index + 2)?)?;
             constraints.push(Constraint { operator: "<=", version: last });
             index += 3;

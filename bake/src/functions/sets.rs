@@ -19,9 +19,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         "sethaselement",
         &[Parameter::new("set", ParameterKind::SetOfAny), Parameter::any("elem")],
         ParameterKind::Bool,
-        |_, values| {
-            Ok(Value::Bool(items(values, 0)?.iter().any(|item| same(item, &values[1]))))
-        },
+        |_, values| Ok(Value::Bool(items(values, 0)?.iter().any(|item| same(item, &values[1])))),
     ),
     Function::new("setintersection", &[FIRST], ANY, |_, values| {
         combine(values, |left, right| keep(left, right, true))
@@ -142,9 +140,5 @@ fn product(values: &[Value]) -> Result<Value, Failure> {
     }
     let element = Type::Tuple(elements.into());
     let combinations = combinations.into_iter().map(Value::tuple).collect();
-    Ok(if is_list {
-        Value::list(element, combinations)
-    } else {
-        Value::set(element, combinations)
-    })
+    Ok(if is_list { Value::list(element, combinations) } else { Value::set(element, combinations) })
 }

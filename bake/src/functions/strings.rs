@@ -14,9 +14,12 @@ pub(super) const FUNCTIONS: &[Function] = &[
     Function::new("chomp", STR, TEXT, |_, values| {
         Ok(Value::text(text(values, 0)?.trim_end_matches(['\r', '\n'])))
     }),
-    Function::new("indent", &[Parameter::number("spaces"), Parameter::string("str")], TEXT, |_, v| {
-        indent(v)
-    }),
+    Function::new(
+        "indent",
+        &[Parameter::number("spaces"), Parameter::string("str")],
+        TEXT,
+        |_, v| indent(v),
+    ),
     Function::new("join", &[Parameter::string("separator")], TEXT, |_, values| join(values))
         .with_more(Parameter::new("lists", ParameterKind::ListOfString)),
     Function::new("lower", STR, TEXT, |_, values| {
@@ -63,10 +66,15 @@ pub(super) const FUNCTIONS: &[Function] = &[
         |_, values| substr(values),
     ),
     Function::new("title", STR, TEXT, |_, values| Ok(Value::text(title(text(values, 0)?)))),
-    Function::new("trim", &[Parameter::string("str"), Parameter::string("cutset")], TEXT, |_, v| {
-        let cut = text(v, 1)?;
-        Ok(Value::text(text(v, 0)?.trim_matches(|character| cut.contains(character))))
-    }),
+    Function::new(
+        "trim",
+        &[Parameter::string("str"), Parameter::string("cutset")],
+        TEXT,
+        |_, v| {
+            let cut = text(v, 1)?;
+            Ok(Value::text(text(v, 0)?.trim_matches(|character| cut.contains(character))))
+        },
+    ),
     Function::new(
         "trimprefix",
         &[Parameter::string("str"), Parameter::string("prefix")],

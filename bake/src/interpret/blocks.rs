@@ -74,9 +74,7 @@ impl Interpreter<'_> {
         let mut members = std::collections::HashMap::new();
         for index in 0..self.blocks.len() {
             let label = self.label(index);
-            let names = self
-                .names(index)
-                .map_err(|trouble| trouble.at("Invalid name", label.1))?;
+            let names = self.names(index).map_err(|trouble| trouble.at("Invalid name", label.1))?;
             let kind = self.blocks[index].block.kind.clone();
             for name in &names {
                 let member = Member { kind: kind.clone(), name: name.clone() };
@@ -94,9 +92,9 @@ impl Interpreter<'_> {
                 Err(trouble) => return Err(trouble.at("Invalid block", self.label(index).1)),
             }
         }
-        interpreted.matrix_groups.retain(|group| {
-            group.targets.as_deref() != Some(std::slice::from_ref(&group.name))
-        });
+        interpreted
+            .matrix_groups
+            .retain(|group| group.targets.as_deref() != Some(std::slice::from_ref(&group.name)));
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
@@ -296,6 +294,7 @@ impl Interpreter<'_> {
     }
 
     /// Resolves attributes of a copy. Returns `false` if the only attribute was resolved before.
+    #[expect(clippy::too_many_lines, reason = "the steps share what they borrow")]
     fn resolve_copy(
         &mut self,
         index: usize,
@@ -400,7 +399,7 @@ impl Product {
 /// Notes the targets that a label stands for.
 fn add_matrix_group(interpreted: &mut Interpreted, label: &str, names: &[Rc<str>]) {
     let groups = &mut interpreted.matrix_groups;
-    let targets = names.iter().map(|name| name.to_string());
+    let targets = names.iter().map(ToString::to_string);
     if let Some(group) = groups.iter_mut().find(|group| group.name == label) {
         let list = group.targets.get_or_insert_default();
         for target in targets {

@@ -77,11 +77,7 @@ impl Interpreter<'_> {
     }
 
     /// Checks a condition.
-    fn validate(
-        &self,
-        validation: &super::declarations::Validation,
-        errors: &mut Vec<Diagnostic>,
-    ) {
+    fn validate(&self, validation: &super::declarations::Validation, errors: &mut Vec<Diagnostic>) {
         const INVALID: &str = "Invalid condition result";
         let global = Context::global();
         let place = validation.condition.as_ref().map_or(validation.place, |part| part.range);
@@ -182,10 +178,8 @@ impl Interpreter<'_> {
         }
         let given = self.override_of(name, declared.is_specified).filter(|_| is_variable);
         match given {
-            Some(given) => {
-                overridden(name, &given, &declared, default.is_some().then_some(&value))
-                    .map_err(Trouble::Message)
-            }
+            Some(given) => overridden(name, &given, &declared, default.is_some().then_some(&value))
+                .map_err(Trouble::Message),
             None => Ok(value),
         }
     }
@@ -309,8 +303,7 @@ fn primitive(name: &str, text: &str, kind: &Type) -> Result<Value, String> {
 fn from_csv(name: &str, text: &str, kind: &Type) -> Result<Value, String> {
     let parts = fields::split(text, ',')
         .map_err(|error| format!("failed to parse {text} as CSV: {error}"))?;
-    let unsupported =
-        || format!("unsupported type {} for CSV specification", kind.name());
+    let unsupported = || format!("unsupported type {} for CSV specification", kind.name());
     let one = |part: &str, element: &Type, relation: &str| {
         primitive(name, part, element).map_err(|error| {
             format!("failed to parse element {relation} type {}: {error}", kind.name())

@@ -245,9 +245,7 @@ fn no_value(kind: Kind, range: Range) -> Diagnostic {
     match kind {
         Kind::CloseBrace => Diagnostic::new("Missing JSON value", VALUE_START, range),
         Kind::CloseBracket => Diagnostic::new("Missing array element value", VALUE_START, range),
-        Kind::End => {
-            Diagnostic::new("Missing value", "The JSON data ends prematurely.", range)
-        }
+        Kind::End => Diagnostic::new("Missing value", "The JSON data ends prematurely.", range),
         _ => Diagnostic::new("Invalid start of value", VALUE_START, range),
     }
 }

@@ -104,11 +104,8 @@ impl<'a> Scanner<'a> {
     fn take(&mut self, kind: Kind, length: usize) -> Token<'a> {
         let text = &self.rest[..length];
         let start = self.position;
-        self.position.column += if text.is_ascii() {
-            length as u32
-        } else {
-            text.graphemes(true).count() as u32
-        };
+        self.position.column +=
+            if text.is_ascii() { length as u32 } else { text.graphemes(true).count() as u32 };
         self.rest = &self.rest[length..];
         Token { kind, text, range: Range { file: self.file, start, end: self.position } }
     }

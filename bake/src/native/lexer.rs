@@ -40,7 +40,13 @@ impl<'a> Lexer<'a> {
     }
 
     fn new(text: &'a str, file: FileId, start: Position, mode: Mode<'a>) -> Self {
-        Self { text, at: 0, cursor: Cursor::new(file, start), modes: vec![mode], tokens: Vec::new() }
+        Self {
+            text,
+            at: 0,
+            cursor: Cursor::new(file, start),
+            modes: vec![mode],
+            tokens: Vec::new(),
+        }
     }
 
     fn run(mut self) -> Vec<Token> {
@@ -129,15 +135,14 @@ impl<'a> Lexer<'a> {
 
     /// Reads a closing brace, which may end a sequence of a template.
     fn close_brace(&mut self, length: usize) {
-        let ends_sequence = self.modes.len() > 1
-            && matches!(self.modes.last(), Some(Mode::Normal { braces: 0 }));
+        let ends_sequence =
+            self.modes.len() > 1 && matches!(self.modes.last(), Some(Mode::Normal { braces: 0 }));
         if ends_sequence {
             self.emit(Kind::SequenceEnd { strip: length == 2 }, length);
             self.modes.pop();
             return;
         }
-        let kind =
-            if length == 2 { Kind::SequenceEnd { strip: true } } else { Kind::CloseBrace };
+        let kind = if length == 2 { Kind::SequenceEnd { strip: true } } else { Kind::CloseBrace };
         self.emit(kind, length);
         if let Some(Mode::Normal { braces }) = self.modes.last_mut() {
             *braces = braces.saturating_sub(1);
@@ -192,8 +197,7 @@ impl<'a> Lexer<'a> {
                 self.modes.pop();
             }
             b'\n' | b'\r' => {
-                let length =
-                    rest.bytes().take_while(|byte| matches!(byte, b'\n' | b'\r')).count();
+                let length = rest.bytes().take_while(|byte| matches!(byte, b'\n' | b'\r')).count();
                 self.emit(Kind::QuotedNewline, length);
             }
             b'$' | b'%' => self.emit(Kind::QuotedText, marker_length(rest)),

@@ -17,7 +17,6 @@ impl Cursor {
         Self { file, position }
     }
 
-
     /// Passes over text and returns its range.
     pub(crate) fn pass(&mut self, text: &str) -> Range {
         let start = self.position;

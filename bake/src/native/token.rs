@@ -82,9 +82,8 @@ pub(crate) struct Token {
 
 /// Returns the error about the first token that isn't part of the language.
 pub(crate) fn check(tokens: &[Token], text: &str) -> Result<(), Diagnostic> {
-    let invalid = tokens
-        .iter()
-        .find(|token| matches!(token.kind, Kind::Invalid | Kind::QuotedNewline));
+    let invalid =
+        tokens.iter().find(|token| matches!(token.kind, Kind::Invalid | Kind::QuotedNewline));
     match invalid {
         Some(token) => Err(complaint(token, &text[token.start..token.end])),
         None => Ok(()),

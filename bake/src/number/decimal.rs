@@ -47,7 +47,11 @@ impl Decimal {
     /// Returns the digit at a place before or after the point, counted from the given first place.
     fn at(&self, first: i64, index: usize) -> u8 {
         let index = index as i64 - (first - self.point);
-        usize::try_from(index).ok().and_then(|index| self.digits.get(index)).copied().unwrap_or(b'0')
+        usize::try_from(index)
+            .ok()
+            .and_then(|index| self.digits.get(index))
+            .copied()
+            .unwrap_or(b'0')
     }
 
     /// Keeps the fewest digits that still lie between two neighbours.
@@ -167,7 +171,7 @@ impl Decimal {
         }
         let exponent = if decimal.digits.is_empty() { 0 } else { decimal.point - 1 };
         let sign = if exponent < 0 { '-' } else { '+' };
-        text.push_str(&format!("{letter}{sign}{:02}", exponent.abs()));
-        text
+        text.extend([letter, sign]);
+        text + &format!("{:02}", exponent.abs())
     }
 }

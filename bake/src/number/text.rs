@@ -95,7 +95,7 @@ impl Number {
         }
         let decimal = self.shortest();
         let exponent = decimal.point - 1;
-        let is_small_or_large = exponent < -4 || exponent >= 6;
+        let is_small_or_large = !(-4..6).contains(&exponent);
         let text = if !decimal.digits.is_empty() && is_small_or_large {
             decimal.scientific(None, 'e')
         } else {

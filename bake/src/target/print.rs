@@ -14,10 +14,8 @@ impl Serialize for Target {
             map.serialize_entry("description", &self.description)?;
         }
         list(&mut map, "inherits", self.inherits.as_ref())?;
-        let annotations: Option<Vec<String>> = self
-            .annotations
-            .as_ref()
-            .map(|list| list.iter().map(|text| escaped(text)).collect());
+        let annotations: Option<Vec<String>> =
+            self.annotations.as_ref().map(|list| list.iter().map(|text| escaped(text)).collect());
         list(&mut map, "annotations", annotations.as_ref())?;
         list(&mut map, "attest", self.attest.as_ref())?;
         option(&mut map, "context", self.context.as_ref())?;

@@ -83,8 +83,6 @@ fn texts(value: Option<&OptionalTexts>) -> Value {
     let Some(texts) = value else {
         return Value::Null(Type::map(Type::String));
     };
-    let entries = texts
-        .iter()
-        .map(|(name, value)| (Rc::from(name.as_str()), text(value.as_ref())));
+    let entries = texts.iter().map(|(name, value)| (Rc::from(name.as_str()), text(value.as_ref())));
     Value::map(Type::String, entries.collect())
 }

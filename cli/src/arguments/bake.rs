@@ -4,6 +4,7 @@ use clap::Args;
 
 /// Read a bake file and print what its targets build
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[command(after_help = "Examples:
   kiln bake --print                        print the requests of the target `default`
   kiln bake --list=targets                 list targets and groups

@@ -90,7 +90,11 @@ pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Argumen
     let mut command = Arguments::command();
     command.build();
     let path = path_of(&command, &words);
-    let words = if ["bake", "build"].contains(&docker::name_of(&strings(&path)).as_str()) { with_next(words) } else { words };
+    let words = if ["bake", "build"].contains(&docker::name_of(&strings(&path)).as_str()) {
+        with_next(words)
+    } else {
+        words
+    };
     if error.use_stderr() && words.iter().any(|word| has_value(word)) {
         let command = with_values(command);
         return parse_by(command.clone(), &words)

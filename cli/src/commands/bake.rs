@@ -29,7 +29,9 @@ pub(crate) fn run(arguments: &BakeArguments, printer: &Printer) -> Result<ExitCo
         Some(_) if arguments.print => bail!("--print and --list are mutually exclusive"),
         Some(list) => Wanted::List(list),
         None if arguments.print => Wanted::Requests,
-        None => bail!("`kiln bake` prints what a bake file describes, with --print or --list; build a target with `kiln build`"),
+        None => bail!(
+            "`kiln bake` prints what a bake file describes, with --print or --list; build a target with `kiln build`"
+        ),
     };
     let request = BakeRequest::resolve(arguments)?;
     let text = request.with_definition(|definition, options| {
@@ -129,7 +131,8 @@ fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     let mut text = String::new();
     for row in lines {
         for (cell, &width) in row.iter().zip(&widths) {
-            text.push_str(&format!("{cell:width$}   "));
+            let padded = format!("{cell:width$}   ");
+            text.push_str(&padded);
         }
         text.push_str(&row[last]);
         text.push('\n');

@@ -60,7 +60,7 @@ impl Parser<'_> {
             Kind::Assign => {
                 let attribute = self.attribute(word)?;
                 self.end_of_attribute()?;
-                self.add_attribute(attribute, body)
+                add_attribute(attribute, body)
             }
             Kind::OpenQuote | Kind::OpenBrace | Kind::Identifier => {
                 let block = self.block(word)?;
@@ -69,20 +69,6 @@ impl Parser<'_> {
             }
             _ => Err(definition_required(word)),
         }
-    }
-
-    /// Adds an attribute unless there is one of its name.
-    fn add_attribute(
-        &self,
-        attribute: Attribute,
-        body: &mut NativeBody,
-    ) -> Result<(), Diagnostic> {
-        let existing = body.attributes.iter().find(|given| given.name == attribute.name);
-        if let Some(existing) = existing {
-            return Err(crate::limits::redefined(&attribute, existing.name_range));
-        }
-        body.attributes.push(attribute);
-        Ok(())
     }
 
     /// Parses the rest of an attribute.
@@ -193,7 +179,7 @@ impl Parser<'_> {
         };
         self.end_of_single(open)?;
         let start = attribute.range;
-        Ok(NativeBody { attributes: vec![attribute], blocks: Vec::new(), start: Some(start) })
+        Ok(NativeBody { attributes: vec![attribute], start: Some(start), ..NativeBody::default() })
     }
 
     /// Passes over the end of a block on one line.
@@ -300,4 +286,13 @@ fn no_block(kind: Kind, range: Range) -> Diagnostic {
         _ => "Either a quoted string block label or an opening brace (\"{\") is expected here.",
     };
     Diagnostic::new(BLOCK_DEFINITION, detail, range)
+}
+
+/// Adds an attribute unless there is one of its name.
+fn add_attribute(attribute: Attribute, body: &mut NativeBody) -> Result<(), Diagnostic> {
+    if let Some(existing) = body.names.insert(attribute.name.clone(), attribute.name_range) {
+        return Err(crate::limits::redefined(&attribute, existing));
+    }
+    body.attributes.push(attribute);
+    Ok(())
 }

@@ -217,10 +217,9 @@ fn check_result(
     if close == Kind::CloseBrace {
         return match key {
             Some(_) => Ok(()),
-            None => Err(invalid_for(
-                "Key expression is required when building an object.",
-                value.range,
-            )),
+            None => {
+                Err(invalid_for("Key expression is required when building an object.", value.range))
+            }
         };
     }
     if let Some(key) = key {

@@ -165,8 +165,7 @@ impl Parser<'_> {
             let dot = self.read();
             match self.peek().kind {
                 Kind::Identifier | Kind::Number => {
-                    let step = self
-                        .attribute_step(dot, " with a full splat expression [*]")?;
+                    let step = self.attribute_step(dot, " with a full splat expression [*]")?;
                     last = step.range;
                     each = with_step(each, step);
                 }
@@ -213,11 +212,7 @@ impl Parser<'_> {
         let each = self.deeper(|parser| parser.steps(element))?;
         let range = begin.to(each.range);
         Ok(Expression {
-            kind: ExpressionKind::Splat {
-                source: Box::new(from),
-                each: Box::new(each),
-                marker,
-            },
+            kind: ExpressionKind::Splat { source: Box::new(from), each: Box::new(each), marker },
             range,
         })
     }
@@ -288,11 +283,7 @@ fn with_step(from: Expression, step: Step) -> Expression {
 
 /// Says that a dot must be followed by a name.
 fn no_attribute(range: Range) -> Diagnostic {
-    Diagnostic::new(
-        "Invalid attribute name",
-        "An attribute name is required after a dot.",
-        range,
-    )
+    Diagnostic::new("Invalid attribute name", "An attribute name is required after a dot.", range)
 }
 
 /// Says that a number can't be read.

@@ -60,14 +60,13 @@ impl Parser<'_> {
                     let in_quotes = token.kind == Kind::QuotedText;
                     let mut text = literal::unescape(self.text(token), token.range, in_quotes)?;
                     if strip {
-                        text = text.trim_start().to_owned();
+                        text.drain(..text.len() - text.trim_start().len());
                     }
                     parts.push(Part::Text { text, range: token.range });
                 }
                 Kind::Interpolation { strip } => {
                     strip_before(&mut parts, strip);
-                    let part = self
-                        .within(false, |parser| parser.interpolation(begin, end))?;
+                    let part = self.within(false, |parser| parser.interpolation(begin, end))?;
                     strip_next = self.tokens[self.at - 1].kind == Kind::SequenceEnd { strip: true };
                     parts.push(Part::Interpolation(part));
                 }

@@ -16,8 +16,8 @@ impl Parser<'_> {
             Kind::OpenParen => self.parentheses(),
             Kind::Number => {
                 self.read();
-                let number = Number::parse(self.text(start))
-                    .ok_or_else(|| invalid_number(start.range))?;
+                let number =
+                    Number::parse(self.text(start)).ok_or_else(|| invalid_number(start.range))?;
                 Ok(literal(Value::Number(number), start))
             }
             Kind::Identifier => self.word(),

@@ -78,7 +78,11 @@ impl Builder {
     }
 
     /// Makes a conditional expression.
-    fn conditional(&mut self, condition: Expression, open: Range) -> Result<Expression, Diagnostic> {
+    fn conditional(
+        &mut self,
+        condition: Expression,
+        open: Range,
+    ) -> Result<Expression, Diagnostic> {
         let yes = self.branch("if")?;
         let mut close = yes.end_range;
         let mut no = Vec::new();
