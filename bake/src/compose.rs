@@ -18,14 +18,14 @@ use crate::target::{Group, Target};
 use load::Loader;
 use yaml::Node;
 
-/// What compose files describe.
+/// The content of compose files.
 #[derive(Default)]
 pub(crate) struct Composed {
     /// The group of all services.
     pub(crate) groups: Vec<Group>,
     /// The services that are built.
     pub(crate) targets: Vec<Target>,
-    /// What the user should know.
+    /// The warnings.
     pub(crate) warnings: Vec<String>,
 }
 

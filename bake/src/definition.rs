@@ -30,15 +30,15 @@ pub struct File {
     pub content: Vec<u8>,
 }
 
-/// How files are read.
+/// The options for reading files.
 pub struct ReadOptions<'a> {
     /// Names that always exist, and their values.
     pub builtins: BTreeMap<String, String>,
     /// Values that the user sets for variables.
     pub variables: BTreeMap<String, String>,
-    /// Whether the environment sets variables too.
+    /// `true` if the environment sets variables too.
     pub uses_environment: bool,
-    /// Whether contexts are relative to their files.
+    /// `true` if contexts are relative to their files.
     pub relative_to_files: bool,
     /// The world around.
     pub surroundings: &'a dyn Surroundings,
@@ -54,13 +54,13 @@ impl ReadOptions<'_> {
     }
 }
 
-/// What files describe.
+/// The targets and groups of files.
 #[derive(Clone, Debug, Default)]
 pub struct Definition {
     pub(crate) groups: Vec<Group>,
     pub(crate) targets: Vec<Target>,
     variables: Vec<VariableInfo>,
-    /// What the user should know.
+    /// The warnings.
     warnings: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What is wrong with a definition, and where.
+//! Mistakes in a definition, and their places.
 
 use crate::source::{FileNames, Range};
 
@@ -7,7 +7,7 @@ use crate::source::{FileNames, Range};
 pub(crate) struct Diagnostic {
     /// The kind of error, as a title.
     pub(crate) summary: String,
-    /// What is wrong, as a sentence.
+    /// The mistake, as a sentence.
     pub(crate) detail: String,
     /// The place.
     pub(crate) range: Option<Range>,

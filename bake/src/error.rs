@@ -5,7 +5,7 @@ use thiserror::Error;
 use crate::diagnostic::{self, Diagnostic};
 use crate::source::FileNames;
 
-/// What is wrong with a definition.
+/// A mistake in a definition.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{message}")]
 pub struct Error {

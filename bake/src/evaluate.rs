@@ -38,7 +38,7 @@ pub(crate) struct UserFunction {
     pub(crate) parameters: Vec<Rc<str>>,
     /// The name for all further arguments.
     pub(crate) variadic: Option<Rc<str>>,
-    /// What the function returns.
+    /// The expression of the result.
     pub(crate) result: Rc<Expression>,
 }
 
@@ -95,9 +95,9 @@ pub(crate) struct Evaluator<'a> {
     pub(crate) globals: Globals,
     /// The names of the files.
     pub(crate) files: FileNames,
-    /// What evaluation may still use.
+    /// The remaining budget of evaluation.
     pub(crate) budget: Budget,
-    /// What functions learn of the world.
+    /// The world, as functions see it.
     pub(crate) surroundings: &'a dyn Surroundings,
     /// The elements at which the splats look that are being evaluated.
     elements: RefCell<Vec<Value>>,

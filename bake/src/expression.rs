@@ -73,13 +73,13 @@ pub(crate) struct Reference {
 /// A step into a value.
 #[derive(Debug)]
 pub(crate) struct Step {
-    /// Where the step leads.
+    /// The target of the step.
     pub(crate) to: To,
     /// The place.
     pub(crate) range: Range,
 }
 
-/// Where a step leads.
+/// The target of a step.
 #[derive(Debug)]
 pub(crate) enum To {
     /// To an attribute.
@@ -138,7 +138,7 @@ pub(crate) struct For {
     pub(crate) key: Option<Expression>,
     /// The value of each element.
     pub(crate) value: Expression,
-    /// What an element must fulfil.
+    /// The condition that an element must fulfil.
     pub(crate) condition: Option<Expression>,
     /// `true` if values of one key are grouped.
     pub(crate) groups: bool,

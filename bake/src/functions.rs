@@ -61,9 +61,9 @@ pub(crate) struct Parameter {
     pub(crate) name: &'static str,
     /// The type to which arguments are converted.
     pub(crate) kind: ParameterKind,
-    /// Whether null may be given.
+    /// `true` if null may be given.
     pub(crate) null: bool,
-    /// Whether a value that isn't known may be given.
+    /// `true` if a value that isn't known may be given.
     pub(crate) unknown: bool,
 }
 
@@ -164,7 +164,7 @@ impl Function {
     }
 }
 
-/// Why a function has no result.
+/// The reason for which a function has no result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     /// The argument that is to blame.

@@ -1,8 +1,8 @@
 //! The interpretation of files in native syntax and JSON.
 //!
 //! Variables, attributes, functions and the attributes of targets can need each other in any order.
-//! What an expression needs is resolved before it is evaluated. A name is resolved once: a second
-//! attempt means that it needs itself, or that it doesn't exist.
+//! Everything that an expression needs is resolved before it is evaluated. A name is resolved once:
+//! a second attempt means that it needs itself, or that it doesn't exist.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
@@ -29,7 +29,7 @@ use blocks::{BlockState, Member};
 use declarations::{Declarations, FunctionDeclaration, VariableDeclaration};
 pub(crate) use variables::VariableInfo;
 
-/// Why something can't be resolved.
+/// The reason for which something can't be resolved.
 #[derive(Clone, Debug)]
 enum Trouble {
     /// There is no such name.
@@ -78,7 +78,7 @@ impl Context {
     }
 }
 
-/// What a definition may use.
+/// The names that a definition may use.
 pub(crate) struct Inputs<'a> {
     /// The names that always exist, and their values.
     pub(crate) builtins: &'a BTreeMap<String, String>,
@@ -88,7 +88,7 @@ pub(crate) struct Inputs<'a> {
     pub(crate) surroundings: &'a dyn Surroundings,
 }
 
-/// What files say.
+/// The content of files.
 #[derive(Debug, Default)]
 pub(crate) struct Interpreted {
     /// The targets, in the order of the files. A name may occur several times.

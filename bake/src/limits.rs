@@ -24,7 +24,7 @@ const STEPS: u64 = 4_000_000;
 /// The most parts of a value.
 const WEIGHT: u64 = 1_000_000;
 
-/// What evaluation may still use.
+/// The remaining budget of evaluation.
 #[derive(Debug)]
 pub(crate) struct Budget {
     steps: Cell<u64>,

@@ -32,7 +32,7 @@ pub(crate) struct Override {
     pub(crate) name: Option<String>,
     /// The value.
     pub(crate) value: Option<String>,
-    /// Whether the value is added to what is there.
+    /// `true` if the value is added to those that are there.
     appends: bool,
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct Override {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Overrides(Vec<Setting>);
 
-/// What is set for a key.
+/// The values of a key.
 #[derive(Clone, Debug)]
 struct Setting {
     key: String,

@@ -1,4 +1,4 @@
-//! What a definition learns of the world around it.
+//! The world around a definition.
 
 use std::collections::BTreeMap;
 use std::io;

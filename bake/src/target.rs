@@ -26,19 +26,19 @@ pub struct Group {
     /// The name.
     #[serde(skip)]
     pub name: String,
-    /// What the group is for.
+    /// The purpose of the group.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub description: String,
     /// The members: targets and groups.
     pub targets: Option<Vec<String>>,
 }
 
-/// What is to be built.
+/// A build.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Target {
     /// The name.
     pub name: String,
-    /// What the target is for.
+    /// The purpose of the target.
     pub description: String,
     /// The targets whose attributes this one takes.
     pub inherits: Option<Vec<String>>,
@@ -74,9 +74,9 @@ pub struct Target {
     pub platforms: Option<Vec<String>>,
     /// Outputs.
     pub outputs: Option<Vec<Output>>,
-    /// Whether images are looked up anew.
+    /// `true` if images are looked up anew.
     pub pull: Option<bool>,
-    /// Whether the cache isn't used.
+    /// `true` if the cache isn't used.
     pub no_cache: Option<bool>,
     /// The network of steps.
     pub network: Option<String>,
@@ -88,9 +88,9 @@ pub struct Target {
     pub ulimits: Option<Vec<String>>,
     /// Limits of the build.
     pub resources: Option<Resources>,
-    /// What is done in place of a build.
+    /// The call in place of a build.
     pub call: Option<String>,
-    /// What steps may do beyond the usual.
+    /// The rights of steps beyond the usual.
     pub entitlements: Option<Vec<String>>,
     /// Names of hosts and their addresses.
     pub extra_hosts: Option<OptionalTexts>,

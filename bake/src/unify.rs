@@ -7,7 +7,7 @@ use std::rc::Rc;
 use crate::convert::is_possible;
 use crate::types::Type;
 
-/// How many of several types are of a kind.
+/// The numbers of types of each kind.
 #[derive(Default)]
 struct Kinds {
     maps: usize,

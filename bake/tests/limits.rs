@@ -16,7 +16,7 @@ fn deeply<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T {
     thread.join().unwrap()
 }
 
-/// What an optimized program may take for a hostile file, times what a program for tests takes.
+/// The time that an optimized program may take for a hostile file, and a program for tests.
 const LIMIT: Duration = Duration::from_secs(if cfg!(debug_assertions) { 30 } else { 1 });
 
 #[test]

@@ -7,7 +7,7 @@ const DEPTH: usize = 50;
 /// The bytes that a text may become.
 const BYTES: usize = 16 << 20;
 
-/// Where values of names come from.
+/// The source of values.
 pub(super) trait Values {
     /// Returns a value.
     fn value(&self, name: &str) -> Option<String>;
@@ -55,7 +55,7 @@ pub(super) fn interpolate(
     Ok(())
 }
 
-/// Why a text can't be expanded.
+/// The reason for which a text can't be expanded.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// It isn't well formed.

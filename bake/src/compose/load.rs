@@ -22,7 +22,7 @@ pub(super) struct Loader<'a> {
     pub(super) options: &'a ReadOptions<'a>,
     /// Values of `.env` files, the outermost first.
     dotenv: Vec<BTreeMap<String, String>>,
-    /// What the user should know.
+    /// The warnings.
     pub(super) warnings: Vec<String>,
     /// The files that include the current one.
     including: Vec<String>,

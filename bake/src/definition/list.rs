@@ -9,7 +9,7 @@ use super::Definition;
 pub struct ListedTarget {
     /// The name.
     pub name: String,
-    /// What it is for. A group names its members.
+    /// The purpose. A group names its members.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub description: String,
     /// `true` for a group.
@@ -22,7 +22,7 @@ pub struct ListedTarget {
 pub struct ListedVariable {
     /// The name.
     pub name: String,
-    /// What it is for.
+    /// The purpose.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub description: String,
     /// The declared type.

@@ -23,7 +23,7 @@ pub struct Plan {
     pub targets: BTreeMap<String, Target>,
 }
 
-/// What is known while targets are resolved.
+/// The knowledge while targets are resolved.
 struct Resolver<'a> {
     definition: &'a Definition,
     index: BTreeMap<&'a str, &'a Target>,

@@ -14,7 +14,7 @@ use crate::value::Value;
 pub struct Attestation {
     /// The type, as `provenance`.
     pub kind: String,
-    /// Whether it is turned off.
+    /// `true` if it is turned off.
     pub disabled: bool,
     /// The other attributes.
     pub attributes: BTreeMap<String, String>,

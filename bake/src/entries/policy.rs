@@ -14,13 +14,13 @@ use crate::value::Value;
 pub struct Policy {
     /// The files with rules.
     pub files: Vec<String>,
-    /// Whether the policies before this one are dropped.
+    /// `true` if the policies before this one are dropped.
     pub reset: bool,
-    /// Whether policies are turned off.
+    /// `true` if policies are turned off.
     pub disabled: bool,
-    /// Whether an undecided source is refused.
+    /// `true` if an undecided source is refused.
     pub strict: Option<bool>,
-    /// How much is logged.
+    /// The level of the log.
     pub log_level: Option<String>,
 }
 

@@ -20,7 +20,7 @@ pub(super) const FUNCTIONS: &[Function] = &[Function::new(
 struct Version {
     /// Major, minor and patch. `None` is an x, or nothing.
     numbers: [Option<u64>; 3],
-    /// What stands behind a dash.
+    /// The parts behind a dash.
     pre: String,
 }
 

@@ -46,7 +46,7 @@ struct Copy {
     product: Product,
 }
 
-/// What a block makes.
+/// The result of a block.
 #[derive(Debug)]
 enum Product {
     Target(Box<Target>),

@@ -1,4 +1,4 @@
-//! What files declare.
+//! Declarations of files.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;

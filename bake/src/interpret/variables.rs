@@ -19,7 +19,7 @@ use crate::value::{Entries, Value};
 pub(crate) struct VariableInfo {
     /// The name.
     pub(crate) name: String,
-    /// What the variable is for.
+    /// The purpose of the variable.
     pub(crate) description: String,
     /// The declared type.
     pub(crate) kind: String,

@@ -7,7 +7,7 @@ use super::scan::Cursor;
 use super::token::{Kind, Token};
 use crate::source::{FileId, Position};
 
-/// What the lexer reads.
+/// The states of the lexer.
 enum Mode<'a> {
     /// Expressions and bodies. The number of open braces tells which one ends a sequence.
     Normal { braces: usize },

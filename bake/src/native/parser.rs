@@ -63,7 +63,7 @@ struct Parser<'a> {
     text: &'a str,
     tokens: &'a [Token],
     at: usize,
-    /// Whether line breaks count, for each open bracket.
+    /// `true` for each open bracket in which line breaks count.
     newlines: Vec<bool>,
     depth: usize,
 }

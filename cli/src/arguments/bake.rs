@@ -32,7 +32,7 @@ pub(crate) struct BakeArguments {
     /// The same as --call=check
     #[arg(long)]
     pub(crate) check: bool,
-    /// What is made of each target: build, check, outline or targets
+    /// The result of each target: build, check, outline or targets
     #[arg(long, value_name = "METHOD")]
     pub(crate) call: Option<String>,
     /// Push the images of all targets: the same as --set=*.push=true

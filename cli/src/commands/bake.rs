@@ -17,7 +17,7 @@ struct Listing {
     json: bool,
 }
 
-/// What is printed.
+/// The output that is wanted.
 enum Wanted<'a> {
     Requests,
     List(&'a str),

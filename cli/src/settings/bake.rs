@@ -16,7 +16,7 @@ use crate::arguments::bake::BakeArguments;
 use overrides::Policies;
 use surroundings::Host;
 
-/// What keys of `--allow` there are.
+/// The keys of `--allow`.
 const RIGHTS: [&str; 11] = [
     "network.host",
     "security.insecure",
@@ -35,7 +35,7 @@ const RIGHTS: [&str; 11] = [
 /// allow.
 const STACK: usize = 256 << 20;
 
-/// What `kiln bake` is asked for.
+/// The request of `kiln bake`.
 #[derive(Debug)]
 pub(crate) struct BakeRequest {
     files: Vec<File>,

@@ -5,10 +5,10 @@ use kiln_oci::text::parse_bool;
 
 use crate::arguments::bake::BakeArguments;
 
-/// What `--policy` says.
+/// The values of `--policy`.
 #[derive(Debug, Default)]
 pub(super) struct Policies {
-    /// Whether policies are off.
+    /// `true` if policies are off.
     pub(super) disabled: bool,
     entries: Vec<String>,
 }
