@@ -103,11 +103,11 @@ fn check_build(build: &Node, place: &str) -> Result<(), String> {
             }
             "no_cache" | "pull" | "privileged" => {
                 if value.truth().is_none() {
-                    return Err(format!("{place} must be a boolean"));
+                    return Err(format!("{place} must be a boolean or string"));
                 }
             }
             "secrets" if !matches!(value, Node::List(_)) => {
-                return Err(format!("{place} must be an array"));
+                return Err(format!("{place} must be a array"));
             }
             "ulimits" if !matches!(value, Node::Map(_)) => {
                 return Err(format!("{place} must be a mapping"));
@@ -124,7 +124,7 @@ fn check_build(build: &Node, place: &str) -> Result<(), String> {
 
 /// Checks a list of texts.
 fn texts(node: &Node, place: &str) -> Result<(), String> {
-    let Node::List(items) = node else { return Err(format!("{place} must be an array")) };
+    let Node::List(items) = node else { return Err(format!("{place} must be a array")) };
     for (index, item) in items.iter().enumerate() {
         if !matches!(item, Node::Text(_) | Node::Reset) {
             return Err(format!("{place}.{index} must be a string"));
@@ -164,17 +164,19 @@ pub(super) fn check_consistency(model: &Node) -> Result<(), String> {
         let Some(build) = build else { continue };
         if build.get("dockerfile").is_some() && build.get("dockerfile_inline").is_some() {
             return Err(invalid(
-                "declares mutually exclusive `dockerfile` and `dockerfile_inline`".into(),
+                "declares mutualy exclusive dockerfile and dockerfile_inline".into(),
             ));
         }
         for (context, value) in build.get("additional_contexts").into_iter().flat_map(Node::fields)
         {
             let other = value.text().unwrap_or_default();
             if let Some(other) = other.strip_prefix("service:")
-                && services.and_then(|services| services.get(other)).is_none()
+                && services.and_then(|found| found.get(other)?.get("build")).is_none()
             {
+                let is_there = services.is_some_and(|services| services.get(other).is_some());
+                let kind = if is_there { "non-buildable" } else { "unknown" };
                 return Err(format!(
-                    "service \"{name}\" declares unknown service \"{other}\" as additional \
+                    "service \"{name}\" declares {kind} service \"{other}\" as additional \
                      contexts {context}"
                 ));
             }

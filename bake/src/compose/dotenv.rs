@@ -26,6 +26,7 @@ pub(super) fn parse(
     let text = text.strip_prefix('\u{feff}').unwrap_or(text).replace("\r\n", "\n");
     let mut values = BTreeMap::new();
     let mut rest = text.as_str();
+    let line_of = |rest: &str| text[..text.len() - rest.len()].matches('\n').count() + 1;
     loop {
         rest = rest.trim_start();
         if rest.is_empty() {
@@ -44,7 +45,8 @@ pub(super) fn parse(
         let name = rest[..end].trim_end();
         if let Some(odd) = name.chars().find(|letter| !fits_name(*letter)) {
             return Err(format!(
-                "unexpected character {} in variable name near {}",
+                "line {}: unexpected character {} in variable name {}",
+                line_of(rest),
                 crate::quote::quote(&odd.to_string()),
                 crate::quote::quote(first_line(rest))
             ));
@@ -59,7 +61,8 @@ pub(super) fn parse(
         if name.is_empty() {
             return Err("unexpected character \"=\" in variable name".into());
         }
-        let found = value(rest[end + 1..].trim_start_matches([' ', '\t']))?;
+        let found = value(rest[end + 1..].trim_start_matches([' ', '\t']))
+            .map_err(|error| format!("line {}: {error}", line_of("")))?;
         let value = if found.is_literal {
             found.text
         } else {
@@ -77,7 +80,7 @@ pub(super) fn parse(
 }
 
 fn fits_name(letter: char) -> bool {
-    letter.is_alphanumeric() || "_.-[]".contains(letter)
+    letter.is_alphanumeric() || "_.-[] \t".contains(letter)
 }
 
 fn first_line(text: &str) -> &str {
@@ -99,8 +102,7 @@ struct Found<'a> {
 fn value(text: &str) -> Result<Found<'_>, String> {
     let Some(quote) = text.chars().next().filter(|first| ['\'', '"'].contains(first)) else {
         let line = first_line(text);
-        let is_comment = |at: usize| at == 0 || line[..at].ends_with([' ', '\t']);
-        let end = line.match_indices('#').map(|found| found.0).find(|at| is_comment(*at));
+        let end = line.find(" #");
         let text_of_value = line[..end.unwrap_or(line.len())].trim_end().to_owned();
         return Ok(Found { text: text_of_value, is_literal: false, rest: after_line(text) });
     };
@@ -109,7 +111,7 @@ fn value(text: &str) -> Result<Found<'_>, String> {
     while let Some((at, letter)) = letters.next() {
         if letter == quote {
             let rest = &text[at + 2..];
-            return Ok(Found { text: content, is_literal: quote == '\'', rest: after_line(rest) });
+            return Ok(Found { text: content, is_literal: quote == '\'', rest });
         }
         if letter != '\\' {
             content.push(letter);

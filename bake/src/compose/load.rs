@@ -191,16 +191,17 @@ impl<'a> Loader<'a> {
         chain: &mut Vec<String>,
     ) -> Result<Node, String> {
         let services = model.get("services");
-        let Some(service) = services.and_then(|services| services.get(name)) else {
+        let Some(service) = services.and_then(|services| services.raw(name)) else {
             let from = chain.last().map(String::as_str).unwrap_or_default();
-            let from = from.rsplit(' ').next().unwrap_or_default();
+            let from = from.split(' ').next().unwrap_or_default();
             return Err(format!(
                 "cannot extend service \"{from}\" in {file}: service \"{name}\" not found"
             ));
         };
         let Some(extends) = service.get("extends") else { return Ok(service.clone()) };
-        let step = format!("{file} {name}");
+        let step = format!("{name} in {file}");
         if chain.contains(&step) || chain.len() > CHAIN {
+            chain.push(step);
             return Err(format!("Circular reference:\n  {}", chain.join("\n  extends ")));
         }
         chain.push(step);

@@ -32,12 +32,16 @@ pub(super) enum Node {
 impl Node {
     /// Returns a field of a map, if it is there and not null.
     pub(super) fn get(&self, name: &str) -> Option<&Self> {
+        self.raw(name).filter(|node| **node != Self::Null)
+    }
+
+    /// Returns a field of a map, if it is there.
+    pub(super) fn raw(&self, name: &str) -> Option<&Self> {
         match self {
             Self::Map(fields) => fields.get(name),
-            Self::Override(inner) => inner.get(name),
+            Self::Override(inner) => inner.raw(name),
             _ => None,
         }
-        .filter(|node| **node != Self::Null)
     }
 
     /// Returns the fields of a map.
