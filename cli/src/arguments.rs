@@ -1,6 +1,7 @@
 //! The command line: global options and commands, one file per command.
 
 pub(crate) mod attest;
+pub(crate) mod bake;
 pub(crate) mod build;
 pub(crate) mod buildctl;
 pub(crate) mod builder;
@@ -54,6 +55,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use kiln_sandbox::Isolation;
 use kiln_store::Snapshotter;
 
+use bake::BakeArguments;
 use build::BuildArguments;
 use buildctl::BuildctlArguments;
 use builder::BuilderArguments;
@@ -268,6 +270,8 @@ pub(crate) enum Command {
     /// Build an image from a Dockerfile
     #[command(visible_alias = "b")]
     Build(Deferred<BuildArguments>),
+    /// Read a bake file and print what its targets build
+    Bake(Deferred<BakeArguments>),
     /// Look into the history of builds
     Builds(Deferred<BuildsArguments>),
     /// Run a command in a new container
@@ -374,6 +378,7 @@ impl Command {
             | Self::Push(_)
             | Self::Login(_)
             | Self::Logout(_)
+            | Self::Bake(_)
             | Self::Builds(_)
             | Self::Debug(_)
             | Self::Version(_)

@@ -2,6 +2,7 @@
 //!
 //! No command uses another: what several need is in a module outside of this one.
 
+pub(crate) mod bake;
 pub(crate) mod build;
 pub(crate) mod buildctl;
 pub(crate) mod builds;

@@ -30,6 +30,7 @@ pub(crate) async fn run(command: Command, settings: &Settings, printer: &Printer
         }
         Command::Buildctl(arguments) => commands::buildctl::run(&arguments, printer).await,
         Command::BuildkitVersion(name) => return commands::buildctl::version(name, printer),
+        Command::Bake(arguments) => commands::bake::run(&arguments, printer),
         Command::Builds(arguments) => builds(&arguments, settings, printer),
         Command::Run(arguments) => {
             return Box::pin(commands::run::run(arguments.into_inner(), settings, printer)).await;
@@ -184,6 +185,7 @@ async fn buildx(
     printer: &Printer,
 ) -> Result<ExitCode> {
     match arguments.command {
+        BuildxCommand::Bake(arguments) => commands::bake::run(&arguments, printer),
         BuildxCommand::Build(arguments) => {
             Box::pin(commands::build::run(*arguments, settings, printer)).await
         }

@@ -3,6 +3,7 @@
 //!
 //! Nothing here prints. Warnings go to a receiver that the caller passes.
 
+pub(crate) mod bake;
 pub(crate) mod build;
 pub(crate) mod container;
 pub(crate) mod engines;

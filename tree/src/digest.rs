@@ -34,8 +34,8 @@ use crate::metadata::Metadata;
 use crate::view::View;
 use crate::walk::Entry;
 use contents::Contents;
-pub use contents::{ContentHasher, WrittenFile, remember_written};
 pub(crate) use contents::is_settled;
+pub use contents::{ContentHasher, WrittenFile, remember_written};
 use listing::Listing;
 use select::{Picked, Selected};
 

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use clap::{Args, Subcommand};
 
+use super::bake::BakeArguments;
 use super::build::BuildArguments;
 use super::builds::BuildsArguments;
 use super::imagetools::ImagetoolsArguments;
@@ -18,6 +19,9 @@ pub(crate) struct BuildxArguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BuildxCommand {
+    /// Read a bake file and print what its targets build
+    #[command(visible_alias = "f")]
+    Bake(Box<BakeArguments>),
     /// Build an image from a Dockerfile
     #[command(visible_alias = "b")]
     Build(Box<BuildArguments>),

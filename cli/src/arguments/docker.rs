@@ -103,6 +103,7 @@ pub(crate) fn name_of(path: &[&str]) -> String {
         ["image", "ls"] => "images".to_owned(),
         ["image", "rm"] => "rmi".to_owned(),
         ["buildx", "b"] => "build".to_owned(),
+        ["buildx", "bake" | "f"] => "bake".to_owned(),
         [
             "image",
             name @ ("build" | "history" | "import" | "load" | "pull" | "push" | "save" | "tag"),

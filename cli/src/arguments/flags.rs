@@ -69,6 +69,9 @@ impl UsageError {
             return None;
         };
         let is_unknown = self.error.kind() == ErrorKind::UnknownArgument;
+        if is_unknown && self.command() == "bake" {
+            return Some(format!("unknown flag: {flag}"));
+        }
         docker::refused_flag(&self.path(), flag).filter(|_| is_unknown)
     }
 }
@@ -87,7 +90,11 @@ pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Argumen
     let mut command = Arguments::command();
     command.build();
     let path = path_of(&command, &words);
-    let words = if docker::name_of(&strings(&path)) == "build" { with_next(words) } else { words };
+    let words = if ["bake", "build"].contains(&docker::name_of(&strings(&path)).as_str()) {
+        with_next(words)
+    } else {
+        words
+    };
     if error.use_stderr() && words.iter().any(|word| has_value(word)) {
         let command = with_values(command);
         return parse_by(command.clone(), &words)

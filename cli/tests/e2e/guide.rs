@@ -79,3 +79,16 @@ fn a_cache_is_shared() {
     let parts = ["exporting cache", "importing cache manifest", "CACHED"];
     assert_in_order(&said, &parts);
 }
+
+#[test]
+fn a_bake_file_is_read() {
+    let said = follow(&kiln(), include_str!("../../../docs/guide/bake.md"));
+    let parts = [
+        "the tag of all images",
+        "\"VERSION\": \"1.2\"",
+        "registry.example.com/docs:1.0",
+        "\"linux/arm64\"",
+        "\"app-debian\": {",
+    ];
+    assert_in_order(&said, &parts);
+}

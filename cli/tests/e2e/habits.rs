@@ -124,7 +124,7 @@ fn other_commands_of_dockers_get_an_answer() {
         (&["exec", "-it", "x", "sh"], "kiln has no `exec`: "),
         (&["compose", "up"], "kiln has no `compose`: "),
         (&["container", "ls"], "kiln has no `container ls`: "),
-        (&["buildx", "bake"], "kiln has no `buildx bake`: "),
+        (&["buildx", "ls"], "kiln has no `buildx ls`: "),
         (
             &["biuld", "."],
             "there is no command `biuld` (did you mean build?); `kiln --help` lists all",
