@@ -77,7 +77,7 @@ pub use metadata::{FileKind, Metadata, Owner, Timestamp};
 pub use mode::ModeChange;
 pub use overlay::takes_directories_one_by_one;
 pub use overlay::{Overlay, Upper};
-pub use pack::{ContentDigest, ContentHasher, FilePart, Segments, Slicer, content_of};
+pub use pack::{ContentDigest, FilePart, Segments, Slicer, content_of};
 pub use pack::{PackOptions, Packed, Plan, Whiteouts, pack};
 pub use pack::{find_conflict, write_together};
 pub use pattern::PatternMatcher;

@@ -44,7 +44,7 @@ use crate::walk::{self, Entry, EntryPath, Opener};
 use header::Header;
 pub(crate) use header::{octal, put_sum, record};
 use overlay::Deletion;
-pub use segments::{ContentDigest, ContentHasher, FilePart, Segments, content_of};
+pub use segments::{ContentDigest, FilePart, Segments, content_of};
 pub use slicer::Slicer;
 use stream::Stream;
 pub use together::{find_conflict, write_together};

@@ -332,19 +332,3 @@ fn read_at(file: &File, buffer: &mut [u8], offset: u64, expected: usize) -> io::
 pub fn content_of(bytes: &[u8]) -> ContentDigest {
     blake3::hash(bytes).into()
 }
-
-/// A hasher of a file's content that arrives in pieces.
-#[derive(Debug, Default)]
-pub struct ContentHasher(blake3::Hasher);
-
-impl ContentHasher {
-    /// Appends bytes to the content.
-    pub fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    /// Returns the digest.
-    pub fn finish(&self) -> ContentDigest {
-        self.0.finalize().into()
-    }
-}
