@@ -22,7 +22,9 @@
 mod contents;
 mod filter;
 pub(crate) mod listing;
+mod listing_writer;
 pub(crate) mod select;
+mod survey;
 #[cfg(test)]
 mod tests;
 
@@ -32,12 +34,13 @@ use kiln_oci::DigestHasher;
 use crate::error::Result;
 use crate::metadata::Metadata;
 use crate::view::View;
-use crate::walk::Entry;
+use crate::walk::Seen;
 use contents::Contents;
 pub(crate) use contents::is_settled;
 pub use contents::{ContentHasher, WrittenFile, remember_written};
-use listing::Listing;
+use listing_writer::{NewPlace, Writer};
 use select::{Picked, Selected};
+use survey::Survey;
 
 /// A prefix of the stream. It changes with the format, so that digests of different formats are
 /// never equal.
@@ -123,19 +126,17 @@ pub fn examine(
     selections: &[Selection],
     remembered: Option<&dyn FileDigests>,
 ) -> Result<SelectedContents> {
-    let mut selected = Vec::with_capacity(selections.len());
+    let mut surveys = Vec::with_capacity(selections.len());
     for selection in selections {
-        selected.push(select::select(view, selection)?);
+        surveys.push(select::survey(view, selection)?);
     }
-    let files = selected.iter().flatten().flat_map(|selected| &selected.entries);
-    let files = files.map(|picked| &picked.entry).filter(|entry| entry.metadata.is_file());
-    let contents = contents::read(view.dir, &files.collect::<Vec<_>>(), remembered)?;
-    Ok(SelectedContents { selected, contents })
+    let contents = contents::read(view.dir, &surveys, remembered)?;
+    Ok(SelectedContents { surveys, contents })
 }
 
 /// The entries that selections select, with the hashes of files.
 pub struct SelectedContents {
-    selected: Vec<Vec<Selected>>,
+    surveys: Vec<Vec<Survey>>,
     /// The size and hash of each file, in order.
     contents: Vec<Contents>,
 }
@@ -144,75 +145,96 @@ impl SelectedContents {
     /// Returns the content digest.
     pub fn digest(&self) -> Digest {
         let mut contents = self.contents.iter();
-        let mut stream = Stream(DigestHasher::new());
+        let mut stream = Stream { hasher: DigestHasher::new(), buffer: Vec::new() };
         stream.bytes(FORM);
-        stream.number(self.selected.len() as u64);
-        for selected in &self.selected {
-            stream.number(selected.len() as u64);
-            for selected in selected {
-                stream.selected(selected, &mut contents);
+        stream.number(self.surveys.len() as u64);
+        for surveys in &self.surveys {
+            stream.number(surveys.len() as u64);
+            for survey in surveys {
+                stream.survey(survey, &mut contents);
             }
         }
-        stream.0.finish()
+        stream.finish()
     }
 
-    /// Returns the input of the digest, entry by entry.
-    pub fn listing(&self) -> Listing<'_> {
+    /// Returns the input of the digest, entry by entry, as a [`Listing`](crate::Listing) in its
+    /// compact format.
+    pub fn listing(&self) -> Vec<u8> {
         let mut contents = self.contents.iter();
-        let mut entries = Vec::new();
-        for (number, selected) in self.selected.iter().enumerate() {
-            for Selected { path: matched, entries: picked } in selected {
-                for picked in picked {
-                    let entry = &picked.entry;
-                    let contents = if entry.metadata.is_file() { contents.next() } else { None };
-                    let contents = contents.map(|contents| (contents.size, contents.hash));
-                    let place = listing::Place::of(number, matched, picked.path().into());
-                    entries.push(listing::ListedEntry::of(place, entry, contents));
+        let mut writer = Writer::default();
+        for (number, surveys) in self.surveys.iter().enumerate() {
+            for survey in surveys {
+                let mut entries = survey.entries();
+                while let Some(surveyed) = entries.next() {
+                    let is_file = surveyed.seen.metadata.is_file();
+                    let contents = if is_file { contents.next() } else { None };
+                    let (selection, matched) = (number as u32, survey.path.as_slice());
+                    let place = NewPlace { selection, matched, path: surveyed.path };
+                    writer.add(place, &surveyed.seen, contents.copied());
                 }
             }
         }
-        Listing::of(entries)
+        writer.finish()
     }
 }
 
+/// The number of bytes that are digested at once.
+const BUFFERED: usize = 32 << 10;
+
 /// The stream of digested bytes. Data without a fixed length is prefixed by its length.
-struct Stream(DigestHasher);
+struct Stream {
+    hasher: DigestHasher,
+    buffer: Vec<u8>,
+}
 
 impl Stream {
+    fn raw(&mut self, bytes: &[u8]) {
+        if self.buffer.len() + bytes.len() > BUFFERED {
+            self.hasher.update(&self.buffer);
+            self.buffer.clear();
+        }
+        self.buffer.extend_from_slice(bytes);
+    }
+
     fn number(&mut self, number: u64) {
-        self.0.update(&number.to_le_bytes());
+        self.raw(&number.to_le_bytes());
     }
 
     fn bytes(&mut self, bytes: &[u8]) {
         self.number(bytes.len() as u64);
-        self.0.update(bytes);
+        self.raw(bytes);
     }
 
     /// Adds a selected path. `contents` yields the contents of its files in order.
-    fn selected(&mut self, selected: &Selected, contents: &mut std::slice::Iter<'_, Contents>) {
-        self.bytes(&selected.path);
-        self.number(selected.entries.len() as u64);
-        for picked in &selected.entries {
-            let entry = &picked.entry;
-            self.bytes(&picked.path());
-            self.entry(entry);
-            if entry.metadata.is_file() {
+    fn survey(&mut self, survey: &Survey, contents: &mut std::slice::Iter<'_, Contents>) {
+        self.bytes(&survey.path);
+        self.number(survey.len() as u64);
+        let mut entries = survey.entries();
+        while let Some(surveyed) = entries.next() {
+            self.bytes(surveyed.path);
+            self.entry(&surveyed.seen);
+            if surveyed.seen.metadata.is_file() {
                 // Each file has an element.
                 let contents = contents.next().copied().unwrap_or_default();
                 self.number(contents.size);
-                self.0.update(&contents.hash);
+                self.raw(&contents.hash);
             }
         }
     }
 
-    fn entry(&mut self, entry: &Entry) {
+    fn entry(&mut self, entry: &Seen<'_>) {
         let metadata = &entry.metadata;
         let (kind, major, minor) = metadata.kind.letter();
-        self.0.update(&[kind]);
+        self.raw(&[kind]);
         for number in [metadata.mode, metadata.owner.uid, metadata.owner.gid, major, minor] {
-            self.0.update(&number.to_le_bytes());
+            self.raw(&number.to_le_bytes());
         }
-        self.bytes(&entry.target);
+        self.bytes(entry.target);
         self.bytes(entry.xattr(b"security.capability").unwrap_or_default());
+    }
+
+    fn finish(mut self) -> Digest {
+        self.hasher.update(&self.buffer);
+        self.hasher.finish()
     }
 }

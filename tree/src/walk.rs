@@ -17,8 +17,9 @@
 //! and the read of its metadata is left out. An entry that becomes a link is not followed.
 
 mod beneath;
-mod join;
+mod found;
 mod path;
+mod rows;
 pub(crate) mod xattrs;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -40,8 +41,12 @@ use crate::{names, path_limit, records};
 
 pub(crate) use beneath::open as open_without_links;
 pub(crate) use beneath::{Opener, split};
+use found::Part;
+pub(crate) use found::{Cursor, Found, Pointed, Position};
 use path::Directory;
 pub use path::EntryPath;
+use rows::Rows;
+pub(crate) use rows::Seen;
 
 /// The number of entries of a directory in one task.
 const CHUNK: usize = 512;
@@ -91,20 +96,27 @@ impl Entry {
 /// # Errors
 /// Fails if a directory or an entry's attributes can't be read.
 pub fn entries(view: View<'_>, path: &Path) -> Result<Vec<Entry>> {
+    find(view, path).map(Found::into_entries)
+}
+
+/// Returns the entries of [`entries`] in a compact form.
+///
+/// # Errors
+/// See [`entries`].
+pub(crate) fn find(view: View<'_>, path: &Path) -> Result<Found> {
     let walk = Walk::new(view);
     let start = names::rooted(names::bytes(path));
     let start = names::bytes(&start).strip_prefix(b"/").unwrap_or_default();
-    let Some((seen, below)) = walk.start(start)? else {
-        return Ok(Vec::new());
-    };
-    walk.keep(Part { directory: 0, chunk: 0, seen: vec![seen] });
+    let (below, part) = walk.start(start)?;
+    let Some(part) = part else { return Ok(Found::default()) };
+    walk.keep(part);
     let rest = walk.begin(below);
     if !rest.is_empty() {
         rayon::scope(|scope| rest.into_iter().for_each(|place| walk.list(scope, place)));
     }
     match walk.failure.into_inner() {
         Some(error) => Err(error),
-        None => Ok(join::join(walk.parts.into_inner().unwrap_or_else(PoisonError::into_inner))),
+        None => Ok(Found::of(walk.parts.into_inner().unwrap_or_else(PoisonError::into_inner))),
     }
 }
 
@@ -116,7 +128,8 @@ pub(crate) fn entry(view: View<'_>, path: &Path) -> Result<Option<Entry>> {
     let walk = Walk::new(view);
     let start = names::rooted(names::bytes(path));
     let start = names::bytes(&start).strip_prefix(b"/").unwrap_or_default();
-    Ok(walk.start(start)?.map(|(seen, _)| seen.entry))
+    let found = walk.start(start)?.1.map(|part| Found::of(vec![part]));
+    Ok(found.map(|found| found.entry(Position { part: 0, row: 0 })))
 }
 
 /// Returns `true` if the view's patterns exclude `path`, even if they include entries below it.
@@ -153,6 +166,8 @@ fn matches_above(excludes: &PatternMatcher, path: &[u8]) -> ParentMatches {
 struct Place {
     /// The number of the directory.
     directory: usize,
+    /// The number of the directory that contains it.
+    parent: usize,
     path: Option<Arc<Directory>>,
     /// The patterns of the view that match the directory.
     matches: ParentMatches,
@@ -173,24 +188,27 @@ struct OpenDirectory<'a> {
     dir: BorrowedFd<'a>,
     /// The whole path of the directory.
     path: &'a [u8],
-    /// The path that the entries share.
-    shared: Option<&'a Arc<Directory>>,
+    /// The number of the directory.
+    number: usize,
 }
 
-/// An entry that may be hidden.
-struct Candidate {
-    entry: Entry,
-    /// `true` if the entry is excluded, and shown only if an entry below it is.
-    hidden: bool,
-    /// The number of the directory, if the entry is one.
-    below: Option<usize>,
+/// An entry's metadata, link target and extended attributes.
+type Inspected = (Metadata, Vec<u8>, Vec<Xattr>);
+
+/// A range of a directory's entries under construction.
+struct Collected {
+    part: Part,
+    /// The directories among the entries.
+    places: Vec<Place>,
 }
 
-/// A range of a directory's entries.
-struct Part {
-    directory: usize,
-    chunk: usize,
-    seen: Vec<Candidate>,
+impl Collected {
+    /// Returns an empty range with room for `count` entries of the directory with number 0.
+    fn new(chunk: usize, path: Option<Arc<Directory>>, count: usize) -> Self {
+        let rows = Rows::with_capacity(count);
+        let part = Part { directory: 0, parent: 0, chunk, path, rows, below: Vec::new() };
+        Self { part, places: Vec::new() }
+    }
 }
 
 struct Walk<'a> {
@@ -213,26 +231,30 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Examines the entry at which the walk starts.
-    fn start(&self, path: &[u8]) -> Result<Option<(Candidate, Option<Place>)>> {
+    /// Examines the entry at which the walk starts. Returns its place if it is a directory, and the
+    /// part with the entry if it may be visible.
+    fn start(&self, path: &[u8]) -> Result<(Option<Place>, Option<Part>)> {
         if path.is_empty() {
-            return self.start_at_root().map(Some);
+            return self.start_at_root();
         }
         let (parent, name) = beneath::split(path);
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         let fd = match beneath::open(self.root, parent, flags) {
             Ok(fd) => fd,
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok((None, None)),
             Err(errno) => return Err(Error::io("open", names::path(parent), errno)),
         };
         let matches = self.view.excludes.map(|excludes| matches_above(excludes, path));
         let matches = matches.unwrap_or_default();
         let directory = EntryPath::from(parent.to_vec()).to_directory();
-        let here = OpenDirectory { dir: fd.as_fd(), path: parent, shared: directory.as_ref() };
-        self.look_at(&here, name, &matches)
+        let here = OpenDirectory { dir: fd.as_fd(), path: parent, number: 0 };
+        let mut collected = Collected::new(0, directory, 1);
+        self.look_at(&here, name, &matches, &mut collected)?;
+        let Collected { part, places } = collected;
+        Ok((places.into_iter().next(), (part.rows.len() > 0).then_some(part)))
     }
 
-    fn start_at_root(&self) -> Result<(Candidate, Option<Place>)> {
+    fn start_at_root(&self) -> Result<(Option<Place>, Option<Part>)> {
         let failed = |errno| Error::io("stat", Path::new("/"), errno);
         let mut metadata = Metadata::of_fd(self.root).map_err(failed)?;
         if let Some(owner) = self.view.owner {
@@ -244,10 +266,13 @@ impl<'a> Walk<'a> {
             xattrs.map_err(|errno| Error::io("read attributes of", Path::new("/"), errno))?;
         records::resolve(&mut metadata, &mut xattrs, self.view.owner.is_none());
         let directory = self.number();
-        let entry = Entry { path: EntryPath::default(), metadata, target: Vec::new(), xattrs };
+        let mut part = Collected::new(0, None, 1).part;
+        let xattrs = xattrs.as_slice();
+        part.rows.push(&Seen { name: b"", metadata, target: b"", xattrs, is_hidden: false });
+        part.below.push(directory);
         let matches = ParentMatches::default();
-        let place = Place { directory, path: None, matches, hidden: false };
-        Ok((Candidate { entry, hidden: false, below: Some(directory) }, Some(place)))
+        let place = Place { directory, parent: 0, path: None, matches, hidden: false };
+        Ok((Some(place), Some(part)))
     }
 
     fn number(&self) -> usize {
@@ -323,64 +348,64 @@ impl<'a> Walk<'a> {
     fn look(&self, listed: &Listed, chunk: usize, found: &mut dyn FnMut(Place)) {
         let start = chunk * CHUNK;
         let end = listed.names.len().min(start + CHUNK);
-        let mut kept = Vec::with_capacity(end - start);
         let Listed { place, path, fd, .. } = listed;
-        let here = OpenDirectory { dir: fd.as_fd(), path, shared: place.path.as_ref() };
+        let here = OpenDirectory { dir: fd.as_fd(), path, number: place.directory };
+        let mut collected = Collected::new(chunk, place.path.clone(), end - start);
+        (collected.part.directory, collected.part.parent) = (place.directory, place.parent);
         for name in &listed.names[start..end] {
-            match self.look_at(&here, name, &place.matches) {
-                Ok(Some((seen, below))) => {
-                    kept.push(seen);
-                    if let Some(below) = below {
-                        found(below);
-                    }
-                }
-                Ok(None) => {}
-                Err(error) => return drop(self.failure.set(error)),
+            if let Err(error) = self.look_at(&here, name, &place.matches, &mut collected) {
+                return drop(self.failure.set(error));
             }
         }
-        self.keep(Part { directory: listed.place.directory, chunk, seen: kept });
+        let Collected { mut part, places } = collected;
+        part.rows.shrink();
+        self.keep(part);
+        places.into_iter().for_each(found);
     }
 
-    /// Examines an entry. Returns it with its place if it is a directory, or `None` if it is not
-    /// shown.
+    /// Examines an entry, and adds it to `collected` if it may be shown.
     fn look_at(
         &self,
         here: &OpenDirectory<'_>,
         name: &[u8],
         matches: &ParentMatches,
-    ) -> Result<Option<(Candidate, Option<Place>)>> {
+        collected: &mut Collected,
+    ) -> Result<()> {
         let mut matches_here = ParentMatches::default();
         let mut hidden = false;
         if let Some(excludes) = self.view.excludes {
             let path = names::join(here.path, name);
             (hidden, matches_here) = excludes.matches_below(&path, matches);
             if hidden && !excludes.may_except_below(&path) {
-                return Ok(None);
+                return Ok(());
             }
         }
-        let path = EntryPath::below(here.shared, name);
-        let entry = match self.inspect(here.dir, name) {
-            Ok((metadata, target, xattrs)) => Entry { path, metadata, target, xattrs },
-            Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(None),
-            Err(errno) => return Err(Error::io("stat", names::path(&path.to_vec()), errno)),
+        let (metadata, target, xattrs) = match self.inspect(here.dir, name) {
+            Ok(inspected) => inspected,
+            Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(()),
+            Err(errno) => {
+                return Err(Error::io("stat", names::path(&names::join(here.path, name)), errno));
+            }
         };
         if self.view.bounded {
-            path_limit::check_name(here.path, name, overlay::added(entry.metadata.kind))?;
+            path_limit::check_name(here.path, name, overlay::added(metadata.kind))?;
         }
-        if !entry.metadata.is_dir() {
-            return Ok((!hidden).then_some((Candidate { entry, hidden, below: None }, None)));
+        let Collected { part, places } = collected;
+        if metadata.is_dir() {
+            let directory = self.number();
+            let path = EntryPath::below(part.path.as_ref(), name).to_directory();
+            let (parent, matches) = (here.number, matches_here);
+            places.push(Place { directory, parent, path, matches, hidden });
+            part.below.push(directory);
+        } else if hidden {
+            return Ok(());
         }
-        let directory = self.number();
-        let path = entry.path.to_directory();
-        let place = Place { directory, path, matches: matches_here, hidden };
-        Ok(Some((Candidate { entry, hidden, below: Some(directory) }, Some(place))))
+        let (target, xattrs) = (target.as_slice(), xattrs.as_slice());
+        part.rows.push(&Seen { name, metadata, target, xattrs, is_hidden: hidden });
+        Ok(())
     }
 
-    fn inspect(
-        &self,
-        dir: BorrowedFd<'_>,
-        name: &[u8],
-    ) -> Result<(Metadata, Vec<u8>, Vec<Xattr>), Errno> {
+    fn inspect(&self, dir: BorrowedFd<'_>, name: &[u8]) -> Result<Inspected, Errno> {
         let mut metadata = Metadata::of_entry(dir, name)?;
         if let Some(owner) = self.view.owner {
             metadata.owner = owner;

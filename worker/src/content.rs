@@ -149,7 +149,7 @@ fn examined(
 ) -> Result<Digest> {
     let examined = kiln_tree::examine(view, selections, remembered)?;
     let digest = examined.digest();
-    store.listings().keep(&digest, || examined.listing().encode())?;
+    store.listings().keep(&digest, || examined.listing())?;
     Ok(digest)
 }
 

@@ -2,15 +2,18 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rayon::prelude::*;
 
 use super::FileDigests;
+use super::survey::Survey;
 use crate::dir::Dir;
 use crate::error::{Error, Result};
 use crate::metadata::{Metadata, Timestamp};
-use crate::walk::{Entry, Opener};
+use crate::names;
+use crate::walk::{Found, Opener, Position};
 
 /// The size of a read buffer in bytes. Most files need a single read, and BLAKE3 can use all lanes
 /// of the processor.
@@ -74,49 +77,123 @@ fn now() -> i128 {
     since.map_or(0, |since| since.as_nanos() as i128)
 }
 
-/// Returns the contents of the files, in order. Doesn't read remembered files.
+/// A file of a survey.
+#[derive(Clone, Copy)]
+struct SurveyedFile<'a> {
+    found: &'a Found,
+    position: Position,
+}
+
+impl SurveyedFile<'_> {
+    fn metadata(&self) -> Metadata {
+        self.found.rows(self.position).get(self.position.row as usize).metadata
+    }
+
+    fn inode(&self) -> u64 {
+        self.found.rows(self.position).inode(self.position.row as usize)
+    }
+}
+
+/// Returns the contents of the selected files, in order. Doesn't read remembered files.
 pub(super) fn read(
     root: &Dir,
-    files: &[&Entry],
+    surveys: &[Vec<Survey>],
     remembered: Option<&dyn FileDigests>,
 ) -> Result<Vec<Contents>> {
     let before = now();
-    let known = known(files, remembered);
+    let files = files(surveys);
+    let mut contents = vec![Contents::default(); files.len()];
+    let unknown = match remembered {
+        Some(remembered) => look_up(&files, remembered, &mut contents),
+        None => (0..files.len() as u32).collect(),
+    };
     let start = || (Opener::new(root), Vec::new());
-    let hash = |(opener, buffer): &mut (Opener<'_>, Vec<u8>), (number, entry): (usize, &&Entry)| {
-        let metadata = &entry.metadata;
-        if let Some(hash) = known.get(number).copied().flatten() {
-            return Ok(Contents { size: metadata.size, hash });
-        }
+    let hash = |(opener, buffer): &mut (Opener<'_>, Vec<u8>), number: &u32| {
+        let file = files[*number as usize];
+        let metadata = file.metadata();
         // The buffer is allocated late, since most threads read nothing if a context hasn't
         // changed.
         buffer.resize(BUFFER, 0);
         let contents = if metadata.size == 0 {
             Contents { size: 0, hash: blake3::hash(b"").into() }
         } else {
-            let file = opener.open_entry(&entry.path)?;
-            hash_file(&file, metadata.size, buffer)
-                .map_err(|error| Error::io("read", &entry.shown(), error))?
+            let path = file.found.path(file.position);
+            let opened = opener.open_entry(&path)?;
+            hash_file(&opened, metadata.size, buffer)
+                .map_err(|error| Error::io("read", names::path(&path.to_vec()), error))?
         };
         if let Some(remembered) = remembered
             && contents.size == metadata.size
-            && is_settled(metadata, before)
+            && is_settled(&metadata, before)
         {
-            remembered.put(metadata, contents.hash);
+            remembered.put(&metadata, contents.hash);
         }
         Ok(contents)
     };
-    files.par_iter().enumerate().map_init(start, hash).collect()
+    if unknown.is_empty() {
+        // Waking other threads would take longer.
+        return Ok(contents);
+    }
+    let hashed: Result<Vec<Contents>> = unknown.par_iter().map_init(start, hash).collect();
+    for (number, hashed) in unknown.iter().zip(hashed?) {
+        contents[*number as usize] = hashed;
+    }
+    Ok(contents)
 }
 
-/// Returns the remembered hashes. The list is empty without a memory.
-fn known(files: &[&Entry], remembered: Option<&dyn FileDigests>) -> Vec<Option<[u8; 32]>> {
-    let Some(remembered) = remembered else { return Vec::new() };
-    let look_up = |files: &[&Entry]| {
-        let metadata: Vec<_> = files.iter().map(|entry| &entry.metadata).collect();
-        remembered.get(&metadata)
+/// Returns the selected files, in order.
+fn files(surveys: &[Vec<Survey>]) -> Vec<SurveyedFile<'_>> {
+    let count = surveys.iter().flatten().map(|survey| survey.found.files()).sum();
+    let mut files = Vec::with_capacity(count);
+    for survey in surveys.iter().flatten() {
+        let mut entries = survey.entries();
+        while let Some((position, _)) = entries.advance() {
+            let file = SurveyedFile { found: &survey.found, position };
+            if survey.found.rows(position).is_file(position.row as usize) {
+                files.push(file);
+            }
+        }
+    }
+    files
+}
+
+/// Looks the files up, and sets the contents of remembered ones. Returns the numbers of the others,
+/// in order.
+///
+/// A memory keeps files with neighbouring inode numbers together. So they are looked up in the order
+/// of these numbers.
+fn look_up(
+    files: &[SurveyedFile<'_>],
+    remembered: &dyn FileDigests,
+    contents: &mut [Contents],
+) -> Vec<u32> {
+    let keyed = |(number, file): (usize, &SurveyedFile<'_>)| (file.inode(), number as u32);
+    let mut order: Vec<(u64, u32)> = files.iter().enumerate().map(keyed).collect();
+    order.sort_unstable();
+    let unknown = Mutex::new(Vec::new());
+    let contents = Mutex::new(contents);
+    let look_up = |keys: &[(u64, u32)]| {
+        let file = |(_, number): &(u64, u32)| files[*number as usize].metadata();
+        let metadata: Vec<Metadata> = keys.iter().map(file).collect();
+        let found = remembered.get(&metadata.iter().collect::<Vec<_>>());
+        let mut unknown = unknown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut contents = contents.lock().unwrap_or_else(PoisonError::into_inner);
+        for ((found, metadata), (_, number)) in found.into_iter().zip(&metadata).zip(keys) {
+            match found {
+                Some(hash) => {
+                    contents[*number as usize] = Contents { size: metadata.size, hash };
+                }
+                None => unknown.push(*number),
+            }
+        }
     };
-    files.par_chunks(LOOKED_UP).flat_map_iter(look_up).collect()
+    match order.as_slice() {
+        few if few.len() <= LOOKED_UP => look_up(few),
+        many => many.par_chunks(LOOKED_UP).for_each(look_up),
+    }
+    let mut unknown = unknown.into_inner().unwrap_or_else(PoisonError::into_inner);
+    unknown.sort_unstable();
+    unknown
 }
 
 /// Hashes a file. `expected` is its expected size; the result has the actual size.

@@ -3,7 +3,7 @@
 use super::Selection;
 use crate::error::Result;
 use crate::pattern::{ParentMatches, PatternMatcher};
-use crate::walk::Entry;
+use crate::walk::{Entry, Found, Pointed, Position};
 
 /// An entry that a selection selects.
 pub(crate) struct Picked {
@@ -35,12 +35,48 @@ pub(super) struct Filter {
     excludes_matches: bool,
 }
 
+/// The decision about an entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// The entry isn't selected.
+    #[default]
+    LeftOut,
+    /// The entry is selected.
+    Selected,
+    /// The directory is only included because an entry below it is selected.
+    Passed,
+}
+
+/// The decisions about the entries of a walk.
+#[derive(Debug)]
+pub(super) struct Marks(Vec<Vec<Mark>>);
+
+impl Marks {
+    fn of(found: &Found) -> Self {
+        Self(found.sizes().map(|size| vec![Mark::default(); size]).collect())
+    }
+
+    /// Returns the decision about an entry.
+    pub(super) fn get(&self, position: Position) -> Mark {
+        self.0[position.part as usize][position.row as usize]
+    }
+
+    /// Returns the number of selected entries.
+    pub(super) fn count(&self) -> usize {
+        self.0.iter().flatten().filter(|mark| **mark != Mark::LeftOut).count()
+    }
+
+    fn set(&mut self, position: Position, mark: Mark) {
+        self.0[position.part as usize][position.row as usize] = mark;
+    }
+}
+
 /// A directory above the current entry.
 struct Ancestor {
     path: Vec<u8>,
     matches: Matches,
-    /// The directory's entry, until an entry below it is selected.
-    waiting: Option<Entry>,
+    /// The directory, until an entry below it is selected.
+    waiting: Option<Position>,
 }
 
 #[derive(Default)]
@@ -81,46 +117,38 @@ impl Filter {
         exclude.matches_any(&names)
     }
 
-    /// Returns the selected entries of a walk. Their paths are relative to the first entry, which
-    /// is always selected, since the patterns apply to the entries below it.
-    pub(super) fn apply(&self, entries: Vec<Entry>) -> Vec<Picked> {
-        let mut entries = entries.into_iter();
-        let Some(first) = entries.next() else { return Vec::new() };
-        let cut = if first.path.is_empty() { 0 } else { first.path.len() + 1 };
-        let picked = |entry| Picked { entry, above: cut, passed: false };
-        let above = first.path.len();
-        let mut selected = vec![Picked { entry: first, above, passed: false }];
+    /// Decides about the entries of a walk. Paths are relative to the first entry, which is always
+    /// selected, since the patterns apply to the entries below it. Returns `None` if all entries are
+    /// selected.
+    pub(super) fn marks(&self, found: &Found) -> Option<Marks> {
         if self.include.is_none() && self.exclude.is_none() {
-            selected.extend(entries.map(picked));
-            return selected;
+            return None;
         }
+        let mut marks = Marks::of(found);
+        let mut cursor = found.cursor();
+        let Some(first) = cursor.next() else { return Some(marks) };
+        marks.set(first.position, Mark::Selected);
+        let cut = if first.path.is_empty() { 0 } else { first.path.len() + 1 };
         let mut way: Vec<Ancestor> = Vec::new();
         let start = Matches::default();
-        for entry in entries {
-            let path = entry.path.tail(cut);
-            while way.last().is_some_and(|above| !is_below(&path, &above.path)) {
+        while let Some(Pointed { seen, path, position }) = cursor.next() {
+            let path = &path[cut..];
+            while way.last().is_some_and(|above| !is_below(path, &above.path)) {
                 way.pop();
             }
             let parent = way.last().map_or(&start, |above| &above.matches);
-            let (is_selected, matches) = self.decide(&path, parent);
+            let (is_selected, matches) = self.decide(path, parent);
             if is_selected {
-                for above in &mut way {
-                    let waiting = above.waiting.take();
-                    selected.extend(waiting.map(|entry| Picked { passed: true, ..picked(entry) }));
-                }
+                let waiting = way.iter_mut().filter_map(|above| above.waiting.take());
+                waiting.for_each(|position| marks.set(position, Mark::Passed));
+                marks.set(position, Mark::Selected);
             }
-            let is_dir = entry.metadata.is_dir();
-            let waiting = if is_selected {
-                selected.push(picked(entry));
-                None
-            } else {
-                Some(entry)
-            };
-            if is_dir {
-                way.push(Ancestor { path, matches, waiting });
+            if seen.metadata.is_dir() {
+                let waiting = (!is_selected).then_some(position);
+                way.push(Ancestor { path: path.to_vec(), matches, waiting });
             }
         }
-        selected
+        Some(marks)
     }
 
     fn decide(&self, path: &[u8], parent: &Matches) -> (bool, Matches) {

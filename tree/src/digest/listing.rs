@@ -21,19 +21,15 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use crate::metadata::FileKind;
-use crate::walk::Entry;
-
 /// The version of the format.
-const FORM: u8 = 1;
+pub(super) const FORM: u8 = 1;
 /// The number of bytes of a file's hash that are stored, enough to distinguish two versions of a
 /// file.
-const HASH: usize = 6;
+pub(super) const HASH: usize = 6;
 /// The maximal number of entries of a listing. Larger listings are never written.
 const MAX_ENTRIES: u64 = 100_000_000;
 
-/// The entries of a digest's input, sorted by place. Names are borrowed from the entries, since
-/// there may be a million.
+/// The entries of a digest's input, sorted by place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing<'a> {
     entries: Vec<ListedEntry<'a>>,
@@ -60,18 +56,7 @@ pub struct Place<'a> {
     pub path: Cow<'a, [u8]>,
 }
 
-impl<'a> Place<'a> {
-    /// Returns the place of the entry at `path` below the selected path of selection `number`.
-    /// `matched` is the path that the selection's wildcards match, or empty.
-    pub(super) fn of(number: usize, matched: &[u8], path: Cow<'a, [u8]>) -> Self {
-        let path = match (matched, &*path) {
-            (b"", _) => path,
-            (matched, b"") => [b"/", matched].concat().into(),
-            (matched, path) => [b"/", matched, b"/", path].concat().into(),
-        };
-        Self { selection: number as u32, path }
-    }
-
+impl Place<'_> {
     fn into_owned(self) -> Place<'static> {
         Place { selection: self.selection, path: self.path.into_owned().into() }
     }
@@ -110,39 +95,7 @@ pub enum Difference {
     Capability,
 }
 
-impl<'a> ListedEntry<'a> {
-    /// Returns the item for an entry. `contents` is the size and hash of a file.
-    pub(super) fn of(
-        place: Place<'a>,
-        entry: &'a Entry,
-        contents: Option<(u64, [u8; 32])>,
-    ) -> Self {
-        let metadata = &entry.metadata;
-        let (kind, detail) = match metadata.kind {
-            FileKind::File => {
-                let (size, whole) = contents.unwrap_or_default();
-                let mut hash = [0; HASH];
-                hash.copy_from_slice(&whole[..HASH]);
-                (b'f', Detail::File { size, hash })
-            }
-            FileKind::Directory => (b'd', Detail::Nothing),
-            FileKind::Symlink => (b'l', Detail::Link(entry.target.as_slice().into())),
-            FileKind::Fifo => (b'p', Detail::Nothing),
-            FileKind::Socket => (b's', Detail::Nothing),
-            FileKind::CharDevice { major, minor } => (b'c', Detail::Device(major, minor)),
-            FileKind::BlockDevice { major, minor } => (b'b', Detail::Device(major, minor)),
-        };
-        Self {
-            place,
-            kind,
-            mode: metadata.mode,
-            uid: metadata.owner.uid,
-            gid: metadata.owner.gid,
-            detail,
-            capability: entry.xattr(b"security.capability").unwrap_or_default().into(),
-        }
-    }
-
+impl ListedEntry<'_> {
     fn type_name(&self) -> &'static str {
         match self.kind {
             b'f' => "file",
@@ -182,14 +135,7 @@ impl<'a> ListedEntry<'a> {
     }
 }
 
-impl<'a> Listing<'a> {
-    /// Returns a listing of entries in any order.
-    pub(super) fn of(mut entries: Vec<ListedEntry<'a>>) -> Self {
-        // The entries of a selection are in the order of a walk, which compares paths by component.
-        entries.sort_by(|a, b| a.place.cmp(&b.place));
-        Self { entries }
-    }
-
+impl Listing<'_> {
     /// Returns the paths that differ, in order, with their differences. If a directory was added or
     /// removed, its contents are left out.
     pub fn differences(&self, new: &Listing<'_>) -> Vec<(Place<'static>, Difference)> {
@@ -218,41 +164,7 @@ impl<'a> Listing<'a> {
         without_parts(found)
     }
 
-    /// Returns the listing in its compact format.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(16 + self.entries.len() * 32);
-        bytes.push(FORM);
-        put(&mut bytes, self.entries.len() as u64);
-        let mut last: &[u8] = b"";
-        for entry in &self.entries {
-            let Place { selection, path } = &entry.place;
-            let shared = last.iter().zip(path.iter()).take_while(|(a, b)| a == b).count();
-            put(&mut bytes, (*selection).into());
-            put(&mut bytes, shared as u64);
-            put_bytes(&mut bytes, &path[shared..]);
-            bytes.push(entry.kind);
-            for number in [entry.mode, entry.uid, entry.gid] {
-                put(&mut bytes, number.into());
-            }
-            match &entry.detail {
-                Detail::Nothing => {}
-                Detail::File { size, hash } => {
-                    put(&mut bytes, *size);
-                    bytes.extend(hash);
-                }
-                Detail::Link(target) => put_bytes(&mut bytes, target),
-                Detail::Device(major, minor) => {
-                    put(&mut bytes, (*major).into());
-                    put(&mut bytes, (*minor).into());
-                }
-            }
-            put_bytes(&mut bytes, &entry.capability);
-            last = path;
-        }
-        bytes
-    }
-
-    /// Parses the output of [`Listing::encode`]. Returns `None` for any other bytes.
+    /// Parses a listing in its compact format. Returns `None` for any other bytes.
     pub fn decode(bytes: &[u8]) -> Option<Listing<'static>> {
         let mut reader = Reader(bytes);
         if reader.take(1)? != [FORM] {
@@ -284,19 +196,6 @@ fn without_parts(found: Vec<(Place<'static>, Difference)>) -> Vec<(Place<'static
         is_whole(difference) && parents.any(|parent| whole.get(&parent) == Some(difference))
     };
     found.into_iter().filter(|one| !is_part(one)).collect()
-}
-
-fn put(bytes: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        bytes.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    bytes.push(number as u8);
-}
-
-fn put_bytes(bytes: &mut Vec<u8>, value: &[u8]) {
-    put(bytes, value.len() as u64);
-    bytes.extend_from_slice(value);
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -365,10 +264,7 @@ mod tests {
         let select = |path: &&str| Selection { path: (*path).to_owned(), ..Selection::default() };
         let selections: Vec<Selection> = paths.iter().map(select).collect();
         let examined = super::super::examine(View::of(&dir), &selections, None).unwrap();
-        let listing = examined.listing();
-        let read = Listing::decode(&listing.encode()).unwrap();
-        assert_eq!(read, listing);
-        read
+        Listing::decode(&examined.listing()).unwrap()
     }
 
     #[test]
@@ -431,9 +327,12 @@ mod tests {
         assert_eq!(different(&["/d/f"], &["/same"]), []);
         assert_eq!(different(&["/d", "/e"], &["/d", "/d"]), [(1, "f".to_owned())]);
         assert_eq!(different(&["/e"], &["/none"]), [(0, String::new())], "and what is in it");
-        // Without wildcards, `matched` is empty.
-        assert_eq!(&*Place::of(2, b"a/b", b"c"[..].into()).path, b"/a/b/c");
-        assert_eq!(&*Place::of(2, b"a/b", b""[..].into()).path, b"/a/b");
+        let matched = Selection { wildcard: true, path: "/[d]".to_owned(), ..Selection::default() };
+        let dir = Dir::open(temp.path()).unwrap();
+        let examined = super::super::examine(View::of(&dir), &[matched], None).unwrap();
+        let read = Listing::decode(&examined.listing()).unwrap();
+        let paths: Vec<&[u8]> = read.entries.iter().map(|entry| &*entry.place.path).collect();
+        assert_eq!(paths, [&b"/d"[..], b"/d/f"]);
     }
 
     #[test]
@@ -447,7 +346,7 @@ mod tests {
             detail: Detail::File { size: 1, hash: [1; HASH] },
             capability: capability.into(),
         };
-        let listing = |entry| Listing::of(vec![entry]);
+        let listing = |entry| Listing { entries: vec![entry] };
         let old = listing(entry(0, b""));
         let found = |new| old.differences(&listing(new)).pop().map(|(_, what)| what);
         assert_eq!(found(entry(7, b"")), Some(Difference::Owner((0, 0), (7, 0))));
@@ -459,7 +358,9 @@ mod tests {
     fn damaged_listings_are_none() {
         let temp = tempfile::tempdir().unwrap();
         std::fs::write(temp.path().join("f"), "x").unwrap();
-        let bytes = listing(temp.path(), &["/"]).encode();
+        let dir = Dir::open(temp.path()).unwrap();
+        let whole = Selection { path: "/".to_owned(), ..Selection::default() };
+        let bytes = super::super::examine(View::of(&dir), &[whole], None).unwrap().listing();
         for length in 0..bytes.len() {
             assert_eq!(Listing::decode(&bytes[..length]), None, "{length}");
         }

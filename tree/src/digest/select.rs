@@ -8,12 +8,13 @@ use rustix::io::Errno;
 use super::Selection;
 pub(crate) use super::filter::Picked;
 use super::filter::{Filter, is_below};
+use super::survey::Survey;
 use crate::error::{Error, Result};
-use crate::metadata::Metadata;
+use crate::metadata::{FileKind, Metadata};
 use crate::names;
 use crate::resolve;
 use crate::view::View;
-use crate::walk;
+use crate::walk::{self, Found, Pointed};
 use crate::wildcard;
 
 /// A selected path and its entries.
@@ -27,23 +28,28 @@ pub(crate) struct Selected {
 
 /// Returns the selected paths in order.
 pub(crate) fn select(view: View<'_>, selection: &Selection) -> Result<Vec<Selected>> {
+    Ok(survey(view, selection)?.into_iter().map(Survey::into_selected).collect())
+}
+
+/// Returns the selected paths in order, with their entries in a compact form.
+pub(super) fn survey(view: View<'_>, selection: &Selection) -> Result<Vec<Survey>> {
     let filter = Filter::new(selection)?;
     let path = names::rooted(selection.path.as_bytes());
     if selection.wildcard && wildcard::has_wildcards(names::bytes(&path)) {
         return select_matches(view, &path, selection.follow, &filter);
     }
-    let entries = match real_path(view, &path, selection.follow)? {
-        Some(real) => filter.apply(walk::entries(view, &real)?),
-        None => Vec::new(),
+    let survey = match real_path(view, &path, selection.follow)? {
+        Some(real) => Survey::new(Vec::new(), walk::find(view, &real)?, &filter),
+        None => Survey::default(),
     };
     // If the path is a directory, the patterns apply to its contents.
-    let is_other = |first: &Picked| !first.entry.metadata.is_dir();
+    let is_other = survey.first_kind().is_some_and(|kind| kind != FileKind::Directory);
     let asked = names::bytes(&path).strip_prefix(b"/").unwrap_or_default();
     let base = asked.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
-    if entries.first().is_some_and(is_other) && filter.excludes_match(asked, base) {
+    if is_other && filter.excludes_match(asked, base) {
         return Ok(Vec::new());
     }
-    Ok(vec![Selected { path: Vec::new(), entries }])
+    Ok(vec![survey])
 }
 
 /// Returns the real path of `path`, which is absolute and clean, or `None` if it can't exist.
@@ -74,7 +80,7 @@ fn select_matches(
     pattern: &Path,
     follow: bool,
     filter: &Filter,
-) -> Result<Vec<Selected>> {
+) -> Result<Vec<Survey>> {
     let (base, paths) = matching(view, pattern, true)?;
     let asked = without_wildcards(pattern);
     let asked = names::bytes(&asked);
@@ -87,15 +93,17 @@ fn select_matches(
         if filter.excludes_match(matched, start) {
             continue;
         }
-        let mut entries = walk::entries(view, names::path(&path))?;
-        let Some(first) = entries.first() else { continue };
-        if follow && first.metadata.is_symlink() {
-            entries = match real_path(view, &names::rooted(&path), true)? {
-                Some(real) => walk::entries(view, &real)?,
-                None => Vec::new(),
+        let mut found = walk::find(view, names::path(&path))?;
+        let Some(first) = found.cursor().next().map(|first| first.seen.metadata.kind) else {
+            continue;
+        };
+        if follow && first == FileKind::Symlink {
+            found = match real_path(view, &names::rooted(&path), true)? {
+                Some(real) => walk::find(view, &real)?,
+                None => Found::default(),
             };
         }
-        selected.push(Selected { path: matched.to_vec(), entries: filter.apply(entries) });
+        selected.push(Survey::new(matched.to_vec(), found, filter));
     }
     Ok(selected)
 }
@@ -167,16 +175,17 @@ impl Pattern<'_> {
         pattern: &[u8],
     ) -> Result<Vec<Vec<u8>>> {
         let mut found: Vec<Vec<u8>> = Vec::new();
-        for entry in walk::entries(view, names::path(base))? {
-            let whole = entry.path.to_vec();
-            let path = whole.strip_prefix(base).unwrap_or(&whole);
+        let entries = walk::find(view, names::path(base))?;
+        let mut cursor = entries.cursor();
+        while let Some(Pointed { path: whole, .. }) = cursor.next() {
+            let path = whole.strip_prefix(base).unwrap_or(whole);
             let path = path.strip_prefix(b"/").unwrap_or(path);
-            let is_below = |found: &Vec<u8>| is_below(&whole, found);
+            let is_below = |found: &Vec<u8>| is_below(whole, found);
             if !path.is_empty()
                 && !found.last().is_some_and(is_below)
                 && self.is_match(pattern, path)?
             {
-                found.push(whole);
+                found.push(whole.to_vec());
             }
         }
         Ok(found)
