@@ -258,7 +258,9 @@ mod tests {
                 is_hidden: number == 1,
             });
         }
-        expected.iter().for_each(|seen| rows.push(seen));
+        for seen in &expected {
+            rows.push(seen);
+        }
         rows.shrink();
         let seen: Vec<_> = (0..rows.len()).map(|index| rows.get(index)).collect();
         assert_eq!(format!("{seen:?}"), format!("{expected:?}"));
