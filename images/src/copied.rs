@@ -9,16 +9,20 @@ use crate::error::Result;
 use crate::snapshots::{Snapshots, Writable};
 
 impl Snapshots {
-    /// Returns the latest whole tree of copies of the same shape. The store keeps it as long as the
-    /// process runs.
+    /// Returns the latest whole tree of copies of the same shape on which a layer above `parent` can
+    /// be put. The store keeps it as long as the process runs.
     ///
     /// # Errors
     /// Fails if the store fails.
-    pub fn copied_tree(&self, shape: &Digest) -> Result<Option<CopiedTree>> {
+    pub fn copied_tree(
+        &self,
+        shape: &Digest,
+        parent: Option<&LayerId>,
+    ) -> Result<Option<CopiedTree>> {
         if self.copies()? {
             return Ok(None);
         }
-        Ok(self.store.layers().copied_tree(shape)?)
+        Ok(self.store.layers().copied_tree(shape, parent)?)
     }
 
     /// Starts a tree that has only the differences from the tree of another layer, and opens it.

@@ -105,11 +105,17 @@ impl Layers {
     }
 
     /// Returns the latest whole tree of copies of the same shape, and adds its layer to the
-    /// process's implicit lease. Returns `None` if the tree or its record is gone or damaged.
+    /// process's implicit lease. Returns `None` if the tree or its record is gone or damaged, or if
+    /// the chain of `parent` has the tree: the kernel refuses an overlay with the same directory in
+    /// two places.
     ///
     /// # Errors
-    /// Fails if the index fails.
-    pub fn copied_tree(&self, shape: &Digest) -> Result<Option<CopiedTree>> {
+    /// Fails if the index fails, or if a layer of the chain is missing.
+    pub fn copied_tree(
+        &self,
+        shape: &Digest,
+        parent: Option<&LayerId>,
+    ) -> Result<Option<CopiedTree>> {
         let sql = "SELECT layer FROM copied_trees WHERE shape = ?1";
         let found = self.room.index().read("look up copies", |connection| {
             let id = connection
@@ -119,6 +125,12 @@ impl Layers {
             id.map_or(Ok(None), |id| select(connection, &id))
         })?;
         let Some(layer) = found.filter(Layer::is_whole) else { return Ok(None) };
+        let chain = parent.map_or_else(|| Ok(Vec::new()), |parent| self.chain(parent))?;
+        let has_tree =
+            |below: &Layer| [Some(&below.id), below.earlier.as_ref()].contains(&Some(&layer.id));
+        if chain.iter().any(has_tree) {
+            return Ok(None);
+        }
         let path = self.room.trees().join(layer.id.as_str()).join(RECORD);
         let Ok(bytes) = std::fs::read(path) else { return Ok(None) };
         let Some(record) = CopyRecord::from_bytes(&bytes) else { return Ok(None) };
@@ -227,14 +239,14 @@ mod tests {
         let (dir, store, earlier, later) = opened();
         assert_eq!(store.collect().unwrap().layers, 0);
         assert!(store.layers().exists(&earlier).unwrap());
-        let copied = store.layers().copied_tree(&shape()).unwrap().unwrap();
+        let copied = store.layers().copied_tree(&shape(), None).unwrap().unwrap();
         assert_eq!((&copied.layer, copied.record.len()), (&earlier, 3));
         drop(store);
         let store = Store::open(dir.path()).unwrap();
         let pruned = store.prune(&crate::PruneOptions::default()).unwrap();
         let ids: Vec<&str> = pruned.items.iter().map(|item| item.id.as_str()).collect();
         assert_eq!(ids, [later.as_str(), earlier.as_str()], "the upper tree goes first");
-        assert!(store.layers().copied_tree(&shape()).unwrap().is_none());
+        assert!(store.layers().copied_tree(&shape(), None).unwrap().is_none());
         assert_eq!(fs::read_dir(store.layers().trees_dir()).unwrap().count(), 0);
     }
 
@@ -245,7 +257,7 @@ mod tests {
         fs::write(layers.tree_path(&earlier).join("old"), "changed").unwrap();
         let known = layers.get(&later).unwrap().unwrap();
         assert!(layers.check_trees([&known]).is_err());
-        assert!(layers.copied_tree(&shape()).unwrap().is_none());
+        assert!(layers.copied_tree(&shape(), None).unwrap().is_none());
         let found = store.check().unwrap();
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!(found[0].what, Damaged::Tree(earlier.clone()));
@@ -253,6 +265,21 @@ mod tests {
         assert_eq!(store.check().unwrap(), []);
         assert!(!layers.exists(&later).unwrap() && !layers.tree_path(&later).exists());
         assert!(store.cache().get(&key()).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_chain_has_no_tree_twice() {
+        let (_dir, store, earlier, later) = opened();
+        let layers = store.layers();
+        let on_top = |parent: &LayerId| {
+            let tree = layers.begin().unwrap();
+            layers.commit(tree, Some(parent)).unwrap()
+        };
+        for parent in [earlier.clone(), later.clone(), on_top(&earlier), on_top(&later)] {
+            assert!(layers.copied_tree(&shape(), Some(&parent)).unwrap().is_none());
+        }
+        let other = layers.commit(layers.begin().unwrap(), None).unwrap();
+        assert!(layers.copied_tree(&shape(), Some(&other)).unwrap().is_some());
     }
 
     #[test]
@@ -264,10 +291,10 @@ mod tests {
         assert!(layers.commit(tree, None).is_err(), "a tree of three parts");
         // A layer without a record isn't noted.
         layers.note_copied_tree(&Digest::of(b"other"), &later).unwrap();
-        assert!(layers.copied_tree(&Digest::of(b"other")).unwrap().is_none());
+        assert!(layers.copied_tree(&Digest::of(b"other"), None).unwrap().is_none());
         let record = layers.trees_dir().join(earlier.as_str()).join(RECORD);
         let bytes = fs::read(&record).unwrap();
         fs::write(&record, &bytes[..bytes.len() - 1]).unwrap();
-        assert!(layers.copied_tree(&shape()).unwrap().is_none());
+        assert!(layers.copied_tree(&shape(), None).unwrap().is_none());
     }
 }

@@ -57,7 +57,7 @@ pub(super) fn run(
         Some(Output::Local(_)) => return Ok(None),
         None => None,
     };
-    let Some(earlier) = snapshots.copied_tree(shape)? else { return Ok(None) };
+    let Some(earlier) = snapshots.copied_tree(shape, top.as_ref())? else { return Ok(None) };
     let copies = Copies { op, inputs, top: top.as_ref() };
     let Some(sources) = copies.sources(snapshots)? else { return Ok(None) };
     let views: Vec<(View<'_>, _)> =
