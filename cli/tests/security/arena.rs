@@ -197,16 +197,23 @@ fn memory_contains(bytes: &[u8], word: &[u8]) -> bool {
     false
 }
 
-/// Runs a command to its end. Returns its output and its peak memory in bytes.
+/// Runs a command to its end. Returns its output and its peak memory in bytes, without the pages of
+/// files.
 pub(crate) fn measured(command: &mut Command) -> (Output, u64) {
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let status = format!("/proc/{}/status", child.id());
     let watch = std::thread::spawn(move || {
         let mut peak = 0;
         while let Ok(text) = std::fs::read_to_string(&status) {
-            let Some(line) = text.lines().find(|line| line.starts_with("VmHWM:")) else { break };
-            let size: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-            peak = peak.max(size << 10);
+            let kibibytes = |name: &str| {
+                let line = text.lines().find(|line| line.starts_with(name))?;
+                line.split_whitespace().nth(1)?.parse::<u64>().ok()
+            };
+            // The pages of the program itself depend on how it was compiled.
+            let (Some(most), Some(files)) = (kibibytes("VmHWM:"), kibibytes("RssFile:")) else {
+                break;
+            };
+            peak = peak.max(most.saturating_sub(files) << 10);
             std::thread::sleep(Duration::from_millis(2));
         }
         peak
